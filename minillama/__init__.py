@@ -1,0 +1,50 @@
+"""minillama: LLaMA as readable NumPy. The folders follow the way of the data:
+
+text -> tokenizer -> ids (B, T)
+     -> embedding (B, T, D)
+     -> [ rms_norm -> attention( rope, cache ) -> + -> rms_norm -> swiglu mlp -> + ] x L
+     -> rms_norm -> head -> logits (B, T, V) -> sampling -> id -> tokenizer -> text
+
+    config.py      LlamaConfig: the sizes and settings of a model
+    tokenizer/     text <-> ids
+    model/         THE MODEL: norm, rope, attention, cache, mlp, decoder, heads; a file each
+    weights/       checkpoints: tensor names, files, number formats
+    generation/    logits -> next id -> text
+    llama.py       LlamaForCausalLM, which ties them together
+    generate.py    python -m minillama.generate
+"""
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from minillama.config import LlamaConfig as LlamaConfig
+    from minillama.llama import LlamaForCausalLM as LlamaForCausalLM
+    from minillama.shipped import tale_model as tale_model
+    from minillama.tokenizer import LlamaTokenizer as LlamaTokenizer
+    from minillama.tokenizer import LlamaTokenizerFast as LlamaTokenizerFast
+    from minillama.tokenizer import load_tokenizer as load_tokenizer
+
+_HOMES = {
+    "LlamaConfig": "minillama.config",
+    "LlamaForCausalLM": "minillama.llama",
+    "LlamaTokenizer": "minillama.tokenizer",
+    "LlamaTokenizerFast": "minillama.tokenizer",
+    "load_tokenizer": "minillama.tokenizer",
+    "tale_model": "minillama.shipped",
+}
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    """Public names are imported when they are first used, so that `import minillama` costs next to nothing."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'minillama' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_HOMES]

@@ -1,0 +1,298 @@
+"""LlamaConfig: the sizes and settings of a LLaMA, with the fields of the Hugging Face class, checked."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+ROPE_TYPES = ("default", "linear", "dynamic", "llama3", "yarn", "longrope")
+
+# What each scaling needs beside its type; "factor" of longrope may come from the context lengths.
+_ROPE_REQUIRED = {
+    "linear": ("factor",),
+    "dynamic": ("factor",),
+    "llama3": ("factor", "low_freq_factor", "high_freq_factor"),
+    "yarn": ("factor",),
+    "longrope": ("short_factor", "long_factor"),
+}
+_SIZES = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "max_position_embeddings",
+    "pretraining_tp",
+)
+
+
+class LlamaConfig:
+    """Settings of a LLaMA model, named as in transformers' ``LlamaConfig``.
+
+    Differences from the Hugging Face class: inconsistent values raise ``ValueError`` when the config is made, naming
+    the field; ``rope_parameters`` (the newer spelling, theta and scaling in one) is read into ``rope_theta`` and
+    ``rope_scaling``; ``dtype`` is read as ``torch_dtype``. Unknown keys are kept and written back.
+
+    Lengths and sizes are counts; ``rms_norm_eps`` and ``rope_theta`` are plain numbers > 0.
+    """
+
+    model_type = "llama"
+
+    def __init__(
+        self,
+        vocab_size: int = 32000,
+        hidden_size: int = 4096,
+        intermediate_size: int = 11008,
+        num_hidden_layers: int = 32,
+        num_attention_heads: int = 32,
+        num_key_value_heads: int | None = None,
+        hidden_act: Any = "silu",
+        max_position_embeddings: int = 2048,
+        initializer_range: float = 0.02,
+        rms_norm_eps: float = 1e-6,
+        use_cache: bool = True,
+        pad_token_id: int | None = None,
+        bos_token_id: int | None = 1,
+        eos_token_id: int | list[int] | None = 2,
+        pretraining_tp: int = 1,
+        tie_word_embeddings: bool = False,
+        rope_theta: float = 10000.0,
+        rope_scaling: dict[str, Any] | None = None,
+        attention_bias: bool = False,
+        attention_dropout: float = 0.0,
+        mlp_bias: bool = False,
+        head_dim: int | None = None,
+        **kwargs: Any,
+    ):
+        rope_parameters = kwargs.pop("rope_parameters", None)
+        if rope_parameters is not None:
+            if not isinstance(rope_parameters, dict):
+                raise ValueError(f"rope_parameters must be a dictionary, not {rope_parameters!r}")
+            rope_theta = rope_parameters.get("rope_theta", rope_theta)
+            scaling = {key: value for key, value in rope_parameters.items() if key != "rope_theta"}
+            rope_scaling = scaling if scaling.get("rope_type", scaling.get("type", "default")) != "default" else None
+        if "dtype" in kwargs:
+            kwargs.setdefault("torch_dtype", kwargs.pop("dtype"))
+        kwargs.pop("model_type", None)
+
+        self.vocab_size = vocab_size
+        self.hidden_size = hidden_size
+        self.intermediate_size = intermediate_size
+        self.num_hidden_layers = num_hidden_layers
+        self.num_attention_heads = num_attention_heads
+        self.num_key_value_heads = num_attention_heads if num_key_value_heads is None else num_key_value_heads
+        self.hidden_act = hidden_act
+        self.max_position_embeddings = max_position_embeddings
+        self.initializer_range = initializer_range
+        self.rms_norm_eps = rms_norm_eps
+        self.use_cache = use_cache
+        self.pad_token_id = pad_token_id
+        self.bos_token_id = bos_token_id
+        self.eos_token_id = eos_token_id
+        self.pretraining_tp = pretraining_tp
+        self.tie_word_embeddings = tie_word_embeddings
+        self.rope_theta = rope_theta
+        self.rope_scaling = rope_scaling
+        self.attention_bias = attention_bias
+        self.attention_dropout = attention_dropout
+        self.mlp_bias = mlp_bias
+        if head_dim is None and _is_int(hidden_size) and _is_int(num_attention_heads) and num_attention_heads > 0:
+            if hidden_size % num_attention_heads:
+                raise ValueError(
+                    f"hidden_size {hidden_size} is not a multiple of num_attention_heads {num_attention_heads}: "
+                    "correct one of them, or set head_dim"
+                )
+            head_dim = hidden_size // num_attention_heads
+        self.head_dim: int = head_dim  # type: ignore[assignment]  # validate() refuses None
+        self.extra = kwargs
+        self.validate()
+
+    def __getattr__(self, name: str) -> Any:
+        extra = self.__dict__.get("extra", {})
+        if name in extra:
+            return extra[name]
+        raise AttributeError(f"LlamaConfig has no field {name!r}")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, LlamaConfig) and self.to_dict() == other.to_dict()
+
+    def __repr__(self) -> str:
+        return f"LlamaConfig({', '.join(f'{key}={value!r}' for key, value in self.to_dict().items())})"
+
+    # -- rope -------------------------------------------------------------------------------------------------
+
+    @property
+    def rope_type(self) -> str:
+        """The kind of rotary scaling, one of ROPE_TYPES."""
+        scaling = self.rope_scaling or {}
+        rope_type: str = scaling.get("rope_type", scaling.get("type", "default"))
+        return "longrope" if rope_type == "su" else rope_type  # the first name Phi-3 gave it
+
+    @property
+    def original_max_position_embeddings(self) -> int:
+        """The context length before scaling: of training, where the scaling stretches it."""
+        inside = (self.rope_scaling or {}).get("original_max_position_embeddings")
+        return int(self.extra.get("original_max_position_embeddings") or inside or self.max_position_embeddings)
+
+    @property
+    def context_length(self) -> int:
+        """The most tokens a sequence may have: max_position_embeddings, stretched by linear and dynamic scaling."""
+        if self.rope_type in ("linear", "dynamic"):
+            return int(self.max_position_embeddings * self.rope_scaling["factor"])  # type: ignore[index]
+        return self.max_position_embeddings
+
+    @property
+    def eos_token_ids(self) -> tuple[int, ...]:
+        """The end-of-text ids: eos_token_id may be one, a list of them, or None."""
+        eos = self.eos_token_id
+        return () if eos is None else tuple(eos) if isinstance(eos, list) else (eos,)
+
+    # -- checks -----------------------------------------------------------------------------------------------
+
+    def validate(self) -> None:
+        """Raise ValueError, naming the field, where the values cannot make a model."""
+        for name in _SIZES:
+            value = getattr(self, name)
+            if not _is_int(value):
+                raise ValueError(f"{name} must be a whole number, not {value!r}")
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, not {value}")
+        if self.num_attention_heads % self.num_key_value_heads:
+            raise ValueError(
+                f"num_attention_heads {self.num_attention_heads} is not a multiple of "
+                f"num_key_value_heads {self.num_key_value_heads}: each key/value head serves equally many query heads"
+            )
+        if self.head_dim % 2:
+            raise ValueError(f"head_dim must be even, not {self.head_dim}: rotary embeddings turn pairs of components")
+        for name in ("rms_norm_eps", "rope_theta"):
+            value = getattr(self, name)
+            if not _is_number(value) or not value > 0 or math.isinf(value):
+                raise ValueError(f"{name} must be a number above 0, not {value!r}")
+        for name in ("tie_word_embeddings", "attention_bias", "mlp_bias", "use_cache"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} must be true or false, not {getattr(self, name)!r}")
+        for name in ("bos_token_id", "pad_token_id"):
+            if (value := getattr(self, name)) is not None and not _is_int(value):
+                raise ValueError(f"{name} must be a whole number or null, not {value!r}")
+        if not all(_is_int(value) for value in self.eos_token_ids):
+            raise ValueError(f"eos_token_id must be a whole number, a list of them or null, not {self.eos_token_id!r}")
+        if not isinstance(self.hidden_act, str) and not callable(self.hidden_act):
+            raise ValueError(f"hidden_act must be a name or a function, not {self.hidden_act!r}")
+        self._validate_rope()
+
+    def _validate_rope(self) -> None:
+        scaling = self.rope_scaling
+        if scaling is None:
+            return
+        if not isinstance(scaling, dict):
+            raise ValueError(f"rope_scaling must be a dictionary or null, not {scaling!r}")
+        if self.rope_type not in ROPE_TYPES:
+            raise ValueError(
+                f"rope_scaling has the unknown type {self.rope_type!r}: use one of {', '.join(ROPE_TYPES)}"
+            )
+        for key in _ROPE_REQUIRED.get(self.rope_type, ()):
+            if scaling.get(key) is None:
+                raise ValueError(f"rope_scaling of type {self.rope_type} needs {key!r}")
+        factor = scaling.get("factor")
+        if factor is not None:
+            least = "above 1" if self.rope_type in ("linear", "dynamic") else "1 or above"
+            if not _is_number(factor) or factor < 1 or math.isinf(factor) or (factor == 1 and least == "above 1"):
+                raise ValueError(f"rope_scaling factor must be a number {least}, not {factor!r}")
+        for key in ("attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim"):
+            if (value := scaling.get(key)) is not None and not (_is_number(value) and 0 <= value < math.inf):
+                raise ValueError(f"rope_scaling {key} must be a number, not {value!r}")
+        original = scaling.get("original_max_position_embeddings", self.extra.get("original_max_position_embeddings"))
+        if original is not None and (not _is_int(original) or original < 1):
+            raise ValueError(f"original_max_position_embeddings must be a whole number above 0, not {original!r}")
+        if self.rope_type == "llama3":
+            low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
+            if not (_is_number(low) and _is_number(high) and 0 < low < high):
+                raise ValueError(f"rope_scaling needs 0 < low_freq_factor < high_freq_factor, not {low!r} and {high!r}")
+        if self.rope_type == "longrope":
+            for key in ("short_factor", "long_factor"):
+                values = scaling[key]
+                if not isinstance(values, list) or not all(_is_number(v) and v > 0 for v in values):
+                    raise ValueError(f"rope_scaling {key} must be a list of numbers above 0")
+                if len(values) != self.head_dim // 2:
+                    raise ValueError(
+                        f"rope_scaling {key} must have head_dim / 2 = {self.head_dim // 2} numbers, not {len(values)}"
+                    )
+        if self.rope_type == "dynamic" and self.head_dim == 2:
+            raise ValueError("dynamic rope_scaling needs head_dim above 2: its exponent is head_dim / (head_dim - 2)")
+
+    # -- files ------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> LlamaConfig:
+        """A config from the keys of a config.json; unknown keys are kept."""
+        return cls(**values)
+
+    @classmethod
+    def from_pretrained(cls, path: str | os.PathLike[str]) -> LlamaConfig:
+        """Read config.json, given as the file or as the folder it is in. Errors name the file."""
+        file = Path(path)
+        if file.is_dir():
+            file = file / "config.json"
+        values = read_json_object(file, "a LLaMA configuration")
+        model_type = values.get("model_type", "llama")
+        if model_type != "llama":
+            raise ValueError(f"{file}: model_type is {model_type!r}, and minillama reads only LLaMA ('llama')")
+        try:
+            return cls.from_dict(values)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{file}: {error}") from None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every field and every unknown key, as written to config.json."""
+        fields = {key: value for key, value in self.__dict__.items() if key != "extra"}
+        return {"model_type": self.model_type, **fields, **self.extra}
+
+    def to_json_string(self) -> str:
+        """The text of config.json. A callable hidden_act has no name to write: ValueError."""
+        if not isinstance(self.hidden_act, str):
+            raise ValueError(
+                "hidden_act is a function and config.json can hold only a name: set it to one before saving"
+            )
+        return json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
+
+    def save_pretrained(self, directory: str | os.PathLike[str]) -> None:
+        """Write config.json into `directory` (made if absent), whole or not at all."""
+        folder = Path(directory)
+        text = self.to_json_string()
+        folder.mkdir(parents=True, exist_ok=True)
+        part = folder / "config.json.part"
+        try:
+            part.write_text(text, encoding="utf-8")
+            part.replace(folder / "config.json")
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def read_json_object(file: Path, what: str) -> dict[str, Any]:
+    """The JSON object in `file`; a byte-order mark is allowed. Errors are ValueErrors that name the file."""
+    try:
+        values = json.loads(file.read_bytes().decode("utf-8-sig"))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{file} is missing: {what} is expected there") from None
+    except OSError as error:
+        raise OSError(f"{file} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{file} is not UTF-8 text: {what} is expected there") from None
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"{file} is not valid JSON ({error}): {what} is expected there") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{file} holds a JSON {type(values).__name__}, not an object: {what} is expected there")
+    return values
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)

@@ -1,0 +1,365 @@
+"""Continue a text with a LLaMA:  python -m minillama.generate --prompt "Once upon a time" """
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+from threadpoolctl import threadpool_limits
+from tqdm import tqdm
+
+import minillama
+from minillama.arrays import Array
+from minillama.config import LlamaConfig, read_json_object
+from minillama.generation import Continuation, Engine, Sampling, generate
+from minillama.generation.loop import room_after
+from minillama.llama import DTYPES, ENGINES, LlamaForCausalLM
+from minillama.shipped import tale_model
+from minillama.tokenizer import StreamDecoder, Tokenizer, load_tokenizer
+
+PROMPT, NEW_TOKENS = "Once upon a time", 256
+SLOW_TO_READ = 500e6  # bytes of weights from which reading them is worth a progress bar
+
+EXAMPLES = """examples:
+  python -m minillama.generate
+  python -m minillama.generate --prompt "The fox said" --temperature 0 --max-new-tokens 100
+  python -m minillama.generate --weights path/to/llama --prompt-file question.txt --stats
+  echo "Long ago" | python -m minillama.generate --prompt - --json
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(
+        prog="python -m minillama.generate",
+        description="Continue a text with a LLaMA, on the NumPy model. Text goes to standard output as it is made.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    p.add_argument("--version", action="version", version=f"minillama {minillama.__version__}")
+
+    g = p.add_argument_group("model")
+    g.add_argument(
+        "--weights",
+        metavar="PATH",
+        help="checkpoint folder, .safetensors file or index (default: the tale model that comes with minillama)",
+    )
+    g.add_argument(
+        "--tokenizer",
+        metavar="PATH",
+        help="tokenizer.json, sentencepiece model, or a folder with one (default: beside the weights)",
+    )
+    g.add_argument("--config", metavar="FILE", help="config.json to use (default: beside the weights)")
+    g.add_argument("--engine", choices=ENGINES, default="auto", help="default: auto, the best there is")
+    g.add_argument("--dtype", choices=DTYPES, default="auto", help="what to compute in (default: auto, float32)")
+    g.add_argument("--threads", type=int, metavar="N", help="threads for matrix products (default: all cores)")
+
+    g = p.add_argument_group("text")
+    g.add_argument(
+        "--prompt",
+        action="append",
+        metavar="TEXT",
+        help=f"text to continue, - for standard input; may be repeated (default: {PROMPT!r})",
+    )
+    g.add_argument(
+        "--prompt-file",
+        action="append",
+        metavar="FILE",
+        help="file with a text to continue; may be repeated. One newline at the end does not count",
+    )
+    g.add_argument(
+        "--max-new-tokens", type=int, metavar="N", help=f"default: {NEW_TOKENS}, or fewer where the context has no room"
+    )
+    g.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end before this text; may be repeated")
+
+    g = p.add_argument_group("sampling")
+    g.add_argument(
+        "--temperature",
+        type=float,
+        default=0.8,
+        metavar="X",
+        help="0 takes the likeliest token each time (default: 0.8)",
+    )
+    g.add_argument("--top-k", type=int, default=0, metavar="K", help="choose among the K likeliest (default: 0, off)")
+    g.add_argument(
+        "--top-p",
+        type=float,
+        default=0.95,
+        metavar="P",
+        help="choose among the likeliest that together reach P (default: 0.95)",
+    )
+    g.add_argument(
+        "--min-p",
+        type=float,
+        default=0.0,
+        metavar="P",
+        help="choose among those at least P times as likely as the likeliest (default: 0, off)",
+    )
+    g.add_argument(
+        "--repetition-penalty",
+        type=float,
+        default=1.0,
+        metavar="X",
+        help="above 1 makes what has been said less likely (default: 1, off)",
+    )
+    g.add_argument("--seed", type=int, default=0, metavar="N", help="the same seed gives the same text (default: 0)")
+
+    g = p.add_argument_group("output")
+    g.add_argument("--no-echo", action="store_true", help="print what is new only, not the prompt before it")
+    g.add_argument("--json", action="store_true", help="print one JSON object a prompt, when all are done")
+    g.add_argument(
+        "--stats", action="store_true", help="print speed and memory to standard error (with --json: into it)"
+    )
+    return p
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; the exit status. 0: done, 1: it could not be done, 2: wrong usage, 130: interrupted."""
+    args = parser().parse_args(argv)
+    logging.basicConfig(format="minillama: %(message)s", level=logging.WARNING)
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(encoding="utf-8", errors="replace")
+    try:
+        run(args)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        print(flush=True)
+        return 130
+    except BrokenPipeError:
+        # The reader has gone, as with `| head`. Python would complain once more when it closes standard output
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (ValueError, OSError, MemoryError) as error:
+        print(f"minillama: {error or type(error).__name__}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def run(args: argparse.Namespace) -> None:
+    """Everything between the arguments and the printed text."""
+    begin = time.perf_counter()
+    sampling = Sampling(args.repetition_penalty, args.temperature, args.top_k, args.top_p, args.min_p)
+    if args.threads is not None and args.threads < 1:
+        raise ValueError(f"--threads must be at least 1, not {args.threads}")
+    if args.seed < 0:
+        raise ValueError(f"--seed must be 0 or more, not {args.seed}")
+    prompts = list(read_prompts(args.prompt or [], args.prompt_file or []))
+
+    weights = Path(args.weights) if args.weights else tale_model()
+    model = LlamaForCausalLM.from_pretrained(weights, engine=args.engine, dtype=args.dtype, config=args.config)
+    folder = weights if weights.is_dir() else weights.parent
+    tokenizer = load_tokenizer(args.tokenizer or folder)
+    allowed = usable_ids(tokenizer, model.config, args.tokenizer or folder)
+    rows = [encode_prompt(tokenizer, prompt) for prompt in prompts]
+    limit = args.max_new_tokens
+    if limit is None:
+        limit = min(NEW_TOKENS, *(room_after(row, model.config.context_length, None) for row in rows), NEW_TOKENS)
+
+    engine = TimedEngine(model.new_engine(), begin)
+    results: list[Continuation] = []
+    pieces = generate(
+        engine,
+        rows,
+        sampling,
+        max_new_tokens=limit,
+        eos_token_ids=end_ids(folder, model.config, tokenizer),
+        stop=args.stop,
+        seed=args.seed,
+        decoders=[StreamDecoder(tokenizer, row) for row in rows],
+        allowed=allowed,
+        results=results,
+    )
+    threads = threadpool_limits(args.threads, user_api="blas") if args.threads else nullcontext()
+    with threads, progress_bar(model) as bar:
+        if args.json:
+            for _ in pieces:
+                bar.close()
+        else:
+            print_streaming(pieces, results, prompts if not args.no_echo else [""] * len(prompts), bar)
+    stats = engine.statistics()
+    if args.json:
+        for prompt, row, result in zip(prompts, rows, results, strict=True):
+            answer: dict[str, Any] = {"prompt": prompt, "prompt_ids": row, "text": result.text, "ids": result.ids}
+            answer |= {"finish_reason": result.finish_reason, "seed": args.seed}
+            print(json.dumps(answer | ({"stats": stats} if args.stats else {}), ensure_ascii=False))
+    elif args.stats:
+        print(STATS.format(**stats), file=sys.stderr)
+
+
+def read_prompts(prompts: Sequence[str], files: Sequence[str]) -> Iterator[str]:
+    """The texts to continue: those given, `-` meaning standard input, then those in files."""
+    for prompt in prompts if prompts or files else [PROMPT]:
+        yield _decode("standard input", sys.stdin.buffer.read()) if prompt == "-" else prompt
+    for file in files:
+        try:
+            yield _decode(file, Path(file).read_bytes())
+        except OSError as error:
+            raise OSError(f"{file} cannot be read: {error.strerror}") from None
+
+
+def _decode(source: str, data: bytes) -> str:
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{source} is not UTF-8 text (byte {error.start}): convert it first") from None
+    return text.removesuffix("\n").removesuffix("\r")
+
+
+def encode_prompt(tokenizer: Tokenizer, prompt: str) -> list[int]:
+    """The ids of a prompt, an end-of-text that the tokenizer puts behind it and a doubled beginning taken off."""
+    ids = tokenizer.encode(prompt)
+    if tokenizer.add_eos_token and ids[-1:] == [tokenizer.eos_token_id]:
+        ids = ids[:-1]
+    bos = tokenizer.bos_token_id
+    return ids[1:] if bos is not None and ids[:2] == [bos, bos] else ids
+
+
+def usable_ids(tokenizer: Tokenizer, config: LlamaConfig, where: object) -> int | None:
+    """How many ids have both text and a row of weights. ValueError if the tokenizer is another model's."""
+    size, rows = len(tokenizer), config.vocab_size
+    text_ids = set(tokenizer.vocab.values()) - tokenizer.all_special_ids
+    if max(text_ids, default=0) >= rows:
+        raise ValueError(
+            f"the tokenizer in {where} has {size} tokens and the model only {rows}: "
+            "name the model's own with --tokenizer"
+        )
+    if size < rows:
+        logging.getLogger("minillama").warning(
+            "the model has %d tokens and the tokenizer in %s only %d: those without text are never chosen",
+            rows,
+            where,
+            size,
+        )
+        return size
+    return None
+
+
+def end_ids(folder: Path, config: LlamaConfig, tokenizer: Tokenizer) -> tuple[int, ...]:
+    """The ids that end a text: of generation_config.json, else of the config, else of the tokenizer."""
+    file = folder / "generation_config.json"
+    stated = read_json_object(file, "generation settings").get("eos_token_id") if file.exists() else None
+    if stated is None:
+        return config.eos_token_ids or tuple(id for id in (tokenizer.eos_token_id,) if id is not None)
+    ids = tuple(stated) if isinstance(stated, list) else (stated,)
+    if not all(type(index) is int for index in ids):
+        raise ValueError(f"{file}: eos_token_id must be a whole number or a list of them, not {stated!r}")
+    return ids
+
+
+def print_streaming(
+    pieces: Iterator[tuple[int, str]], results: list[Continuation], prompts: Sequence[str], bar: Any
+) -> None:
+    """Print every prompt with its continuation, in order and a line `---` between two; the first that is not yet
+    finished as it comes, later ones when it is their turn."""
+    shown, current = 0, 0  # characters of the current text that are printed
+
+    def show(number: int) -> None:
+        nonlocal shown, current
+        bar.close()
+        while current < number:  # the current text is complete
+            finish()
+            current, shown = current + 1, 0
+            print("---")
+            print(prompts[current], end="")
+        print(results[current].text[shown:], end="", flush=True)
+        shown = len(results[current].text)
+
+    def finish() -> None:
+        print(results[current].text[shown:], end="")
+        text = prompts[current] + results[current].text
+        print(end="" if text.endswith("\n") else "\n", flush=True)
+
+    print(prompts[0], end="", flush=True)
+    for _ in pieces:
+        ahead = current
+        while ahead + 1 < len(prompts) and results[ahead].finish_reason is not None:
+            ahead += 1
+        show(ahead)
+    show(len(prompts) - 1)
+    finish()
+
+
+STATS = (
+    "prompt: {prompt_tokens} tokens, {prompt_tokens_per_s:.1f} tokens/s; "
+    "decode: {decode_tokens} tokens, {decode_tokens_per_s:.1f} tokens/s; "
+    "first token {first_token_s:.2f} s after the start; peak memory {peak_memory_mb:.0f} MB"
+)
+
+
+class TimedEngine:
+    """An engine that is timed as it is driven. begin: when the command began, by time.perf_counter()."""
+
+    def __init__(self, engine: Engine, begin: float):
+        self.engine, self.begin = engine, begin
+        self.vocab_size, self.context_length = engine.vocab_size, engine.context_length
+        self.reset, self.keep, self.cut = engine.reset, engine.keep, engine.cut
+        self.prompt_tokens = self.decode_tokens = 0
+        self.prompt_s = self.decode_s = self.first_token_s = 0.0
+
+    def prefill(self, rows: Sequence[Sequence[int]]) -> Array:
+        begin = time.perf_counter()
+        logits = self.engine.prefill(rows)
+        end = time.perf_counter()
+        self.prompt_s, self.first_token_s = end - begin, end - self.begin
+        self.prompt_tokens += sum(map(len, rows))
+        return logits
+
+    def decode(self, ids: Array) -> Array:
+        begin = time.perf_counter()
+        logits = self.engine.decode(np.asarray(ids))
+        self.decode_s += time.perf_counter() - begin
+        self.decode_tokens += len(ids)
+        return logits
+
+    def statistics(self) -> dict[str, float]:
+        return {
+            "prompt_tokens": self.prompt_tokens,
+            "prompt_tokens_per_s": self.prompt_tokens / self.prompt_s if self.prompt_s else 0.0,
+            "decode_tokens": self.decode_tokens,
+            "decode_tokens_per_s": self.decode_tokens / self.decode_s if self.decode_s else 0.0,
+            "first_token_s": self.first_token_s,
+            "peak_memory_mb": peak_memory() / 1e6,
+        }
+
+
+def peak_memory() -> int:
+    """The most bytes of physical memory this process has held, mapped files included."""
+    if sys.platform == "win32":
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux KiB
+
+
+@contextmanager
+def progress_bar(model: LlamaForCausalLM) -> Iterator[Any]:
+    """A bar for the first pass over a large checkpoint, on a terminal only; close() ends it."""
+    total = model.weights.widened_size
+    bar = tqdm(
+        total=total,
+        unit="B",
+        unit_scale=True,
+        desc="reading the prompt",
+        leave=False,
+        file=sys.stderr,
+        disable=not sys.stderr.isatty() or total < SLOW_TO_READ,
+    )
+    model.weights.on_read = bar.update
+    try:
+        yield bar
+    finally:
+        model.weights.on_read = None
+        bar.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

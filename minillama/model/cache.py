@@ -1,0 +1,106 @@
+"""The key/value cache: what makes one more token cost one token's work (Shazeer 2019, section 2.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from minillama.arrays import Array
+from minillama.model.rope import Rotary, rotate
+
+
+class KVCache:
+    """Keys and values of every layer for the tokens seen so far.
+
+    Indexing and iterating give each layer's pair (k, v), both (B, G, S, K), keys rotated: what transformers calls
+    past_key_values. `rotary` is given where the frequencies depend on the length of the text; the keys are then
+    kept unrotated, and rotated for the length at hand when they are handed out.
+    """
+
+    def __init__(self, num_layers: int, rotary: Rotary | None = None):
+        self.rotary = rotary if rotary is not None and rotary.depends_on_length else None
+        self._keys: list[Array | None] = [None] * num_layers  # (B, G, capacity, K)
+        self._values: list[Array | None] = [None] * num_layers
+        self._lengths = [0] * num_layers
+        self._positions: Array | None = None  # (B, S)
+
+    @property
+    def length(self) -> int:
+        """How many tokens are cached (S, padding included)."""
+        return 0 if self._positions is None else int(self._positions.shape[1])
+
+    def extend(self, positions: Array) -> Array:
+        """Note the positions (B, T) of the tokens about to be appended; all positions (B, S + T)."""
+        if self._positions is not None:
+            if len(self._positions) != len(positions):
+                raise ValueError(
+                    f"the cache holds a batch of {len(self._positions)} rows and the input has {len(positions)}"
+                )
+            positions = np.concatenate((self._positions, positions), axis=1)
+        self._positions = positions
+        return positions
+
+    def append(self, layer: int, k: Array, v: Array) -> tuple[Array, Array]:
+        """Add k, v (B, G, T, K) to a layer; everything it holds now: (B, G, S + T, K) twice."""
+        start = self._lengths[layer]
+        stop = start + k.shape[2]
+        self._keys[layer] = keys = _with_room(self._keys[layer], stop, start, k)
+        self._values[layer] = values = _with_room(self._values[layer], stop, start, v)
+        keys[:, :, start:stop], values[:, :, start:stop] = k, v
+        self._lengths[layer] = stop
+        return keys[:, :, :stop], values[:, :, :stop]
+
+    def cut(self, length: int) -> None:
+        """Forget all but the first `length` tokens."""
+        if not 0 <= length <= self.length:
+            raise ValueError(f"cannot cut a cache of {self.length} tokens back to {length}")
+        self._lengths = [min(length, n) for n in self._lengths]
+        if self._positions is not None:
+            self._positions = self._positions[:, :length] if length else None
+
+    def select(self, rows: Array) -> None:
+        """Keep only these rows of the batch, in this order."""
+        self._keys = [None if k is None else k[rows] for k in self._keys]
+        self._values = [None if v is None else v[rows] for v in self._values]
+        if self._positions is not None:
+            self._positions = self._positions[rows]
+
+    def fork(self) -> KVCache:
+        """An independent copy, to try several continuations of one beginning."""
+        twin = KVCache(len(self), self.rotary)
+        twin._keys = [None if k is None else k[:, :, :n].copy() for k, n in zip(self._keys, self._lengths, strict=True)]
+        twin._values = [
+            None if v is None else v[:, :, :n].copy() for v, n in zip(self._values, self._lengths, strict=True)
+        ]
+        twin._lengths = list(self._lengths)
+        twin._positions = self._positions
+        return twin
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def __getitem__(self, layer: int) -> tuple[Array, Array]:
+        k, v, n = self._keys[layer], self._values[layer], self._lengths[layer]
+        if k is None or v is None:
+            raise ValueError("the cache is empty: nothing has been appended yet")
+        k, v = k[:, :, :n], v[:, :, :n]
+        if self.rotary is not None and self._positions is not None:
+            at_hand = self.rotary.inv_freq(self._positions[:, -1:], n)  # (B, 1, K/2)
+            k = rotate(k, *self.rotary.angles(self._positions, at_hand, k.dtype))
+        return k, v
+
+    def __iter__(self) -> Iterator[tuple[Array, Array]]:
+        return (self[layer] for layer in range(len(self)))
+
+
+def _with_room(buffer: Array | None, length: int, used: int, like: Array) -> Array:
+    """`buffer`, or where it is shorter than `length`, a copy of its used part in one twice as long."""
+    if buffer is not None and buffer.shape[2] >= length:
+        return buffer
+    B, G, _, K = like.shape
+    capacity = length if buffer is None else max(length, 2 * buffer.shape[2])
+    grown = np.empty((B, G, capacity, K), like.dtype)
+    if buffer is not None:
+        grown[:, :, :used] = buffer[:, :, :used]
+    return grown

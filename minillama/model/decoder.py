@@ -1,0 +1,111 @@
+"""The decoder: embeddings, a stack of identical layers, a final norm."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from minillama.arrays import Array
+from minillama.config import LlamaConfig
+from minillama.model.attention import AttentionWeights, self_attention, visible_keys
+from minillama.model.cache import KVCache
+from minillama.model.mlp import Activation, MLPWeights, activation, mlp
+from minillama.model.norm import rms_norm
+from minillama.model.ops import Tap, no_tap, scoped
+from minillama.model.rope import Rotary, Turns, turns
+
+
+class LayerWeights(AttentionWeights, MLPWeights, Protocol):
+    """One layer's matrices and its two norms."""
+
+    @property
+    def input_norm(self) -> Array: ...  # (D,)
+    @property
+    def post_attention_norm(self) -> Array: ...  # (D,)
+
+
+class Rows(Protocol):
+    """A matrix of which some rows are wanted: an array, or one that is widened only where it is read."""
+
+    def __getitem__(self, ids: Array) -> Array: ...
+
+
+class DecoderWeights(Protocol):
+    """All weights of a decoder; anything with these attributes will do."""
+
+    @property
+    def embed_tokens(self) -> Rows: ...  # (V, D)
+    @property
+    def layers(self) -> Sequence[LayerWeights]: ...
+    @property
+    def norm(self) -> Array: ...  # (D,)
+
+
+def decoder_layer(
+    x: Array,
+    w: LayerWeights,
+    config: LlamaConfig,
+    act: Activation,
+    turns: list[Turns],
+    visible: Array,
+    cache: KVCache,
+    layer: int,
+    tap: Tap = no_tap,
+) -> Array:
+    """x + attention(norm(x)), then + mlp(norm(that)): (B, T, D) -> (B, T, D). Norms come first (pre-norm)."""
+    h = rms_norm(x, w.input_norm, config.rms_norm_eps)
+    tap("input_norm", h)
+    x = x + self_attention(h, w, config.head_dim, turns, visible, cache, layer, scoped(tap, "self_attn."))
+    tap("residual", x)
+    h = rms_norm(x, w.post_attention_norm, config.rms_norm_eps)
+    tap("post_attention_norm", h)
+    x = x + mlp(h, w, act, scoped(tap, "mlp."))
+    tap("output", x)
+    return x
+
+
+class Decoder:
+    """The stack of layers, with the weights it reads and the rotary angles it turns by."""
+
+    def __init__(self, config: LlamaConfig, weights: DecoderWeights, compat: str | None = None):
+        self.config, self.weights = config, weights
+        self.rotary = Rotary(config, compat)
+        self.act = activation(config.hidden_act)
+
+    def new_cache(self) -> KVCache:
+        return KVCache(self.config.num_hidden_layers, self.rotary)
+
+    def embed(self, input_ids: Array) -> Array:
+        """(B, T) integers in 0 .. V - 1 -> (B, T, D)"""
+        bad = (input_ids < 0) | (input_ids >= self.config.vocab_size)
+        if bad.any():
+            raise ValueError(
+                f"input_ids has the id {input_ids[bad][0]}, outside the vocabulary 0..{self.config.vocab_size - 1}"
+            )
+        return self.weights.embed_tokens[input_ids]
+
+    def __call__(
+        self,
+        x: Array,
+        cache: KVCache,
+        attention_mask: Array | None = None,
+        positions: Array | None = None,
+        tap: Tap = no_tap,
+    ) -> Array:
+        """Embeddings (B, T, D) -> normalized hidden states (B, T, D); what is new is appended to the cache.
+
+        attention_mask: (B, past + T), 1 for a token and 0 for padding. positions: (B, T), by default counted from
+        the length of the cache on, padding included.
+        """
+        B, T, _ = x.shape
+        S = cache.length + T
+        if positions is None:
+            positions = np.broadcast_to(np.arange(S - T, S), (B, T))
+        turning = turns(self.rotary, positions, cache.extend(positions), x.dtype)
+        visible = visible_keys(T, S, attention_mask)
+        tap("embed_tokens", x)
+        for i, w in enumerate(self.weights.layers):
+            x = decoder_layer(x, w, self.config, self.act, turning, visible, cache, i, scoped(tap, f"layers.{i}."))
+        x = rms_norm(x, self.weights.norm, self.config.rms_norm_eps)
+        tap("norm", x)
+        return x

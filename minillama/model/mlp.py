@@ -1,0 +1,105 @@
+"""The gated feed-forward network, SwiGLU (Shazeer 2020)."""
+
+import math
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+
+from minillama.arrays import Array
+from minillama.model.ops import Tap, linear, no_tap
+
+Activation = Callable[[Array], Array]
+
+
+class MLPWeights(Protocol):
+    """The three matrices, stored as (out, in), and their biases (None where the model has none)."""
+
+    @property
+    def gate_proj(self) -> Array: ...  # (F, D)
+    @property
+    def up_proj(self) -> Array: ...  # (F, D)
+    @property
+    def down_proj(self) -> Array: ...  # (D, F)
+    @property
+    def gate_bias(self) -> Array | None: ...
+    @property
+    def up_bias(self) -> Array | None: ...
+    @property
+    def down_bias(self) -> Array | None: ...
+
+
+def mlp(x: Array, w: MLPWeights, act: Activation, tap: Tap = no_tap) -> Array:
+    """down(act(gate(x)) * up(x)): (B, T, D) -> (B, T, D). The gate decides how much of each of F features passes."""
+    gate = linear(x, w.gate_proj, w.gate_bias)  # (B, T, F)
+    tap("gate", gate)
+    up = linear(x, w.up_proj, w.up_bias)  # (B, T, F)
+    tap("up", up)
+    hidden = act(gate) * up
+    tap("act", hidden)
+    out = linear(hidden, w.down_proj, w.down_bias)
+    tap("down", out)
+    return out
+
+
+def silu(x: Array) -> Array:
+    """x sigmoid(x), also called swish."""
+    return x * sigmoid(x)
+
+
+def sigmoid(x: Array) -> Array:
+    """1 / (1 + exp(-x)), through tanh, which cannot overflow."""
+    half: Array = x * 0.5
+    return 0.5 * np.tanh(half) + 0.5
+
+
+def gelu(x: Array) -> Array:
+    """x Phi(x), Phi the normal distribution function (Hendrycks and Gimpel 2016)."""
+    return x * (0.5 * (1 + erf(x * math.sqrt(0.5))))
+
+
+def gelu_tanh(x: Array) -> Array:
+    """GELU by tanh, as GPT-2 and later models compute it."""
+    inner: Array = math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)
+    return 0.5 * x * (1 + np.tanh(inner))
+
+
+def quick_gelu(x: Array) -> Array:
+    """GELU by the sigmoid of 1.702 x."""
+    return x * sigmoid(1.702 * x)
+
+
+def relu(x: Array) -> Array:
+    """max(x, 0)"""
+    return np.maximum(x, 0)
+
+
+_erf: Any = np.frompyfunc(math.erf, 1, 1)
+
+
+def erf(x: Array) -> Array:
+    """The error function, element by element in the standard library's double precision (NumPy has none)."""
+    y: Array = _erf(x)
+    return y.astype(x.dtype)
+
+
+ACTIVATIONS: dict[str, Activation] = {
+    "silu": silu,
+    "swish": silu,
+    "gelu": gelu,
+    "gelu_python": gelu,
+    "gelu_new": gelu_tanh,
+    "gelu_fast": gelu_tanh,
+    "gelu_pytorch_tanh": gelu_tanh,
+    "quick_gelu": quick_gelu,
+    "relu": relu,
+}
+
+
+def activation(hidden_act: str | Activation) -> Activation:
+    """The function that config.hidden_act names, or is. ValueError for a name nobody knows."""
+    if callable(hidden_act):
+        return hidden_act
+    if hidden_act not in ACTIVATIONS:
+        raise ValueError(f"hidden_act {hidden_act!r} is unknown: use one of {', '.join(ACTIVATIONS)}")
+    return ACTIVATIONS[hidden_act]

@@ -1,0 +1,142 @@
+"""What every tokenizer does the same way: special tokens, checks, batches."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from minillama.config import read_json_object
+
+
+@dataclass
+class SpecialTokens:
+    """The pieces with a meaning of their own, and what the files beside a vocabulary say of them."""
+
+    bos_token: str | None = "<s>"
+    eos_token: str | None = "</s>"
+    unk_token: str | None = "<unk>"
+    pad_token: str | None = None
+    add_bos_token: bool | None = None  # None: not said, the tokenizer's own way
+    add_eos_token: bool | None = None
+    legacy: bool | None = None
+    added: dict[str, int] = field(default_factory=dict)  # tokens beyond the vocabulary file, with their ids
+    hidden: set[str] = field(default_factory=set)  # those of them that count as special, and vanish from clean text
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> SpecialTokens:
+        """Read tokenizer_config.json, special_tokens_map.json and added_tokens.json, those that exist."""
+
+        def read(name: str) -> dict[str, Any]:
+            return read_json_object(folder / name, "settings of a tokenizer") if (folder / name).exists() else {}
+
+        settings = read("special_tokens_map.json") | read("tokenizer_config.json")
+        found = cls()
+        for name in ("bos_token", "eos_token", "unk_token", "pad_token"):
+            token = settings.get(name, getattr(found, name))
+            setattr(found, name, token.get("content") if isinstance(token, dict) else token)
+        for name in ("add_bos_token", "add_eos_token", "legacy"):
+            setattr(found, name, settings.get(name))
+        for token, index in read("added_tokens.json").items():
+            found._add(folder / "added_tokens.json", token, index, special=True)
+        for index, entry in (settings.get("added_tokens_decoder") or {}).items():
+            if isinstance(entry, dict):
+                special = bool(entry.get("special", True))
+                found._add(folder / "tokenizer_config.json", entry.get("content"), index, special)
+        return found
+
+    def _add(self, file: Path, token: Any, index: Any, special: bool) -> None:
+        if not isinstance(token, str) or not token or not str(index).isdecimal():
+            raise ValueError(
+                f"{file} gives the added token {token!r} the id {index!r}: a text and a whole number belong there"
+            )
+        self.added[token] = int(index)
+        if special:
+            self.hidden.add(token)
+
+    @property
+    def named(self) -> list[str]:
+        return [token for token in (self.bos_token, self.eos_token, self.unk_token, self.pad_token) if token]
+
+
+class Tokenizer(ABC):
+    """Text to ids and back. `add_bos_token` and `add_eos_token` say what encode puts around a text."""
+
+    vocab: dict[str, int]
+    special: SpecialTokens
+    add_bos_token: bool
+    add_eos_token: bool
+
+    @abstractmethod
+    def _encode(self, text: str) -> list[int]:
+        """The ids of `text`, special tokens in it recognised, nothing put around it."""
+
+    @abstractmethod
+    def _decode(self, ids: list[int]) -> str:
+        """The text of ids that are all in range."""
+
+    def __len__(self) -> int:
+        """One more than the largest id."""
+        return max(self.vocab.values(), default=-1) + 1
+
+    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
+        """The ids of `text`. ValueError for a lone surrogate, which no encoding of text can hold."""
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                f"the text has a lone surrogate, U+{ord(text[error.start]):04X}, at position {error.start}: "
+                "it is not Unicode text; decode its bytes anew"
+            ) from None
+        ids = self._encode(text)
+        if add_special_tokens:
+            bos = [self.bos_token_id] if self.add_bos_token and self.bos_token_id is not None else []
+            eos = [self.eos_token_id] if self.add_eos_token and self.eos_token_id is not None else []
+            ids = [*bos, *ids, *eos]
+        return ids
+
+    def decode(self, ids: Iterable[int], skip_special_tokens: bool = False) -> str:
+        """The text of `ids`; bytes that are not UTF-8 become U+FFFD. ValueError for an id outside the vocabulary."""
+        known = [int(index) for index in ids]
+        for index in known:
+            if not 0 <= index < len(self):
+                raise ValueError(f"the id {index} is outside the tokenizer's 0..{len(self) - 1}")
+        if skip_special_tokens:
+            hidden = self.all_special_ids
+            known = [index for index in known if index not in hidden]
+        return self._decode(known)
+
+    def batch_decode(self, rows: Iterable[Sequence[int]], skip_special_tokens: bool = False) -> list[str]:
+        """decode for several rows."""
+        return [self.decode(row, skip_special_tokens) for row in rows]
+
+    def convert_tokens_to_ids(self, token: str) -> int | None:
+        """The id of one piece of the vocabulary, or of the unknown token."""
+        return self.vocab.get(token, self.unk_token_id)
+
+    def _id_of(self, token: str | None) -> int | None:
+        return None if token is None else self.vocab.get(token)
+
+    @property
+    def bos_token_id(self) -> int | None:
+        return self._id_of(self.special.bos_token)
+
+    @property
+    def eos_token_id(self) -> int | None:
+        return self._id_of(self.special.eos_token)
+
+    @property
+    def unk_token_id(self) -> int | None:
+        return self._id_of(self.special.unk_token)
+
+    @property
+    def pad_token_id(self) -> int | None:
+        return self._id_of(self.special.pad_token)
+
+    @property
+    def all_special_ids(self) -> set[int]:
+        """Ids that stand for no text of their own."""
+        tokens = [*self.special.named, *self.special.hidden]
+        return {self.vocab[token] for token in tokens if token in self.vocab}

@@ -1,0 +1,10 @@
+"""Checkpoints in and out: the only rooms that know tensor names, on-disk layouts and number formats.
+
+safetensors (one file, checked and mapped) -> checkpoint (a folder of them) -> names (which tensor is which)
+-> parameters (what the model reads, widened when it is read); guess makes a config where none is stored.
+"""
+
+from minillama.weights.checkpoint import Checkpoint, open_checkpoint
+from minillama.weights.parameters import Parameters
+
+__all__ = ["Checkpoint", "Parameters", "open_checkpoint"]

@@ -1,0 +1,99 @@
+"""A checkpoint on disk: a Hugging Face directory, one safetensors file, or several with an index."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from minillama.config import LlamaConfig, read_json_object
+from minillama.weights.guess import guess_config
+from minillama.weights.names import match_tensors
+from minillama.weights.safetensors import StoredTensor, open_safetensors
+
+INDEX = "model.safetensors.index.json"
+log = logging.getLogger("minillama")
+
+
+@dataclass
+class Checkpoint:
+    """An opened checkpoint: its config, and its tensors under their names, all checked against each other."""
+
+    folder: Path  # where the files beside the weights are looked for
+    config: LlamaConfig
+    tensors: dict[str, StoredTensor]
+
+
+def open_checkpoint(path: str | os.PathLike[str], config: str | os.PathLike[str] | None = None) -> Checkpoint:
+    """Open a checkpoint by mapping it; takes milliseconds whatever its size.
+
+    path: a folder, a .safetensors file, or an index. config: a config.json to use instead of the one beside the
+    weights. Without any, one is guessed from the shapes, and each assumption is logged as a warning.
+    Raises FileNotFoundError, OSError or ValueError; the message names the file.
+    """
+    weights = find_weights(path)
+    tensors, metadata = _open_indexed(weights) if weights.name.endswith(".json") else open_safetensors(weights)
+    beside = weights.parent / "config.json"
+    if config is not None or beside.exists():
+        settings = LlamaConfig.from_pretrained(beside if config is None else config)
+    else:
+        settings, assumptions = guess_config(tensors, weights)
+        for assumption in assumptions:
+            log.warning("%s: no config.json beside it; %s (--config FILE overrides)", weights, assumption)
+    return Checkpoint(weights.parent, settings, match_tensors(settings, tensors, metadata, weights))
+
+
+def find_weights(path: str | os.PathLike[str]) -> Path:
+    """The .safetensors file or the index that `path` means."""
+    place = Path(path)
+    if place.is_dir():
+        for candidate in (place / "model.safetensors", place / INDEX):
+            if candidate.exists():
+                return candidate
+        singles = sorted(place.glob("*.safetensors"))
+        if len(singles) == 1:
+            return singles[0]
+        if singles:
+            raise FileNotFoundError(
+                f"{place} has {len(singles)} .safetensors files and no {INDEX} to say what is where: get the index too"
+            )
+        others = sorted(file.name for pattern in ("*.bin", "*.pth", "*.gguf") for file in place.glob(pattern))
+        hint = f"; {others[0]} is in a format that is not read yet" if others else ""
+        raise FileNotFoundError(f"{place} has no model.safetensors and no {INDEX}{hint}")
+    if place.exists():
+        if place.suffix != ".safetensors" and not place.name.endswith(".safetensors.index.json"):
+            raise ValueError(f"{place} is not a .safetensors file, its index, or a folder that has one")
+        return place
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", str(path)) and not place.parent.exists():
+        raise FileNotFoundError(
+            f"{path} is not here, and minillama downloads nothing: if that is a model's name on a hub, get its files "
+            f"first (for example `hf download {path} --local-dir model`) and name the folder"
+        )
+    raise FileNotFoundError(f"{place} does not exist: name a checkpoint folder or a .safetensors file")
+
+
+def _open_indexed(index: Path) -> tuple[dict[str, StoredTensor], dict[str, str]]:
+    contents = read_json_object(index, "an index of safetensors files")
+    weight_map = contents.get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
+        raise ValueError(f"{index} has no weight_map from tensor names to file names: get it again")
+    shards: dict[str, dict[str, StoredTensor]] = {}
+    metadata: dict[str, str] = {}
+    for shard in sorted(set(weight_map.values())):
+        if Path(shard).name != shard or "\\" in shard or ":" in shard or shard in ("", ".", ".."):
+            raise ValueError(f"{index} names the file {shard!r}, which is not in the same folder: it cannot be trusted")
+        if not (index.parent / shard).exists():
+            raise FileNotFoundError(f"{index.parent / shard} is missing, and {index.name} names it: get that file too")
+        shards[shard], more = open_safetensors(index.parent / shard)
+        metadata |= more
+    for name, shard in weight_map.items():
+        if name not in shards[shard]:
+            raise ValueError(f"{index} says tensor {name} is in {shard}, which does not have it: get the index again")
+    tensors = {name: shards[shard][name] for name, shard in weight_map.items()}
+    declared = contents["metadata"].get("total_size") if isinstance(contents.get("metadata"), dict) else None
+    actual = sum(tensor.nbytes for tensor in tensors.values())
+    if declared is not None and declared != actual:  # worth a word, no more: every tensor's own size has been checked
+        log.warning("%s declares a total_size of %s bytes, and its tensors have %s", index, declared, actual)
+    return tensors, metadata

@@ -1,0 +1,125 @@
+"""Which tensor is which: the names and shapes of a Hugging Face LLaMA, and the rotary layouts."""
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+import numpy as np
+
+from minillama.arrays import Array
+from minillama.config import LlamaConfig
+from minillama.weights.formats import FLOATS
+from minillama.weights.safetensors import Tensor
+
+T = TypeVar("T", bound=Tensor)
+
+EMBED_TOKENS = "model.embed_tokens.weight"
+NORM = "model.norm.weight"
+LM_HEAD = "lm_head.weight"
+
+# The model's attribute -> the tensor's name after "model.layers.N."
+LAYER = {
+    "input_norm": "input_layernorm.weight",
+    "q_proj": "self_attn.q_proj.weight",
+    "k_proj": "self_attn.k_proj.weight",
+    "v_proj": "self_attn.v_proj.weight",
+    "o_proj": "self_attn.o_proj.weight",
+    "q_bias": "self_attn.q_proj.bias",
+    "k_bias": "self_attn.k_proj.bias",
+    "v_bias": "self_attn.v_proj.bias",
+    "o_bias": "self_attn.o_proj.bias",
+    "post_attention_norm": "post_attention_layernorm.weight",
+    "gate_proj": "mlp.gate_proj.weight",
+    "up_proj": "mlp.up_proj.weight",
+    "down_proj": "mlp.down_proj.weight",
+    "gate_bias": "mlp.gate_proj.bias",
+    "up_bias": "mlp.up_proj.bias",
+    "down_bias": "mlp.down_proj.bias",
+}
+
+
+def layer_name(layer: int, attribute: str) -> str:
+    return f"model.layers.{layer}.{LAYER[attribute]}"
+
+
+def expected_shapes(config: LlamaConfig) -> dict[str, tuple[int, ...]]:
+    """The name and shape of every tensor of a LlamaForCausalLM, the head included."""
+    D, F, V = config.hidden_size, config.intermediate_size, config.vocab_size
+    HK, GK = config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim
+    layer: dict[str, tuple[int, ...]] = {
+        "input_norm": (D,),
+        "q_proj": (HK, D),
+        "k_proj": (GK, D),
+        "v_proj": (GK, D),
+        "o_proj": (D, HK),
+        "post_attention_norm": (D,),
+        "gate_proj": (F, D),
+        "up_proj": (F, D),
+        "down_proj": (D, F),
+    }
+    if config.attention_bias:
+        layer |= {"q_bias": (HK,), "k_bias": (GK,), "v_bias": (GK,), "o_bias": (D,)}
+    if config.mlp_bias:
+        layer |= {"gate_bias": (F,), "up_bias": (F,), "down_bias": (D,)}
+    shapes: dict[str, tuple[int, ...]] = {EMBED_TOKENS: (V, D)}
+    for i in range(config.num_hidden_layers):
+        shapes |= {layer_name(i, attribute): shape for attribute, shape in layer.items()}
+    return shapes | {NORM: (D,), LM_HEAD: (V, D)}
+
+
+def is_derived(name: str) -> bool:
+    """Tensors some checkpoints carry that follow from the config."""
+    return name == "rope.freqs" or name.endswith("rotary_emb.inv_freq")
+
+
+def match_tensors(
+    config: LlamaConfig, tensors: Mapping[str, T], metadata: Mapping[str, str], where: object
+) -> dict[str, T]:
+    """Every expected tensor under its own name, aliases resolved.
+
+    ValueError that names all missing, unexpected and misshaped tensors, and all that are not floats.
+    """
+    found = {name: tensor for name, tensor in tensors.items() if not is_derived(name)}
+    for dropped, kept in metadata.items():  # tensors that shared memory with another when they were saved
+        if dropped not in found and kept in found:
+            found[dropped] = found[kept]
+    if config.tie_word_embeddings:  # stored under either name; of both, the embedding is the one that counts
+        tied = found.get(EMBED_TOKENS, found.get(LM_HEAD))
+        if tied is not None:
+            found[EMBED_TOKENS] = found[LM_HEAD] = tied
+
+    expected = expected_shapes(config)
+    complaints = {
+        "missing": [name for name in expected if name not in found],
+        "unexpected": [name for name in found if name not in expected],
+        "of another shape than the config says": [
+            f"{name} {found[name].shape} instead of {shape}"
+            for name, shape in expected.items()
+            if name in found and found[name].shape != shape
+        ],
+        f"not stored as one of {', '.join(FLOATS)}": [
+            f"{name} ({found[name].dtype})" for name in expected if name in found and found[name].dtype not in FLOATS
+        ],
+    }
+    parts = [f"{len(names)} {kind}: {', '.join(names)}" for kind, names in complaints.items() if names]
+    if parts:
+        raise ValueError(
+            f"{where}: the tensors are not those of its config; {'; '.join(parts)}. "
+            "Use the config.json that belongs to these weights (--config)."
+        )
+    return {name: found[name] for name in expected}
+
+
+def interleaved_to_halves(weight: Array, heads: int) -> Array:
+    """Reorder the rows of a q or k projection (heads K, in) from Meta's rotary layout to Hugging Face's.
+
+    Meta turns neighbours (0, 1), (2, 3), ...; Hugging Face turns (0, K/2), (1, K/2 + 1), ... For k, `heads` is the
+    number of key/value heads. Works for biases (heads K,) too.
+    """
+    pairs = weight.reshape(heads, -1, 2, *weight.shape[1:])  # (heads, K/2, 2, in)
+    return np.ascontiguousarray(pairs.swapaxes(1, 2)).reshape(weight.shape)
+
+
+def halves_to_interleaved(weight: Array, heads: int) -> Array:
+    """The inverse of interleaved_to_halves."""
+    halves = weight.reshape(heads, 2, -1, *weight.shape[1:])  # (heads, 2, K/2, in)
+    return np.ascontiguousarray(halves.swapaxes(1, 2)).reshape(weight.shape)

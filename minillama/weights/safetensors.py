@@ -1,0 +1,190 @@
+"""A safetensors file, checked to the last byte and mapped, never loaded.
+
+The format: 8 bytes of header length, a JSON header {name: {dtype, shape, data_offsets}}, then the data. The package
+of the same name cannot give bfloat16 to NumPy, so this reader is our own.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import mmap
+import os
+import weakref
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from minillama.arrays import Array
+from minillama.weights.formats import STORAGE, widen
+
+MAX_HEADER = 100_000_000  # bytes; the format's own limit
+
+
+class Tensor(Protocol):
+    """A named weight that is read only when it is needed."""
+
+    @property
+    def dtype(self) -> str: ...  # safetensors' name: F32, BF16, ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    def read(self, dtype: DTypeLike, rows: Array | None = None) -> Array:
+        """The whole, or some rows, as floats of `dtype`."""
+        ...
+
+
+class MappedFile:
+    """A file mapped into memory for as long as somebody holds a view of it."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._file = open(path, "rb")  # noqa: SIM115  # stays open: its size is looked at before every read
+        weakref.finalize(self, self._file.close)
+        self.size = os.fstat(self._file.fileno()).st_size
+        self._map = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ) if self.size else b""
+
+    def array(self, dtype: Any, shape: tuple[int, ...], offset: int) -> Array:
+        # Reading a mapping past the end of a file that has shrunk would kill the interpreter
+        if os.fstat(self._file.fileno()).st_size < self.size:
+            raise ValueError(
+                f"{self.path} became shorter while it was in use: copy it to its place again and start anew"
+            )
+        return np.ndarray(shape, dtype, self._map, offset)
+
+
+class StoredTensor:
+    """A tensor in a mapped file."""
+
+    def __init__(self, file: MappedFile, dtype: str, shape: tuple[int, ...], offset: int):
+        self.file, self.dtype, self.shape, self.offset = file, dtype, shape, offset
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * int(STORAGE[self.dtype].itemsize)
+
+    def read(self, dtype: DTypeLike, rows: Array | None = None) -> Array:
+        stored = self.file.array(STORAGE[self.dtype], self.shape, self.offset)
+        return widen(stored if rows is None else stored[rows], self.dtype, dtype)
+
+
+class ArrayTensor:
+    """A tensor that is an array in memory already."""
+
+    def __init__(self, array: Array):
+        self.array, self.shape = array, array.shape
+        names = {value: name for name, value in STORAGE.items() if name in ("F64", "F32", "F16")}
+        if array.dtype not in names:
+            raise ValueError(f"a weight must be an array of float16, float32 or float64, not {array.dtype}")
+        self.dtype = names[array.dtype]
+
+    def read(self, dtype: DTypeLike, rows: Array | None = None) -> Array:
+        return widen(self.array if rows is None else self.array[rows], self.dtype, dtype)
+
+
+def open_safetensors(path: Path) -> tuple[dict[str, StoredTensor], dict[str, str]]:
+    """Every tensor of the file by name, and the file's metadata. ValueError, naming the file, if anything is off."""
+    try:
+        file = MappedFile(path)
+    except OSError as error:
+        raise OSError(f"{path} cannot be opened: {error.strerror}") from None
+    try:
+        header, start = _read_header(file)
+        metadata = header.pop("__metadata__", {})
+        if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+            raise ValueError("its __metadata__ is not an object of strings")
+        return _read_entries(file, header, start), metadata
+    except ValueError as error:
+        raise ValueError(f"{path} is not a sound safetensors file: {error}; get it again") from None
+
+
+def _read_header(file: MappedFile) -> tuple[dict[str, Any], int]:
+    head = bytes(file.array("u1", (min(file.size, 64),), 0))
+    for magic, what in _IMPOSTORS.items():
+        if head.lstrip().lower().startswith(magic):
+            raise ValueError(f"it is {what}")
+    if file.size < 8:
+        raise ValueError(f"it has {file.size} bytes, too few for a header")
+    length = int.from_bytes(head[:8], "little")
+    if length > MAX_HEADER:
+        raise ValueError(f"it declares a header of {length} bytes, more than the {MAX_HEADER} allowed")
+    if 8 + length > file.size:
+        raise ValueError(f"it declares a header of {length} bytes but ends after {file.size} bytes in all")
+    try:
+        text = bytes(file.array("u1", (length,), 8)).decode("utf-8")
+    except UnicodeDecodeError:
+        raise ValueError("its header is not UTF-8 text") from None
+    try:
+        header = json.loads(text, object_pairs_hook=_without_duplicates)
+    except _DuplicateKeyError as error:
+        raise ValueError(f"its header has the name {error} twice") from None
+    except (ValueError, RecursionError):
+        raise ValueError("its header is not valid JSON") from None
+    if not isinstance(header, dict):
+        raise ValueError(f"its header is a JSON {type(header).__name__}, not an object")
+    return header, 8 + length
+
+
+def _read_entries(file: MappedFile, header: dict[str, Any], start: int) -> dict[str, StoredTensor]:
+    tensors, spans = {}, []
+    for name, entry in header.items():
+        if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= entry.keys():
+            raise ValueError(f"tensor {name} has no dtype, shape and data_offsets")
+        dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+        if not isinstance(dtype, str) or dtype not in STORAGE:
+            raise ValueError(f"tensor {name} has the unknown dtype {dtype!r}")
+        if not _are_counts(shape):
+            raise ValueError(f"tensor {name} has the impossible shape {_short(shape)}")
+        if not _are_counts(offsets) or len(offsets) != 2:
+            raise ValueError(f"tensor {name} has the impossible data_offsets {_short(offsets)}")
+        begin, end = offsets
+        if end - begin != math.prod(shape) * STORAGE[dtype].itemsize:
+            raise ValueError(f"tensor {name} has {end - begin} bytes of data, which its dtype {dtype} and shape "
+                             f"{_short(shape)} contradict")  # fmt: skip
+        tensors[name] = StoredTensor(file, dtype, tuple(shape), start + begin)
+        spans.append((begin, end, name))
+    position = 0
+    for begin, end, name in sorted(spans):
+        if begin != position:
+            raise ValueError(f"the data of tensor {name} {'overlaps' if begin < position else 'leaves a hole after'} "
+                             "the data before it")  # fmt: skip
+        position = end
+    if start + position != file.size:
+        kind = "is cut short" if file.size < start + position else "has bytes that belong to no tensor"
+        raise ValueError(f"it {kind}: {file.size} bytes, where its header says {start + position}")
+    return tensors
+
+
+# What people have instead of a safetensors file, by its first bytes
+_IMPOSTORS = {
+    b"version https://git-lfs": "a Git LFS pointer, not the weights themselves (run `git lfs pull`)",
+    b"<!doctype": "a web page, not weights",
+    b"<html": "a web page, not weights",
+    b"pk\x03\x04": "a zip archive (a renamed PyTorch pickle?)",
+    b"\x80\x02": "a PyTorch pickle",
+    b"\x80\x04": "a PyTorch pickle",
+    b"gguf": "a GGUF file",
+}
+
+
+class _DuplicateKeyError(ValueError):
+    pass
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in result:
+            raise _DuplicateKeyError(key)
+        result[key] = value
+    return result
+
+
+def _are_counts(values: Any) -> bool:
+    return isinstance(values, list) and all(type(value) is int and 0 <= value < 1 << 63 for value in values)
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) < 100 else text[:100] + "..."
