@@ -78,7 +78,8 @@ def match_tensors(
 
     ValueError that names all missing, unexpected and misshaped tensors, and all that are not floats.
     """
-    found = {name: tensor for name, tensor in tensors.items() if not is_derived(name)}
+    bare = EMBED_TOKENS.removeprefix("model.") in tensors  # the names of a decoder that was saved without its head
+    found = {f"model.{name}" if bare else name: tensor for name, tensor in tensors.items() if not is_derived(name)}
     for dropped, kept in metadata.items():  # tensors that shared memory with another when they were saved
         if dropped not in found and kept in found:
             found[dropped] = found[kept]

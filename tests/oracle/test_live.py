@@ -111,6 +111,14 @@ def test_only_the_head_of_a_tied_model_is_stored(tmp_path: Path) -> None:
     assert_same(tmp_path, judge)
 
 
+def test_a_tied_decoder_saved_without_its_head(tmp_path: Path) -> None:
+    save(tmp_path, {"tie_word_embeddings": True})
+    judge = theirs(tmp_path)
+    judge.model.save_pretrained(tmp_path)
+    assert "embed_tokens.weight" in load_file(tmp_path / "model.safetensors")
+    assert_same(tmp_path, judge)
+
+
 def test_the_spelling_of_older_configs(tmp_path: Path) -> None:
     save(tmp_path, {"rope_parameters": LLAMA3})
     judge = theirs(tmp_path)
