@@ -23,7 +23,7 @@ from minillama.arrays import Array
 from minillama.config import LlamaConfig, read_json_object
 from minillama.generation import Continuation, Engine, Sampling, generate
 from minillama.generation.loop import room_after
-from minillama.llama import DTYPES, ENGINES, LlamaForCausalLM
+from minillama.llama import COMPAT, DTYPES, ENGINES, LlamaForCausalLM
 from minillama.shipped import tale_model
 from minillama.tokenizer import StreamDecoder, Tokenizer, load_tokenizer
 
@@ -61,6 +61,9 @@ def parser() -> argparse.ArgumentParser:
     g.add_argument("--config", metavar="FILE", help="config.json to use (default: beside the weights)")
     g.add_argument("--engine", choices=ENGINES, default="auto", help="default: auto, the best there is")
     g.add_argument("--dtype", choices=DTYPES, default="auto", help="what to compute in (default: auto, float32)")
+    g.add_argument(
+        "--compat", choices=COMPAT[1:], help="as transformers 4 or 5 where minillama differs (docs/differences.md)"
+    )
     g.add_argument("--threads", type=int, metavar="N", help="threads for matrix products (default: all cores)")
 
     g = p.add_argument_group("text")
@@ -154,14 +157,16 @@ def run(args: argparse.Namespace) -> None:
     prompts = list(read_prompts(args.prompt or [], args.prompt_file or []))
 
     weights = Path(args.weights) if args.weights else tale_model()
-    model = LlamaForCausalLM.from_pretrained(weights, engine=args.engine, dtype=args.dtype, config=args.config)
+    model = LlamaForCausalLM.from_pretrained(
+        weights, engine=args.engine, dtype=args.dtype, compat=args.compat, config=args.config
+    )
     folder = weights if weights.is_dir() else weights.parent
     tokenizer = load_tokenizer(args.tokenizer or folder)
     allowed = usable_ids(tokenizer, model.config, args.tokenizer or folder)
     rows = [encode_prompt(tokenizer, prompt) for prompt in prompts]
     limit = args.max_new_tokens
     if limit is None:
-        limit = min(NEW_TOKENS, *(room_after(row, model.config.context_length, None) for row in rows), NEW_TOKENS)
+        limit = min([NEW_TOKENS, *(room_after(row, model.config.context_length, None) for row in rows)])
 
     engine = TimedEngine(model.new_engine(), begin)
     results: list[Continuation] = []
@@ -178,7 +183,8 @@ def run(args: argparse.Namespace) -> None:
         results=results,
     )
     threads = threadpool_limits(args.threads, user_api="blas") if args.threads else nullcontext()
-    with threads, progress_bar(model) as bar:
+    # What is not finite is said once, when a token is to be chosen, not by NumPy on the way there
+    with threads, np.errstate(over="ignore", invalid="ignore", divide="ignore"), progress_bar(model) as bar:
         if args.json:
             for _ in pieces:
                 bar.close()

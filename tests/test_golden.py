@@ -11,7 +11,18 @@ from minillama.generation import Continuation, Sampling, generate
 from minillama.llama import LlamaForCausalLM
 from minillama.shipped import tale_model
 from minillama.tokenizer import load_tokenizer
-from tests.golden.cases import CASES, FLOAT64_ONLY, HF4_CASE, NEW, PREFILL, TALE, TALE_PROMPT, config_of, inputs_of, weights_of
+from tests.golden.cases import (
+    CASES,
+    FLOAT64_ONLY,
+    HF4_CASE,
+    NEW,
+    PREFILL,
+    TALE,
+    TALE_PROMPT,
+    config_of,
+    inputs_of,
+    weights_of,
+)
 
 GOLDEN = Path(__file__).parent / "golden"
 # Relative to the largest number of the array. float64 rounds at 1e-16 and the longest chain of sums here has some

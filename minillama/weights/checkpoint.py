@@ -42,6 +42,9 @@ def open_checkpoint(path: str | os.PathLike[str], config: str | os.PathLike[str]
         settings, assumptions = guess_config(tensors, weights)
         for assumption in assumptions:
             log.warning("%s: no config.json beside it; %s (--config FILE overrides)", weights, assumption)
+    if quantized := settings.extra.get("quantization_config"):
+        method = quantized.get("quant_method") if isinstance(quantized, dict) else quantized
+        raise ValueError(f"{weights} is quantized ({method}), which is not read: get the float16 or bfloat16 weights")
     return Checkpoint(weights.parent, settings, match_tensors(settings, tensors, metadata, weights))
 
 

@@ -66,10 +66,10 @@ def theirs(folder: Path) -> Any:
     return transformers.LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
 
 
-def assert_same(folder: Path, judge: Any = None) -> None:
+def assert_same(folder: Path, judge: Any = None, compat: str | None = None) -> None:
     """The same logits for a prompt, and the same greedy continuation of 200 tokens."""
     judge = theirs(folder) if judge is None else judge
-    ours = LlamaForCausalLM.from_pretrained(folder)
+    ours = LlamaForCausalLM.from_pretrained(folder, compat=compat)
     prompt = [1, *range(7, 60, 5)]
     with torch.no_grad():
         expected = judge(torch.tensor([prompt])).logits.numpy()
@@ -88,6 +88,28 @@ def assert_same(folder: Path, judge: Any = None) -> None:
 def test_a_saved_directory(variant: str, tmp_path: Path) -> None:
     save(tmp_path, VARIANTS[variant])
     assert_same(tmp_path)
+
+
+LONGROPE = {
+    "rope_type": "longrope",
+    "rope_theta": 1e4,
+    "short_factor": [1.0, 1.1, 1.2, 1.5],
+    "long_factor": [1.0, 2.0, 3.0, 5.0],
+    "original_max_position_embeddings": 100,
+}
+PAST_THE_TRAINED_LENGTH = {
+    "dynamic": {
+        "rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0},
+        "max_position_embeddings": 100,
+    },
+    "longrope": {"rope_parameters": LONGROPE},
+}
+
+
+@pytest.mark.parametrize("rope", PAST_THE_TRAINED_LENGTH)
+def test_scalings_that_depend_on_the_length(rope: str, tmp_path: Path) -> None:
+    save(tmp_path, PAST_THE_TRAINED_LENGTH[rope])
+    assert_same(tmp_path, compat="hf5")
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
