@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +162,8 @@ class LlamaConfig:
                 raise ValueError(f"{name} must be a whole number, not {value!r}")
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, not {value}")
+            if value >= 1 << 31:
+                raise ValueError(f"{name} must be below 2^31, not {value}")
         if self.num_attention_heads % self.num_key_value_heads:
             raise ValueError(
                 f"num_attention_heads {self.num_attention_heads} is not a multiple of "
@@ -171,7 +173,7 @@ class LlamaConfig:
             raise ValueError(f"head_dim must be even, not {self.head_dim}: rotary embeddings turn pairs of components")
         for name in ("rms_norm_eps", "rope_theta"):
             value = getattr(self, name)
-            if not _is_number(value) or not value > 0 or math.isinf(value):
+            if not _is_number(value) or not value > 0:
                 raise ValueError(f"{name} must be a number above 0, not {value!r}")
         for name in ("tie_word_embeddings", "attention_bias", "mlp_bias", "use_cache"):
             if not isinstance(getattr(self, name), bool):
@@ -187,10 +189,16 @@ class LlamaConfig:
 
     def _validate_rope(self) -> None:
         scaling = self.rope_scaling
+        if scaling is not None and not isinstance(scaling, dict):
+            raise ValueError(f"rope_scaling must be a dictionary or null, not {scaling!r}")
+        for place in (scaling or {}, self.extra):
+            original = place.get("original_max_position_embeddings")
+            if original is not None and (not _is_int(original) or not 1 <= original < 1 << 31):
+                raise ValueError(
+                    f"original_max_position_embeddings must be a whole number above 0 and below 2^31, not {original!r}"
+                )
         if scaling is None:
             return
-        if not isinstance(scaling, dict):
-            raise ValueError(f"rope_scaling must be a dictionary or null, not {scaling!r}")
         if self.rope_type not in ROPE_TYPES:
             raise ValueError(
                 f"rope_scaling has the unknown type {self.rope_type!r}: use one of {', '.join(ROPE_TYPES)}"
@@ -201,19 +209,26 @@ class LlamaConfig:
         factor = scaling.get("factor")
         if factor is not None:
             least = "above 1" if self.rope_type in ("linear", "dynamic") else "1 or above"
-            if not _is_number(factor) or factor < 1 or math.isinf(factor) or (factor == 1 and least == "above 1"):
-                raise ValueError(f"rope_scaling factor must be a number {least}, not {factor!r}")
+            if not _is_number(factor) or not 1 <= factor < 1 << 31 or (factor == 1 and least == "above 1"):
+                raise ValueError(f"rope_scaling factor must be a number {least} and below 2^31, not {factor!r}")
         for key in ("attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim"):
-            if (value := scaling.get(key)) is not None and not (_is_number(value) and 0 <= value < math.inf):
+            if (value := scaling.get(key)) is not None and not (_is_number(value) and value >= 0):
                 raise ValueError(f"rope_scaling {key} must be a number, not {value!r}")
-        original = scaling.get("original_max_position_embeddings", self.extra.get("original_max_position_embeddings"))
-        if original is not None and (not _is_int(original) or original < 1):
-            raise ValueError(f"original_max_position_embeddings must be a whole number above 0, not {original!r}")
         if self.rope_type == "llama3":
             low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
             if not (_is_number(low) and _is_number(high) and 0 < low < high):
                 raise ValueError(f"rope_scaling needs 0 < low_freq_factor < high_freq_factor, not {low!r} and {high!r}")
+        if self.rope_type == "yarn":
+            for key in ("beta_fast", "beta_slow"):
+                if (value := scaling.get(key)) and not 1e-6 <= value <= 1e6:  # 0 stands for the usual value
+                    raise ValueError(f"rope_scaling {key} must be between 1e-6 and 1e6, not {value!r}")
+            if self.rope_theta == 1:
+                raise ValueError(
+                    "rope_scaling of type yarn needs another rope_theta than 1: it divides by its logarithm"
+                )
         if self.rope_type == "longrope":
+            if self.original_max_position_embeddings == 1:
+                raise ValueError("rope_scaling of type longrope needs original_max_position_embeddings above 1")
             for key in ("short_factor", "long_factor"):
                 values = scaling[key]
                 if not isinstance(values, list) or not all(_is_number(v) and v > 0 for v in values):
@@ -264,13 +279,16 @@ class LlamaConfig:
         """Write config.json into `directory` (made if absent), whole or not at all."""
         folder = Path(directory)
         text = self.to_json_string()
-        folder.mkdir(parents=True, exist_ok=True)
-        part = folder / "config.json.part"
+        file, part = folder / "config.json", folder / "config.json.part"
         try:
+            folder.mkdir(parents=True, exist_ok=True)
             part.write_text(text, encoding="utf-8")
-            part.replace(folder / "config.json")
+            part.replace(file)
+        except OSError as error:
+            raise OSError(f"{file} cannot be written: {error.strerror}") from None
         finally:
-            part.unlink(missing_ok=True)
+            if folder.is_dir():
+                part.unlink(missing_ok=True)
 
 
 def read_json_object(file: Path, what: str) -> dict[str, Any]:
@@ -283,7 +301,7 @@ def read_json_object(file: Path, what: str) -> dict[str, Any]:
         raise OSError(f"{file} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise ValueError(f"{file} is not UTF-8 text: {what} is expected there") from None
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits is a plain ValueError
         raise ValueError(f"{file} is not valid JSON ({error}): {what} is expected there") from None
     if not isinstance(values, dict):
         raise ValueError(f"{file} holds a JSON {type(values).__name__}, not an object: {what} is expected there")
@@ -295,4 +313,5 @@ def _is_int(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
+    """Finite, and not too large for a float."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max

@@ -129,21 +129,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the exit status. 0: done, 1: it could not be done, 2: wrong usage, 130: interrupted."""
     args = parser().parse_args(argv)
     logging.basicConfig(format="minillama: %(message)s", level=logging.WARNING)
+    if sys.stdout is None:  # closed, as by `>&-`
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(encoding="utf-8", errors="replace")
+    status = 0
     try:
-        run(args)
+        try:
+            run(args)
+        except KeyboardInterrupt:
+            status = 130
+            print()
         sys.stdout.flush()
-    except KeyboardInterrupt:
-        print(flush=True)
-        return 130
     except BrokenPipeError:
         # The reader has gone, as with `| head`. Python would complain once more when it closes standard output
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (ValueError, OSError, MemoryError) as error:
         print(f"minillama: {error or type(error).__name__}", file=sys.stderr)
-        return 1
-    return 0
+        status = 1
+    return status
 
 
 def run(args: argparse.Namespace) -> None:
@@ -202,6 +206,8 @@ def run(args: argparse.Namespace) -> None:
 
 def read_prompts(prompts: Sequence[str], files: Sequence[str]) -> Iterator[str]:
     """The texts to continue: those given, `-` meaning standard input, then those in files."""
+    if "-" in prompts and sys.stdin is None:
+        raise ValueError("--prompt - reads standard input, and that is closed")
     for prompt in prompts if prompts or files else [PROMPT]:
         yield _decode("standard input", sys.stdin.buffer.read()) if prompt == "-" else prompt
     for file in files:
@@ -265,15 +271,16 @@ def print_streaming(
 ) -> None:
     """Print every prompt with its continuation, in order and a line `---` between two; the first that is not yet
     finished as it comes, later ones when it is their turn."""
-    shown, current = 0, 0  # characters of the current text that are printed
+    current, shown = -1, 0  # the text being printed, and how many of its new characters are
 
     def show(number: int) -> None:
-        nonlocal shown, current
+        nonlocal current, shown
         bar.close()
-        while current < number:  # the current text is complete
-            finish()
+        while current < number:
+            if current >= 0:  # the text before is complete
+                finish()
+                print("---")
             current, shown = current + 1, 0
-            print("---")
             print(prompts[current], end="")
         print(results[current].text[shown:], end="", flush=True)
         shown = len(results[current].text)
@@ -283,12 +290,17 @@ def print_streaming(
         text = prompts[current] + results[current].text
         print(end="" if text.endswith("\n") else "\n", flush=True)
 
-    print(prompts[0], end="", flush=True)
-    for _ in pieces:
-        ahead = current
-        while ahead + 1 < len(prompts) and results[ahead].finish_reason is not None:
-            ahead += 1
-        show(ahead)
+    if bar.disable:  # else the prompt waits for the bar to go away
+        show(0)
+    try:
+        for _ in pieces:
+            ahead = max(current, 0)
+            while ahead + 1 < len(prompts) and results[ahead].finish_reason is not None:
+                ahead += 1
+            show(ahead)
+    except ValueError:
+        print(flush=True)  # what went wrong is then said on a line of its own
+        raise
     show(len(prompts) - 1)
     finish()
 

@@ -228,7 +228,8 @@ def _check_memory(weights: Parameters, path: object) -> None:
     free = psutil.virtual_memory().available
     need = weights.working_size
     if need > free:
-        hint = "float32 needs half of that" if weights.dtype == np.float64 else "free some, or use a smaller model"
+        halved = weights.dtype == np.float64 and need // 2 <= free
+        hint = "float32 needs half of that" if halved else "free some, or use a smaller model"
         raise MemoryError(
             f"{path} needs about {need / 1e9:.1f} GB of memory in {weights.dtype} "
             f"and {free / 1e9:.1f} GB are free: {hint}"

@@ -30,7 +30,7 @@ class Sampling:
 
     def __post_init__(self) -> None:
         checks = {
-            "repetition_penalty": (0 < self.repetition_penalty < math.inf, "a number above 0"),
+            "repetition_penalty": (0.01 <= self.repetition_penalty <= 100, "between 0.01 and 100"),
             "temperature": (0 <= self.temperature < math.inf, "0 (greedy) or a number above"),
             "top_k": (self.top_k >= 0 and self.top_k == int(self.top_k), "0 (off) or a whole number above"),
             "top_p": (0 < self.top_p <= 1, "above 0 and at most 1"),
@@ -42,16 +42,17 @@ class Sampling:
 
     def choose(self, logits: Array, seen: Iterable[int], rng: np.random.Generator) -> int:
         """The next id after `seen`, from its logits (V,). ValueError if they are NaN, or leave nothing to choose."""
+        if self.repetition_penalty != 1:
+            logits = penalize_repetition(logits, seen, self.repetition_penalty)
         if np.isnan(logits).any() or logits.max() == math.inf:
             raise ValueError("the model's logits are not finite: its weights have NaN or infinity, or overflow")
         if logits.max() == -math.inf:
             raise ValueError("every logit is minus infinity: there is no token left to choose")
-        if self.repetition_penalty != 1:
-            logits = penalize_repetition(logits, seen, self.repetition_penalty)
         if self.temperature == 0:
             return int(logits.argmax())
         logits = logits.astype(np.float64)
-        logits = (logits - logits.max()) / self.temperature  # the shift keeps tiny temperatures from overflowing
+        with np.errstate(over="ignore"):  # the largest becomes 0; a tiny temperature may leave the others at -inf
+            logits = (logits - logits.max()) / self.temperature
         if self.top_k:
             logits = keep_top_k(logits, self.top_k)
         if self.top_p < 1:
@@ -66,6 +67,7 @@ class Sampling:
 def penalize_repetition(logits: Array, seen: Iterable[int], penalty: float) -> Array:
     """Logits (V,) with those of seen ids moved down by the factor `penalty`."""
     ids = np.unique(np.fromiter(seen, dtype=np.int64))
+    ids = ids[ids < len(logits)]  # a prompt may have ids that are never chosen
     logits = logits.copy()
     logits[ids] = np.where(logits[ids] > 0, logits[ids] / penalty, logits[ids] * penalty)
     return logits

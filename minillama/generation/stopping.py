@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 class StopStrings:
-    """Lets text through up to the first stop string, holding back whatever may be the beginning of one."""
+    """Lets text through up to the stop string that is complete first, holding back whatever may be the start of one."""
 
     def __init__(self, stops: Sequence[str]):
         if "" in stops:
@@ -20,10 +20,11 @@ class StopStrings:
         if self.found:
             return ""
         text = self._held + text
-        places = [(text.find(stop), stop) for stop in self._stops if stop in text]
+        places = [(text.find(stop) + len(stop), text.find(stop)) for stop in self._stops if stop in text]
         if places:
             self.found, self._held = True, ""
-            return text[: min(places)[0]]
+            _, start = min(places)  # of several, the first to be complete: the same however the text was cut
+            return text[:start]
         longest = max((_overlap(text, stop) for stop in self._stops), default=0)
         self._held = text[len(text) - longest :]
         return text[: len(text) - longest]

@@ -56,8 +56,10 @@ class KVCache:
         if not 0 <= length <= self.length:
             raise ValueError(f"cannot cut a cache of {self.length} tokens back to {length}")
         self._lengths = [min(length, n) for n in self._lengths]
-        if self._positions is not None:
-            self._positions = self._positions[:, :length] if length else None
+        if length == 0:  # the next batch may have another size
+            self._keys, self._values, self._positions = [None] * len(self), [None] * len(self), None
+        elif self._positions is not None:
+            self._positions = self._positions[:, :length]
 
     def select(self, rows: Array) -> None:
         """Keep only these rows of the batch, in this order."""

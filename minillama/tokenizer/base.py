@@ -32,19 +32,28 @@ class SpecialTokens:
         def read(name: str) -> dict[str, Any]:
             return read_json_object(folder / name, "settings of a tokenizer") if (folder / name).exists() else {}
 
-        settings = read("special_tokens_map.json") | read("tokenizer_config.json")
+        files = {name: read(name) for name in ("special_tokens_map.json", "tokenizer_config.json")}
         found = cls()
-        for name in ("bos_token", "eos_token", "unk_token", "pad_token"):
-            token = settings.get(name, getattr(found, name))
-            setattr(found, name, token.get("content") if isinstance(token, dict) else token)
-        for name in ("add_bos_token", "add_eos_token", "legacy"):
-            setattr(found, name, settings.get(name))
+        for source, settings in files.items():
+            for name in ("bos_token", "eos_token", "unk_token", "pad_token"):
+                token = settings.get(name, getattr(found, name))
+                token = token.get("content") if isinstance(token, dict) else token
+                if token is not None and not isinstance(token, str):
+                    raise ValueError(f"{folder / source}: {name} must be a text or null, not {token!r}")
+                setattr(found, name, token)
+            for name in ("add_bos_token", "add_eos_token", "legacy"):
+                flag = settings.get(name, getattr(found, name))
+                if flag is not None and not isinstance(flag, bool):
+                    raise ValueError(f"{folder / source}: {name} must be true, false or null, not {flag!r}")
+                setattr(found, name, flag)
         for token, index in read("added_tokens.json").items():
             found._add(folder / "added_tokens.json", token, index, special=True)
-        for index, entry in (settings.get("added_tokens_decoder") or {}).items():
-            if isinstance(entry, dict):
-                special = bool(entry.get("special", True))
-                found._add(folder / "tokenizer_config.json", entry.get("content"), index, special)
+        file = folder / "tokenizer_config.json"
+        decoder = files[file.name].get("added_tokens_decoder") or {}
+        if not isinstance(decoder, dict) or not all(isinstance(entry, dict) for entry in decoder.values()):
+            raise ValueError(f"{file}: added_tokens_decoder must map ids to objects, not be {str(decoder)[:100]}")
+        for index, entry in decoder.items():
+            found._add(file, entry.get("content"), index, special=bool(entry.get("special", True)))
         return found
 
     def _add(self, file: Path, token: Any, index: Any, special: bool) -> None:

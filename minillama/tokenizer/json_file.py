@@ -10,6 +10,8 @@ import tokenizers
 from minillama.config import read_json_object
 from minillama.tokenizer.base import SpecialTokens, Tokenizer
 
+BYTE_PIECES = [f"<0x{b:02X}>" for b in range(256)]
+
 
 class LlamaTokenizerFast(Tokenizer):
     """A tokenizer.json with the special tokens of the files beside it.
@@ -30,16 +32,21 @@ class LlamaTokenizerFast(Tokenizer):
             )
         try:
             self.backend = tokenizers.Tokenizer.from_file(str(file))
-        except Exception as error:  # the library raises plain Exception
+            around = self.backend.encode("", add_special_tokens=True).ids
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # the library raises plain Exception, and its panics are not even that
             raise ValueError(f"{file} is not a sound tokenizer.json ({error}): get it again") from None
         self.backend.no_truncation()
         self.backend.no_padding()
         self.special = SpecialTokens() if special is None else special
         self.vocab = dict(self.backend.get_vocab(with_added_tokens=True))
+        missing = [piece for piece in BYTE_PIECES if piece not in self.vocab]
+        if missing and contents["model"].get("byte_fallback"):
+            raise ValueError(f"{file} writes unknown characters as bytes and lacks {', '.join(missing)}: get it again")
         self.special.hidden |= {
             token.content for token in self.backend.get_added_tokens_decoder().values() if token.special
         }
-        around = self.backend.encode("", add_special_tokens=True).ids
         if self.special.bos_token not in self.vocab and around:
             self.special.bos_token = self.backend.id_to_token(around[0])
         by_flag = (self.special.add_bos_token, self.special.add_eos_token)

@@ -45,10 +45,6 @@ class LlamaTokenizer(Tokenizer):
             raise ValueError(f"{vocab_file} is not a sound sentencepiece model: get it again") from None
         sp = self.sp_model
         self.vocab = {sp.id_to_piece(i): i for i in range(len(sp))}
-        uses_bytes = any(sp.is_byte(i) for i in range(len(sp)))
-        missing = [f"<0x{b:02X}>" for b in range(256) if uses_bytes and f"<0x{b:02X}>" not in self.vocab]
-        if missing:
-            raise ValueError(f"{vocab_file} has pieces for some bytes and lacks {', '.join(missing)}: get it again")
         for token, index in self.special.added.items():
             if index >= len(sp):
                 self.vocab[token] = index
@@ -97,4 +93,7 @@ class LlamaTokenizer(Tokenizer):
                 stretch = []
             else:
                 stretch.append(index)
-        return text + str(self.sp_model.decode(stretch))
+        text += str(self.sp_model.decode(stretch))
+        # A legacy model drops the marker before each stretch by itself; else only encode's, before the whole text, goes
+        prefixed = not self.legacy and ids and self._pieces.get(ids[0], "").startswith(MARKER)
+        return text[1:] if prefixed else text

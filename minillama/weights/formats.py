@@ -31,11 +31,12 @@ FLOATS = ("F64", "F32", "F16", "BF16")  # what weights may be stored as
 def widen(stored: Array, name: str, dtype: DTypeLike) -> Array:
     """Floats of `dtype` from the stored numbers called `name`; no copy where they are of that type already.
 
-    A bfloat16 is the upper half of a float32, so shifting its bits up by 16 is exact.
+    A bfloat16 is the upper half of a float32, so shifting its bits up by 16 is exact. Numbers that a file holds at
+    an odd address are copied all the same: BLAS takes aligned ones only.
     """
     if name == "BF16":
         stored = np.left_shift(stored, 16, dtype=np.uint32).view(np.float32)
-    return stored.astype(dtype, copy=False)
+    return stored.astype(dtype, copy=not stored.flags.aligned)
 
 
 def narrow_bfloat16(x: Array) -> Array:

@@ -88,6 +88,11 @@ def match_tensors(
         if tied is not None:
             found[EMBED_TOKENS] = found[LM_HEAD] = tied
 
+    if config.num_hidden_layers > len(found):  # listing what is missing could take all memory
+        raise ValueError(
+            f"{where}: its config says {config.num_hidden_layers} layers and it has {len(found)} tensors in all; "
+            "use the config.json that belongs to these weights (--config)"
+        )
     expected = expected_shapes(config)
     complaints = {
         "missing": [name for name in expected if name not in found],
@@ -104,8 +109,8 @@ def match_tensors(
     parts = [f"{len(names)} {kind}: {', '.join(names)}" for kind, names in complaints.items() if names]
     if parts:
         raise ValueError(
-            f"{where}: the tensors are not those of its config; {'; '.join(parts)}. "
-            "Use the config.json that belongs to these weights (--config)."
+            f"{where}: the tensors are not those of its config; {'; '.join(parts)}; "
+            "use the config.json that belongs to these weights (--config)"
         )
     return {name: found[name] for name in expected}
 

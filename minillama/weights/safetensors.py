@@ -21,6 +21,8 @@ from minillama.arrays import Array
 from minillama.weights.formats import STORAGE, widen
 
 MAX_HEADER = 100_000_000  # bytes; the format's own limit
+MAX_SIDES = 64  # of a tensor; NumPy's own limit
+MAX_NAME = 1000  # characters
 
 
 class Tensor(Protocol):
@@ -129,12 +131,14 @@ def _read_header(file: MappedFile) -> tuple[dict[str, Any], int]:
 def _read_entries(file: MappedFile, header: dict[str, Any], start: int) -> dict[str, StoredTensor]:
     tensors, spans = {}, []
     for name, entry in header.items():
+        if len(name) > MAX_NAME or not name.isprintable():
+            raise ValueError(f"it has the impossible tensor name {_short(ascii(name))}")
         if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= entry.keys():
             raise ValueError(f"tensor {name} has no dtype, shape and data_offsets")
         dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
         if not isinstance(dtype, str) or dtype not in STORAGE:
-            raise ValueError(f"tensor {name} has the unknown dtype {dtype!r}")
-        if not _are_counts(shape):
+            raise ValueError(f"tensor {name} has the unknown dtype {_short(repr(dtype))}")
+        if not _are_counts(shape) or len(shape) > MAX_SIDES:
             raise ValueError(f"tensor {name} has the impossible shape {_short(shape)}")
         if not _are_counts(offsets) or len(offsets) != 2:
             raise ValueError(f"tensor {name} has the impossible data_offsets {_short(offsets)}")
@@ -162,8 +166,7 @@ _IMPOSTORS = {
     b"<!doctype": "a web page, not weights",
     b"<html": "a web page, not weights",
     b"pk\x03\x04": "a zip archive (a renamed PyTorch pickle?)",
-    b"\x80\x02": "a PyTorch pickle",
-    b"\x80\x04": "a PyTorch pickle",
+    **{bytes((0x80, protocol)): "a PyTorch pickle" for protocol in range(2, 6)},
     b"gguf": "a GGUF file",
 }
 

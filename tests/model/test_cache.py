@@ -1,0 +1,123 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minillama.arrays import Array
+from minillama.model.cache import KVCache
+from minillama.model.rope import Rotary, inverse_frequencies
+from tests.tiny import ROPES, SEEDS, assert_close, random_ids, spiky, tiny_config, tiny_model
+
+
+def pairs(cache: KVCache) -> list[Array]:
+    return [array for pair in cache for array in pair]
+
+
+def test_what_is_appended_is_there_in_order_however_it_grew() -> None:
+    rng = np.random.default_rng(7)
+    k, v = spiky(rng, 2, 3, 11, 4), spiky(rng, 2, 3, 11, 4)
+    cache, start = KVCache(2), 0
+    for count in (2, 1, 1, 5, 2):
+        stop = start + count
+        cache.extend(np.broadcast_to(np.arange(start, stop), (2, count)))
+        for layer, sign in ((0, 1), (1, -1)):
+            all_k, all_v = cache.append(layer, sign * k[:, :, start:stop], sign * v[:, :, start:stop])
+            np.testing.assert_array_equal(all_k, sign * k[:, :, :stop])
+            np.testing.assert_array_equal(all_v, sign * v[:, :, :stop])
+        start = stop
+    assert (cache.length, len(cache)) == (11, 2)
+    np.testing.assert_array_equal(cache[1][0], -k)
+    np.testing.assert_array_equal(cache[0][1], v)
+
+
+def test_the_keys_handed_out_are_rotated() -> None:
+    taps: dict[str, Array] = {}
+    cache = tiny_model()(random_ids(8, 1, 5), tap=taps.__setitem__).past_key_values
+    np.testing.assert_array_equal(cache[1][0], taps["model.layers.1.self_attn.k_rope"])
+    np.testing.assert_array_equal(cache[1][1], taps["model.layers.1.self_attn.v_proj"])
+
+
+@pytest.mark.parametrize("kind", ["dynamic", "longrope"])
+@pytest.mark.parametrize("length", [8, 13])
+def test_the_keys_handed_out_are_rotated_for_the_length_at_hand(kind: str, length: int) -> None:
+    taps: dict[str, Array] = {}
+    model = tiny_model(**ROPES[kind])
+    cache = model(random_ids(9, 1, length), tap=taps.__setitem__).past_key_values
+    k = taps["model.layers.0.self_attn.k_proj"][0, 1]  # (T, K), of one head, not rotated
+    turned = (k[:, :3] + 1j * k[:, 3:]) * np.exp(
+        1j * np.outer(np.arange(length), inverse_frequencies(model.config, np.asarray(length)))
+    )
+    expected = np.concatenate((turned.real, turned.imag), axis=1) * Rotary(model.config).scale
+    assert_close(cache[0][0][0, 1], expected)
+
+
+@pytest.mark.parametrize("kind", ROPES)
+@given(SEEDS, st.integers(1, 12), st.integers(1, 8), st.integers(1, 6))
+def test_cut_back_and_gone_on_as_if_nothing_had_been(kind: str, seed: int, kept: int, lost: int, more: int) -> None:
+    model = tiny_model(**ROPES[kind])
+    ids = random_ids(seed, 2, kept + lost + more)
+    cache = model(ids[:, : kept + lost]).past_key_values
+    cache.cut(kept)
+    assert cache.length == kept
+    went_on = model(ids[:, kept + lost :], past_key_values=cache)
+    straight = model(ids[:, kept + lost :], past_key_values=model(ids[:, :kept]).past_key_values)
+    assert_close(went_on.logits, straight.logits)
+    for ours, theirs in zip(pairs(cache), pairs(straight.past_key_values), strict=True):
+        assert_close(ours, theirs)
+
+
+def test_a_cache_that_was_emptied_takes_another_batch() -> None:
+    model = tiny_model()
+    cache = model(random_ids(10, 3, 4)).past_key_values
+    cache.cut(0)
+    assert cache.length == 0
+    ids = random_ids(11, 1, 4)
+    assert_close(model(ids, past_key_values=cache).logits, model(ids).logits)
+
+
+@pytest.mark.parametrize("kind", ["default", "dynamic"])
+def test_forks_do_not_touch_each_other(kind: str) -> None:
+    model = tiny_model(**ROPES[kind])
+    beginning, one, other = random_ids(12, 2, 7), random_ids(13, 2, 5), random_ids(14, 2, 5)
+    trunk = model(beginning).past_key_values
+    before = [array.copy() for array in pairs(trunk)]
+    twin = trunk.fork()
+    of_twin = model(one, past_key_values=twin).logits
+    for ours, theirs in zip(pairs(trunk), before, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    of_trunk = model(other, past_key_values=trunk).logits
+    assert (trunk.length, twin.length) == (12, 12)
+    assert_close(of_twin, model(np.hstack((beginning, one))).logits[:, 7:])
+    assert_close(of_trunk, model(np.hstack((beginning, other))).logits[:, 7:])
+
+
+def test_a_fork_shares_no_room_with_its_trunk() -> None:
+    model = tiny_model()
+    beginning, one, other = random_ids(15, 1, 6), random_ids(16, 1, 2), random_ids(17, 1, 2)
+    trunk = model(beginning).past_key_values
+    trunk.cut(4)  # there is room for two tokens, which both would write to if they shared it
+    twin = trunk.fork()
+    model(one, past_key_values=trunk)
+    model(other, past_key_values=twin)
+    for cache, ids in ((trunk, one), (twin, other)):
+        straight = model(np.hstack((beginning[:, :4], ids))).past_key_values
+        for ours, theirs in zip(pairs(cache), pairs(straight), strict=True):
+            assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("kind", ["default", "longrope"])
+@pytest.mark.parametrize("rows", [[1], [2, 0], [1, 1, 0]])
+def test_selected_rows_go_on_as_alone(kind: str, rows: list[int]) -> None:
+    model = tiny_model(**ROPES[kind])
+    ids, more = random_ids(18, 3, 9), random_ids(19, len(rows), 2)
+    cache = model(ids).past_key_values
+    cache.select(np.array(rows))
+    logits = model(more, past_key_values=cache).logits
+    assert_close(logits, model(np.hstack((ids[rows], more))).logits[:, 9:])
+
+
+def test_an_empty_cache_has_no_pairs() -> None:
+    cache = KVCache(tiny_config().num_hidden_layers)
+    assert cache.length == 0
+    with pytest.raises(ValueError, match="empty"):
+        cache[0]

@@ -1,0 +1,107 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from minillama.config import LlamaConfig
+from tests.tiny import ROPES, tiny_config
+
+DEFAULTS = {
+    "model_type": "llama", "vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 11008,
+    "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 32, "hidden_act": "silu",
+    "max_position_embeddings": 2048, "initializer_range": 0.02, "rms_norm_eps": 1e-6, "use_cache": True,
+    "pad_token_id": None, "bos_token_id": 1, "eos_token_id": 2, "pretraining_tp": 1, "tie_word_embeddings": False,
+    "rope_theta": 1e4, "rope_scaling": None, "attention_bias": False, "attention_dropout": 0.0, "mlp_bias": False,
+    "head_dim": 128,
+}  # fmt: skip
+
+
+def test_the_defaults_are_those_of_llama_7b() -> None:
+    assert LlamaConfig().to_dict() == DEFAULTS
+
+
+def test_sizes_that_follow_from_others() -> None:
+    config = LlamaConfig(hidden_size=48, num_attention_heads=4)
+    assert (config.num_key_value_heads, config.head_dim) == (4, 12)
+    config = LlamaConfig(hidden_size=50, num_attention_heads=4, num_key_value_heads=2, head_dim=6)
+    assert (config.num_key_value_heads, config.head_dim) == (2, 6)
+
+
+@pytest.mark.parametrize("kind", ROPES)
+def test_written_and_read_it_is_the_same(kind: str, tmp_path: Path) -> None:
+    config = tiny_config(**ROPES[kind], eos_token_id=[2, 5], num_labels=3, id2label={"0": "a"}, new_field=[1, None])
+    config.save_pretrained(tmp_path / "new folder")
+    for path in (tmp_path / "new folder", tmp_path / "new folder" / "config.json"):
+        assert LlamaConfig.from_pretrained(path) == config
+    assert LlamaConfig.from_dict(config.to_dict()) == config != tiny_config()
+    assert [file.name for file in (tmp_path / "new folder").iterdir()] == ["config.json"]
+
+
+def test_unknown_keys_are_kept_and_written_back() -> None:
+    config = LlamaConfig(problem_type="regression", architectures=["LlamaForCausalLM"])
+    assert config.problem_type == "regression"
+    written = json.loads(config.to_json_string())
+    assert (written["problem_type"], written["architectures"]) == ("regression", ["LlamaForCausalLM"])
+    with pytest.raises(AttributeError, match="no field 'problem'"):
+        config.problem  # noqa: B018
+
+
+def test_theta_and_scaling_in_one() -> None:
+    config = LlamaConfig(rope_parameters={"rope_type": "linear", "factor": 2.0, "rope_theta": 5e5})
+    assert (config.rope_theta, config.rope_type) == (5e5, "linear")
+    assert config.rope_scaling["factor"] == 2.0
+    config = LlamaConfig(rope_parameters={"rope_type": "default", "rope_theta": 7.0})
+    assert (config.rope_theta, config.rope_type, config.rope_scaling) == (7.0, "default", None)
+
+
+@pytest.mark.parametrize("key", ["type", "rope_type"])
+def test_both_spellings_of_the_scaling_type(key: str) -> None:
+    config = LlamaConfig(rope_scaling={key: "dynamic", "factor": 3.0})
+    assert (config.rope_type, config.context_length) == ("dynamic", 3 * 2048)
+
+
+@pytest.mark.parametrize("key", ["dtype", "torch_dtype"])
+def test_both_spellings_of_the_dtype(key: str) -> None:
+    config = LlamaConfig(**{key: "bfloat16"})
+    assert config.torch_dtype == "bfloat16"
+    assert config.to_dict()["torch_dtype"] == "bfloat16"
+
+
+@pytest.mark.parametrize(("eos", "ids"), [(None, ()), (2, (2,)), ([128001, 128009], (128001, 128009))])
+def test_ends_of_text(eos: int | list[int] | None, ids: tuple[int, ...]) -> None:
+    config = LlamaConfig(eos_token_id=eos)
+    assert config.eos_token_ids == ids
+    assert config.to_dict()["eos_token_id"] == eos
+
+
+def test_the_trained_length_before_scaling() -> None:
+    assert tiny_config(**ROPES["llama3"]).original_max_position_embeddings == 16
+    assert tiny_config(**ROPES["llama3"]).context_length == 32
+    assert tiny_config(**ROPES["linear"]).context_length == 4 * 32
+    beside = tiny_config(**ROPES["default"], original_max_position_embeddings=12)
+    assert beside.original_max_position_embeddings == 12
+
+
+def test_an_activation_without_a_name_cannot_be_written() -> None:
+    with pytest.raises(ValueError, match="hidden_act is a function"):
+        LlamaConfig(hidden_act=abs).to_json_string()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"hidden_size": 30, "num_attention_heads": 4}, "hidden_size 30 is not a multiple of num_attention_heads 4"),
+        ({"num_attention_heads": 4, "num_key_value_heads": 3}, "num_key_value_heads 3"),
+        ({"head_dim": 7}, "head_dim must be even"),
+        ({"rms_norm_eps": 0}, "rms_norm_eps must be a number above 0"),
+        ({"rope_theta": -1.0}, "rope_theta must be a number above 0"),
+        ({"vocab_size": 0}, "vocab_size must be at least 1"),
+        ({"num_hidden_layers": 2.0}, "num_hidden_layers must be a whole number"),
+        ({"rope_scaling": {"type": "linear"}}, "needs 'factor'"),
+        ({"rope_scaling": {"type": "linear", "factor": 1.0}}, "factor must be a number above 1"),
+        ({"rope_scaling": {"type": "spiral", "factor": 2.0}}, "unknown type 'spiral'"),
+    ],
+)
+def test_what_makes_no_model_is_named(wrong: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        LlamaConfig(**wrong)

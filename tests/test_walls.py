@@ -1,0 +1,85 @@
+"""Imports run one way: arrays and config are the ground, on it stand rooms that do not know each other."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "minillama"
+FILES = sorted(PACKAGE.rglob("*.py"))
+GROUND = {"arrays", "config"}
+# What the files of a room may import of the package, their own room aside. A new room needs a line here
+MAY_IMPORT = {
+    "arrays": set(),
+    "config": {"arrays"},
+    "shipped": set(),
+    "model": GROUND,
+    "weights": GROUND,
+    "tokenizer": GROUND,
+    "generation": GROUND,
+    "llama": GROUND | {"model", "weights"},
+}
+MAY_IMPORT_ALL = {"__init__", "generate"}  # the map of the package, and the commands
+FRAMEWORKS = {"torch", "transformers"}
+
+
+def room_of(file: Path) -> str:
+    return file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported(file: Path) -> Iterator[str]:
+    """The dotted names of all modules a file imports, inside functions and for type checking too."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file} has a relative import: write it out"
+            for alias in node.names:
+                # `from minillama import config` imports the module that `from minillama.config import x` does
+                yield f"{node.module}.{alias.name}" if node.module == "minillama" else str(node.module)
+
+
+def rooms_imported(file: Path) -> set[str]:
+    names = (name.split(".") for name in imported(file))
+    return {"__init__" if len(parts) == 1 else parts[1] for parts in names if parts[0] == "minillama"}
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_a_room_imports_only_what_it_stands_on(file: Path) -> None:
+    room = room_of(file)
+    if room not in MAY_IMPORT_ALL:
+        assert rooms_imported(file) <= MAY_IMPORT[room] | {room}
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_no_framework_is_imported_anywhere(file: Path) -> None:
+    assert not FRAMEWORKS & {name.split(".")[0] for name in imported(file)}
+
+
+def test_the_reader_of_imports_reads_them(tmp_path: Path) -> None:
+    file = tmp_path / "example.py"
+    file.write_text(
+        "import minillama\nfrom minillama import config\nimport minillama.weights.names as n, torch.nn\n"
+        "def f():\n    from minillama.model.rope import rotate\n"
+    )
+    assert rooms_imported(file) == {"__init__", "config", "weights", "model"}
+    assert "torch.nn" in set(imported(file))
+    assert len(FILES) > 25
+
+
+@pytest.mark.parametrize(
+    ("statement", "absent"),
+    [
+        ("import minillama", {"numpy", "numba", "torch", "sentencepiece", "tokenizers", "minillama.llama"}),
+        ("from minillama import LlamaForCausalLM", {"numba", "torch", "sentencepiece", "minillama.tokenizer"}),
+        ("from minillama import load_tokenizer", {"numba", "torch", "minillama.model", "minillama.weights"}),
+    ],
+)
+def test_importing_brings_in_no_more_than_is_needed(statement: str, absent: set[str]) -> None:
+    code = f"{statement}; import sys; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "minillama" in done.stdout.split()
+    assert not absent & set(done.stdout.split())

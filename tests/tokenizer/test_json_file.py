@@ -1,0 +1,103 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minillama.shipped import sample_text, tale_model
+from minillama.tokenizer import LlamaTokenizer, LlamaTokenizerFast
+from minillama.tokenizer.base import SpecialTokens
+from tests.tokenizer.test_sentencepiece_model import TEXTS
+
+FILE = tale_model() / "tokenizer.json"
+FAST = LlamaTokenizerFast.from_pretrained(tale_model())
+SLOW = LlamaTokenizer.from_pretrained(tale_model())
+
+
+@given(st.lists(TEXTS | st.sampled_from(["<s>", "</s>", "<unk>", "▁"])).map("".join))
+def test_both_shipped_tokenizers_agree(text: str) -> None:
+    ids = FAST.encode(text)
+    assert ids == SLOW.encode(text)
+    assert FAST.decode(ids, skip_special_tokens=True) == SLOW.decode(ids, skip_special_tokens=True)
+
+
+@given(TEXTS)
+def test_text_comes_back_as_it_was(text: str) -> None:
+    assert FAST.decode(FAST.encode(text), skip_special_tokens=True) == text
+
+
+def test_both_shipped_tokenizers_agree_on_tales() -> None:
+    text = sample_text().read_text(encoding="utf-8")
+    assert FAST.encode(text) == SLOW.encode(text)
+    assert FAST.vocab == SLOW.vocab
+
+
+def test_ids_of_pieces() -> None:
+    assert (FAST.unk_token_id, FAST.bos_token_id, FAST.eos_token_id, FAST.pad_token_id) == (0, 1, 2, None)
+    assert FAST.all_special_ids == {0, 1, 2}
+    assert len(FAST) == 4096
+
+
+def byte_level(tmp_path: Path, template: list[Any]) -> Path:
+    """A tokenizer.json in the manner of Llama 3: byte-level pieces, special tokens by names of its own."""
+    symbols = [chr(code) for code in (*range(33, 127), *range(161, 173), *range(174, 256), *range(256, 324))]
+    vocab = {symbol: i for i, symbol in enumerate(symbols)}
+    contents = {
+        "version": "1.0",
+        "added_tokens": [
+            {
+                "id": 256 + i, "content": content, "special": True,
+                "single_word": False, "lstrip": False, "rstrip": False, "normalized": False,
+            }
+            for i, content in enumerate(("<|begin|>", "<|end|>"))
+        ],
+        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True},
+        "post_processor": {
+            "type": "TemplateProcessing", "single": template, "pair": [{"Sequence": {"id": "A", "type_id": 0}}],
+            "special_tokens": {
+                token: {"id": token, "ids": [256 + i], "tokens": [token]}
+                for i, token in enumerate(("<|begin|>", "<|end|>"))
+            },
+        },
+        "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
+        "model": {"type": "BPE", "vocab": vocab, "merges": []},
+    }  # fmt: skip
+    file = tmp_path / "tokenizer.json"
+    file.write_text(json.dumps(contents), encoding="utf-8")
+    return file
+
+
+TEXT, BEGIN = {"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": "<|begin|>", "type_id": 0}}
+
+
+def test_what_the_file_puts_around_a_text_is_put_around_it(tmp_path: Path) -> None:
+    tokenizer = LlamaTokenizerFast.from_pretrained(byte_level(tmp_path, [BEGIN, TEXT]))
+    assert (tokenizer.bos_token_id, tokenizer.add_bos_token, tokenizer.add_eos_token) == (256, True, False)
+    ids = tokenizer.encode("é <|end|>")
+    assert (ids[0], ids[-1], len(ids)) == (256, 257, 5)
+    assert tokenizer.decode(ids) == "<|begin|>é <|end|>"
+    assert tokenizer.decode(ids, skip_special_tokens=True) == "é "
+
+
+def test_flags_beside_the_file_come_first(tmp_path: Path) -> None:
+    file = byte_level(tmp_path, [BEGIN, TEXT])
+    settings = {"bos_token": "<|begin|>", "eos_token": {"content": "<|end|>"}, "add_bos_token": False}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings | {"add_eos_token": True}))
+    ids = LlamaTokenizerFast.from_pretrained(file).encode("x")
+    assert (len(ids), ids[-1]) == (2, 257)
+
+
+def test_nothing_around_a_text_that_the_file_leaves_bare(tmp_path: Path) -> None:
+    special = SpecialTokens(bos_token="<|begin|>", eos_token="<|end|>")
+    tokenizer = LlamaTokenizerFast(byte_level(tmp_path, [TEXT]), special)
+    assert not tokenizer.add_bos_token
+    assert len(tokenizer.encode("ab")) == 2
+
+
+def test_a_tokenizer_of_another_kind(tmp_path: Path) -> None:
+    file = tmp_path / "tokenizer.json"
+    file.write_text('{"model": {"type": "WordPiece", "vocab": {}}}')
+    with pytest.raises(ValueError, match=r"tokenizer.json is a WordPiece tokenizer, and LLaMA's are BPE"):
+        LlamaTokenizerFast(file)

@@ -1,0 +1,84 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minillama.shipped import tale_model
+from minillama.tokenizer import LlamaTokenizer, LlamaTokenizerFast, StreamDecoder, Tokenizer
+from minillama.tokenizer.streaming import REPLACEMENT
+from tests.tiny import LLAMA2_TOKENIZER, needs_llama2_tokenizer
+from tests.tokenizer.test_sentencepiece_model import TEXTS
+
+SLOW = LlamaTokenizer.from_pretrained(tale_model())
+FAST = LlamaTokenizerFast.from_pretrained(tale_model())
+NOT_LEGACY = LlamaTokenizer(tale_model() / "tokenizer.model", legacy=False)
+tokenizers = pytest.mark.parametrize("tokenizer", [SLOW, FAST, NOT_LEGACY], ids=["slow", "fast", "not legacy"])
+
+
+def stream(tokenizer: Tokenizer, ids: list[int], before: list[int]) -> str:
+    decoder = StreamDecoder(tokenizer, before)
+    pieces = [decoder.push(index) for index in ids]
+    assert not any(piece.endswith(REPLACEMENT) for piece in pieces)
+    return "".join(pieces) + decoder.finish()
+
+
+@tokenizers
+@given(TEXTS)
+def test_the_pieces_are_the_text(tokenizer: Tokenizer, text: str) -> None:
+    assert stream(tokenizer, tokenizer.encode(text), []) == text
+
+
+@tokenizers
+@given(TEXTS, TEXTS)
+def test_a_prompt_is_continued_with_its_spaces(tokenizer: Tokenizer, prompt: str, text: str) -> None:
+    before, ids = tokenizer.encode(prompt), tokenizer.encode(text, add_special_tokens=False)
+    whole = tokenizer.decode(before + ids, skip_special_tokens=True)
+    assert whole.startswith(prompt)
+    assert stream(tokenizer, ids, before) == whole[len(prompt) :]
+
+
+@tokenizers
+def test_the_space_after_a_prompt_is_kept(tokenizer: Tokenizer) -> None:
+    before, fox = tokenizer.encode("the"), tokenizer.encode("fox", add_special_tokens=False)
+    assert stream(tokenizer, fox, before) == " fox"
+    assert stream(tokenizer, fox, []) == "fox"
+
+
+# Some ids are bytes, most of them no UTF-8, and some are special: no text encodes to such ids, but a model may say them
+ANY_IDS = st.lists(st.integers(0, 258) | st.integers(0, 4095), max_size=20)
+
+
+@given(ANY_IDS)
+def test_any_ids_stream_to_what_they_decode_to(ids: list[int]) -> None:
+    assert stream(SLOW, ids, []) == SLOW.decode(ids, skip_special_tokens=True)
+    assert stream(NOT_LEGACY, ids, []) == NOT_LEGACY.decode(ids, skip_special_tokens=True)
+
+
+@given(TEXTS, ANY_IDS)
+def test_any_ids_continue_a_prompt(prompt: str, ids: list[int]) -> None:
+    before = SLOW.encode(prompt)
+    whole = SLOW.decode(before + ids, skip_special_tokens=True)
+    assert prompt + stream(SLOW, ids, before) == whole
+
+
+@tokenizers
+def test_a_character_comes_when_its_last_byte_comes(tokenizer: Tokenizer) -> None:
+    decoder = StreamDecoder(tokenizer)
+    fox = [byte + 3 for byte in "\U0001f98a".encode()]
+    assert [decoder.push(index) for index in fox] == ["", "", "", "\U0001f98a"]
+    assert decoder.push(fox[0]) == ""
+    assert decoder.finish().startswith(REPLACEMENT)
+    assert decoder.finish() == ""
+
+
+@tokenizers
+def test_special_tokens_are_silent(tokenizer: Tokenizer) -> None:
+    decoder = StreamDecoder(tokenizer)
+    (a,) = tokenizer.encode("a", add_special_tokens=False)
+    assert [decoder.push(index) for index in (1, a, 2, a)] == ["", "a", "", " a"]
+
+
+@needs_llama2_tokenizer
+@given(TEXTS)
+def test_the_pieces_are_the_text_with_llama_2(text: str) -> None:
+    tokenizer = LlamaTokenizer(LLAMA2_TOKENIZER)
+    assert stream(tokenizer, tokenizer.encode(text), []) == text
