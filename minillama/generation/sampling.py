@@ -68,8 +68,9 @@ def penalize_repetition(logits: Array, seen: Iterable[int], penalty: float) -> A
     """Logits (V,) with those of seen ids moved down by the factor `penalty`."""
     ids = np.unique(np.fromiter(seen, dtype=np.int64))
     ids = ids[ids < len(logits)]  # a prompt may have ids that are never chosen
-    logits = logits.copy()
-    logits[ids] = np.where(logits[ids] > 0, logits[ids] / penalty, logits[ids] * penalty)
+    logits = logits.astype(np.float64)  # a copy, in which no penalty becomes infinite
+    with np.errstate(over="ignore"):
+        logits[ids] = np.where(logits[ids] > 0, logits[ids] / penalty, logits[ids] * penalty)
     return logits
 
 

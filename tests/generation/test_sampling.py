@@ -125,6 +125,11 @@ def test_ids_that_are_seen_but_cannot_be_chosen() -> None:
     assert Sampling(repetition_penalty=2).choose(np.array([1.0, 3, 2]), [1, 7], np.random.default_rng(0)) == 2
 
 
+def test_the_largest_penalty_makes_no_nan() -> None:
+    logits = np.array([0, -3, 2, 1], np.float32)
+    np.testing.assert_array_equal(penalize_repetition(logits, [0, 1, 2], 1e308), [0, -np.inf, 2e-308, 1])
+
+
 def test_the_same_seed_draws_the_same() -> None:
     sampling = Sampling(temperature=1)
     first, again, other = (draw(sampling, LOGITS, 50, seed) for seed in (1, 1, 2))
