@@ -15,7 +15,7 @@ from minillama.config import LlamaConfig
 from minillama.model.cache import KVCache
 from minillama.model.decoder import Decoder
 from minillama.model.engine import NumpyEngine
-from minillama.model.heads import causal_lm_loss, lm_logits
+from minillama.model.heads import causal_lm_loss, check_labels, lm_logits
 from minillama.model.ops import Tap, no_tap, scoped
 from minillama.weights import Parameters, open_checkpoint
 from minillama.weights.names import match_tensors
@@ -46,7 +46,9 @@ class CausalLMOutput:
         return tuple(value for value in values if value is not None)
 
     def __getitem__(self, key: int | str) -> Any:
-        return getattr(self, key) if isinstance(key, str) else self.to_tuple()[key]
+        if isinstance(key, str):
+            return {field.name: getattr(self, field.name) for field in fields(self)}[key]
+        return self.to_tuple()[key]
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self.to_tuple())
@@ -165,17 +167,18 @@ class LlamaForCausalLM:
                 )
             positions = np.broadcast_to(positions, (B, T))
 
+        targets = None if labels is None else _integers("labels", labels, 2)
+        if targets is not None:
+            if targets.shape != (B, T):
+                raise ValueError(f"labels must have the shape {(B, T)}, not {targets.shape}")
+            check_labels(targets, self.config.vocab_size)
+
         watched = _Collector(tap, output_hidden_states, output_attentions)
         hidden = self.model(x, cache, mask, positions, scoped(watched, "model.") if watched.needed else no_tap)
         logits = lm_logits(hidden, self.weights.lm_head)
         tap("logits", logits)
 
-        loss = None
-        if labels is not None:
-            targets = _integers("labels", labels, 2)
-            if targets.shape != (B, T):
-                raise ValueError(f"labels must have the shape {(B, T)}, not {targets.shape}")
-            loss = causal_lm_loss(logits, targets)
+        loss = None if targets is None else causal_lm_loss(logits, targets)
         keep = self.config.use_cache if use_cache is None else use_cache
         return CausalLMOutput(loss, logits, cache if keep else None, watched.hidden_states, watched.attentions)
 

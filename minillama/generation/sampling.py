@@ -60,8 +60,8 @@ class Sampling:
         if self.min_p > 0:
             logits = keep_min_p(logits, self.min_p)
         cumulative = np.cumsum(np.exp(logits))
-        chosen = int(np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right"))
-        return min(chosen, int(np.flatnonzero(logits > -math.inf)[-1]))  # rounding may step past the last
+        # random() is below 1, so the first sum above the draw exists, and is the end of a token that can be chosen
+        return int(np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right"))
 
 
 def penalize_repetition(logits: Array, seen: Iterable[int], penalty: float) -> Array:

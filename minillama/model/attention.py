@@ -63,13 +63,11 @@ def self_attention(
         tap("k_rope", k)
     k, v = cache.append(layer, k, v)  # (B, G, S, K)
 
-    scores_of_runs = []
-    for run in turns:  # one, unless the frequencies depend on the length of the text
-        q_run = rotate(q[:, :, run.columns], *run.query)
-        k_run = k if run.keys is None else rotate(k, *run.keys)
-        tap("q_rope", q_run)
-        scores_of_runs.append(grouped_scores(q_run, k_run))
-    scores = np.concatenate(scores_of_runs, axis=2) / math.sqrt(head_dim)  # (B, H, T, S)
+    # One run of queries, unless the rotary frequencies depend on the length of the text
+    q_runs = [rotate(q[:, :, run.columns], *run.query) for run in turns]
+    k_runs = (k if run.keys is None else rotate(k, *run.keys) for run in turns)
+    tap("q_rope", np.concatenate(q_runs, axis=2))
+    scores = np.concatenate([*map(grouped_scores, q_runs, k_runs)], axis=2) / math.sqrt(head_dim)  # (B, H, T, S)
     tap("scores", scores)
 
     probs = softmax(np.where(visible, scores, -np.inf))

@@ -20,17 +20,22 @@ def causal_lm_loss(logits: Array, labels: Array, ignore_index: int = -100) -> fl
     if none counts; ValueError for a label outside the vocabulary.
     """
     V = logits.shape[-1]
+    check_labels(labels, V, ignore_index)
     predicted, targets = logits[:, :-1].reshape(-1, V), labels[:, 1:].reshape(-1)
     counts = targets != ignore_index
-    outside = counts & ((targets < 0) | (targets >= V))
-    if outside.any():
-        raise ValueError(
-            f"labels has {targets[outside][0]}, outside the vocabulary 0..{V - 1} (use {ignore_index} to ignore)"
-        )
     if not counts.any():
         return math.nan
     log_p = log_softmax(predicted[counts])
     return float(-np.mean(np.take_along_axis(log_p, targets[counts][:, None], axis=1)))
+
+
+def check_labels(labels: Array, vocab_size: int, ignore_index: int = -100) -> None:
+    """ValueError if a label is neither a token of the vocabulary nor ignored."""
+    outside = (labels != ignore_index) & ((labels < 0) | (labels >= vocab_size))
+    if outside.any():
+        raise ValueError(
+            f"labels has {labels[outside][0]}, outside the vocabulary 0..{vocab_size - 1} ({ignore_index} is ignored)"
+        )
 
 
 def log_softmax(scores: Array) -> Array:
