@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from minillama.arrays import Array
 from minillama.config import LlamaConfig
 from minillama.llama import LlamaForCausalLM
+from minillama.model.rope_scaling import inverse_frequencies
 from minillama.weights.names import LM_HEAD, expected_shapes
 
 SIZES: dict[str, Any] = {
@@ -62,6 +63,11 @@ needs_llama2_tokenizer = pytest.mark.skipif(
 
 def tiny_config(**overrides: Any) -> LlamaConfig:
     return LlamaConfig(**SIZES | overrides)
+
+
+def frequencies(kind: str, length: int = 1) -> Array:
+    """Of the tiny model with a kind of rope, for a text of that length."""
+    return inverse_frequencies(tiny_config(**ROPES[kind]), np.asarray(length))
 
 
 def spiky(rng: np.random.Generator, *shape: int) -> Array:

@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 
 from minillama.arrays import Array
 from minillama.model.cache import KVCache
-from minillama.model.rope import Rotary, inverse_frequencies
+from minillama.model.rope import Rotary
+from minillama.model.rope_scaling import inverse_frequencies
 from tests.tiny import ROPES, SEEDS, assert_close, random_ids, spiky, tiny_config, tiny_model
 
 
