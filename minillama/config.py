@@ -31,6 +31,20 @@ _SIZES = (
 )
 
 
+# Fields of every Hugging Face configuration, with what they are where nobody sets them; written back only if set
+_OPTIONAL: dict[str, Any] = {
+    "num_labels": 2,
+    "id2label": {0: "LABEL_0", 1: "LABEL_1"},
+    "label2id": {"LABEL_0": 0, "LABEL_1": 1},
+    "problem_type": None,
+    "output_attentions": False,
+    "output_hidden_states": False,
+    "return_dict": True,
+    "torch_dtype": None,
+}
+_FLAGS = {"use_cache": True, "tie_word_embeddings": False, "attention_bias": False, "mlp_bias": False}
+
+
 class LlamaConfig:
     """Settings of a LLaMA model, named as in transformers' ``LlamaConfig``.
 
@@ -75,7 +89,7 @@ class LlamaConfig:
                 raise ValueError(f"rope_parameters must be a dictionary, not {rope_parameters!r}")
             rope_theta = rope_parameters.get("rope_theta", rope_theta)
             scaling = {key: value for key, value in rope_parameters.items() if key != "rope_theta"}
-            rope_scaling = scaling if scaling.get("rope_type", scaling.get("type", "default")) != "default" else None
+            rope_scaling = None if _rope_type(scaling) == "default" else scaling or None
         if "dtype" in kwargs:
             kwargs.setdefault("torch_dtype", kwargs.pop("dtype"))
         kwargs.pop("model_type", None)
@@ -109,13 +123,15 @@ class LlamaConfig:
                 )
             head_dim = hidden_size // num_attention_heads
         self.head_dim: int = head_dim  # type: ignore[assignment]  # validate() refuses None
+        for name, default in _FLAGS.items():  # some published configs say null
+            setattr(self, name, default if getattr(self, name) is None else getattr(self, name))
         self.extra = kwargs
         self.validate()
 
     def __getattr__(self, name: str) -> Any:
-        extra = self.__dict__.get("extra", {})
-        if name in extra:
-            return extra[name]
+        values = _OPTIONAL | self.__dict__.get("extra", {})
+        if name in values:
+            return values[name]
         raise AttributeError(f"LlamaConfig has no field {name!r}")
 
     def __eq__(self, other: object) -> bool:
@@ -130,8 +146,7 @@ class LlamaConfig:
     def rope_type(self) -> str:
         """The kind of rotary scaling, one of ROPE_TYPES."""
         scaling = self.rope_scaling or {}
-        rope_type: str = scaling.get("rope_type", scaling.get("type", "default"))
-        return "longrope" if rope_type == "su" else rope_type  # the first name Phi-3 gave it
+        return _rope_type(scaling) if scaling else "default"
 
     @property
     def original_max_position_embeddings(self) -> int:
@@ -175,7 +190,7 @@ class LlamaConfig:
             value = getattr(self, name)
             if not _is_number(value) or not value > 0:
                 raise ValueError(f"{name} must be a number above 0, not {value!r}")
-        for name in ("tie_word_embeddings", "attention_bias", "mlp_bias", "use_cache"):
+        for name in _FLAGS:
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} must be true or false, not {getattr(self, name)!r}")
         for name in ("bos_token_id", "pad_token_id"):
@@ -199,6 +214,8 @@ class LlamaConfig:
                 )
         if scaling is None:
             return
+        if self.rope_type is None:
+            raise ValueError(f"rope_scaling has no rope_type: use one of {', '.join(ROPE_TYPES)}")
         if self.rope_type not in ROPE_TYPES:
             raise ValueError(
                 f"rope_scaling has the unknown type {self.rope_type!r}: use one of {', '.join(ROPE_TYPES)}"
@@ -306,6 +323,11 @@ def read_json_object(file: Path, what: str) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ValueError(f"{file} holds a JSON {type(values).__name__}, not an object: {what} is expected there")
     return values
+
+
+def _rope_type(scaling: dict[str, Any]) -> Any:
+    rope_type = scaling.get("rope_type") or scaling.get("type")  # the newer and the older spelling
+    return "longrope" if rope_type == "su" else rope_type  # the first name Phi-3 gave it
 
 
 def _is_int(value: Any) -> bool:

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import signal
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until main runs, Ctrl-C ends without a traceback
+
 import argparse
+import errno
 import json
 import logging
+import math
 import os
 import sys
 import time
@@ -14,16 +21,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 import minillama
-from minillama.arrays import Array
 from minillama.config import LlamaConfig, read_json_object
-from minillama.generation import Continuation, Engine, Sampling, generate
+from minillama.generation import Continuation, Sampling, generate
 from minillama.generation.loop import room_after
+from minillama.generation.statistics import STATS, TimedEngine
 from minillama.llama import COMPAT, DTYPES, ENGINES, LlamaForCausalLM
+from minillama.model.engine import CHUNK
 from minillama.shipped import tale_model
 from minillama.tokenizer import StreamDecoder, Tokenizer, load_tokenizer
 
@@ -129,31 +136,42 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the exit status. 0: done, 1: it could not be done, 2: wrong usage, 130: interrupted."""
     args = parser().parse_args(argv)
     logging.basicConfig(format="minillama: %(message)s", level=logging.WARNING)
-    if sys.stdout is None:  # closed, as by `>&-`
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed, as by `>&-`
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(encoding="utf-8", errors="replace")
-    status = 0
     try:
-        try:
-            run(args)
-        except KeyboardInterrupt:
-            status = 130
-            print()
+        status = run(args)
         sys.stdout.flush()
-    except BrokenPipeError:
-        # The reader has gone, as with `| head`. Python would complain once more when it closes standard output
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:  # before the first token
+        return 130
     except (ValueError, OSError, MemoryError) as error:
+        if reader_has_gone(error):
+            # As with `| head`. Python would complain once more when it closes standard output
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
         print(f"minillama: {error or type(error).__name__}", file=sys.stderr)
-        status = 1
+        return 1
     return status
 
 
-def run(args: argparse.Namespace) -> None:
-    """Everything between the arguments and the printed text."""
+def reader_has_gone(error: Exception) -> bool:
+    """Whether the program that standard output was piped to has ended. Windows says only that the pipe is invalid."""
+    invalid = sys.platform == "win32" and isinstance(error, OSError) and error.errno == errno.EINVAL
+    return isinstance(error, BrokenPipeError) or invalid
+
+
+def run(args: argparse.Namespace) -> int:
+    """Everything between the arguments and the printed text; the exit status."""
     begin = time.perf_counter()
-    sampling = Sampling(args.repetition_penalty, args.temperature, args.top_k, args.top_p, args.min_p)
+    sampling = Sampling(
+        repetition_penalty=args.repetition_penalty,
+        temperature=args.temperature,
+        top_k=args.top_k,
+        top_p=args.top_p,
+        min_p=args.min_p,
+    )
     if args.threads is not None and args.threads < 1:
         raise ValueError(f"--threads must be at least 1, not {args.threads}")
     if args.seed < 0:
@@ -168,9 +186,9 @@ def run(args: argparse.Namespace) -> None:
     tokenizer = load_tokenizer(args.tokenizer or folder)
     allowed = usable_ids(tokenizer, model.config, args.tokenizer or folder)
     rows = [encode_prompt(tokenizer, prompt) for prompt in prompts]
-    limit = args.max_new_tokens
-    if limit is None:
-        limit = min([NEW_TOKENS, *(room_after(row, model.config.context_length, None) for row in rows)])
+    limits = [args.max_new_tokens] * len(rows)
+    if args.max_new_tokens is None:
+        limits = [min(NEW_TOKENS, room_after(row, model.config.context_length, None)) for row in rows]
 
     engine = TimedEngine(model.new_engine(), begin)
     results: list[Continuation] = []
@@ -178,7 +196,7 @@ def run(args: argparse.Namespace) -> None:
         engine,
         rows,
         sampling,
-        max_new_tokens=limit,
+        max_new_tokens=limits,
         eos_token_ids=end_ids(folder, model.config, tokenizer),
         stop=args.stop,
         seed=args.seed,
@@ -187,13 +205,18 @@ def run(args: argparse.Namespace) -> None:
         results=results,
     )
     threads = threadpool_limits(args.threads, user_api="blas") if args.threads else nullcontext()
-    # What is not finite is said once, when a token is to be chosen, not by NumPy on the way there
-    with threads, np.errstate(over="ignore", invalid="ignore", divide="ignore"), progress_bar(model) as bar:
-        if args.json:
-            for _ in pieces:
-                bar.close()
-        else:
-            print_streaming(pieces, results, prompts if not args.no_echo else [""] * len(prompts), bar)
+    passes = math.ceil(max(map(len, rows)) / CHUNK)
+    status = 0
+    try:
+        # What is not finite is said once, when a token is to be chosen, not by NumPy on the way there
+        with threads, np.errstate(over="ignore", invalid="ignore", divide="ignore"), progress_bar(model, passes) as bar:
+            if args.json:
+                for _ in pieces:
+                    bar.close()
+            else:
+                print_streaming(pieces, results, prompts if not args.no_echo else [""] * len(prompts), bar)
+    except KeyboardInterrupt:  # what there is counts: a finish_reason of null says that it was cut off
+        status = 130
     stats = engine.statistics()
     if args.json:
         for prompt, row, result in zip(prompts, rows, results, strict=True):
@@ -202,6 +225,7 @@ def run(args: argparse.Namespace) -> None:
             print(json.dumps(answer | ({"stats": stats} if args.stats else {}), ensure_ascii=False))
     elif args.stats:
         print(STATS.format(**stats), file=sys.stderr)
+    return status
 
 
 def read_prompts(prompts: Sequence[str], files: Sequence[str]) -> Iterator[str]:
@@ -290,6 +314,10 @@ def print_streaming(
         text = prompts[current] + results[current].text
         print(end="" if text.endswith("\n") else "\n", flush=True)
 
+    def show_all() -> None:
+        show(len(prompts) - 1)
+        finish()
+
     if bar.disable:  # else the prompt waits for the bar to go away
         show(0)
     try:
@@ -301,67 +329,16 @@ def print_streaming(
     except ValueError:
         print(flush=True)  # what went wrong is then said on a line of its own
         raise
-    show(len(prompts) - 1)
-    finish()
-
-
-STATS = (
-    "prompt: {prompt_tokens} tokens, {prompt_tokens_per_s:.1f} tokens/s; "
-    "decode: {decode_tokens} tokens, {decode_tokens_per_s:.1f} tokens/s; "
-    "first token {first_token_s:.2f} s after the start; peak memory {peak_memory_mb:.0f} MB"
-)
-
-
-class TimedEngine:
-    """An engine that is timed as it is driven. begin: when the command began, by time.perf_counter()."""
-
-    def __init__(self, engine: Engine, begin: float):
-        self.engine, self.begin = engine, begin
-        self.vocab_size, self.context_length = engine.vocab_size, engine.context_length
-        self.reset, self.keep, self.cut = engine.reset, engine.keep, engine.cut
-        self.prompt_tokens = self.decode_tokens = 0
-        self.prompt_s = self.decode_s = self.first_token_s = 0.0
-
-    def prefill(self, rows: Sequence[Sequence[int]]) -> Array:
-        begin = time.perf_counter()
-        logits = self.engine.prefill(rows)
-        end = time.perf_counter()
-        self.prompt_s, self.first_token_s = end - begin, end - self.begin
-        self.prompt_tokens += sum(map(len, rows))
-        return logits
-
-    def decode(self, ids: Array) -> Array:
-        begin = time.perf_counter()
-        logits = self.engine.decode(np.asarray(ids))
-        self.decode_s += time.perf_counter() - begin
-        self.decode_tokens += len(ids)
-        return logits
-
-    def statistics(self) -> dict[str, float]:
-        return {
-            "prompt_tokens": self.prompt_tokens,
-            "prompt_tokens_per_s": self.prompt_tokens / self.prompt_s if self.prompt_s else 0.0,
-            "decode_tokens": self.decode_tokens,
-            "decode_tokens_per_s": self.decode_tokens / self.decode_s if self.decode_s else 0.0,
-            "first_token_s": self.first_token_s,
-            "peak_memory_mb": peak_memory() / 1e6,
-        }
-
-
-def peak_memory() -> int:
-    """The most bytes of physical memory this process has held, mapped files included."""
-    if sys.platform == "win32":
-        return int(psutil.Process().memory_info().peak_wset)
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux KiB
+    except KeyboardInterrupt:
+        show_all()
+        raise
+    show_all()
 
 
 @contextmanager
-def progress_bar(model: LlamaForCausalLM) -> Iterator[Any]:
-    """A bar for the first pass over a large checkpoint, on a terminal only; close() ends it."""
-    total = model.weights.widened_size
+def progress_bar(model: LlamaForCausalLM, passes: int) -> Iterator[Any]:
+    """A bar for the passes over a large checkpoint that read the prompt, on a terminal only; close() ends it."""
+    total = passes * model.weights.pass_size
     bar = tqdm(
         total=total,
         unit="B",
@@ -380,4 +357,5 @@ def progress_bar(model: LlamaForCausalLM) -> Iterator[Any]:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(main())

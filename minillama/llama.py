@@ -16,6 +16,7 @@ from minillama.model.cache import KVCache
 from minillama.model.decoder import Decoder
 from minillama.model.engine import NumpyEngine
 from minillama.model.heads import causal_lm_loss, check_labels, lm_logits
+from minillama.model.mlp import activation
 from minillama.model.ops import Tap, no_tap, scoped
 from minillama.weights import Parameters, open_checkpoint
 from minillama.weights.names import match_tensors
@@ -104,6 +105,10 @@ class LlamaForCausalLM:
         MemoryError before anything is loaded if the free memory cannot hold what `dtype` needs.
         """
         checkpoint = open_checkpoint(path, config)
+        try:
+            activation(checkpoint.config.hidden_act)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
         model = cls.__new__(cls)
         model._build(checkpoint.config, checkpoint.tensors, engine, dtype, compat)
         _check_memory(model.weights, path)
@@ -122,17 +127,18 @@ class LlamaForCausalLM:
         inputs_embeds: Any = None,
         labels: Any = None,
         use_cache: bool | None = None,
-        output_attentions: bool = False,
-        output_hidden_states: bool = False,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
         *,
         tap: Tap = no_tap,
     ) -> CausalLMOutput:
         """Logits for every position.
 
-        input_ids: (B, T) integers, or inputs_embeds: (B, T, D), exactly one of them. attention_mask: (B, past + T),
-        1 keeps a token and 0 marks padding. position_ids: (B, T), by default counted on from the cached tokens,
-        padding included. past_key_values: the cache of an earlier call, extended in place. labels: (B, T) ids or
-        -100, for the loss. tap: called with the name and array of every intermediate (see docs/notation.md).
+        input_ids: (B, T) integers, or inputs_embeds: (B, T, D), exactly one of them. attention_mask: (B, past + T), 1
+        keeps a token and 0 marks padding. position_ids: (B, T), by default counted on from the cached tokens, padding
+        included. past_key_values: the cache of an earlier call, extended in place. labels: (B, T) ids or -100, for the
+        loss. Flags that are None are as in the config. tap: called with the name and array of every intermediate (see
+        docs/notation.md).
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give exactly one of input_ids and inputs_embeds")
@@ -173,7 +179,11 @@ class LlamaForCausalLM:
                 raise ValueError(f"labels must have the shape {(B, T)}, not {targets.shape}")
             check_labels(targets, self.config.vocab_size)
 
-        watched = _Collector(tap, output_hidden_states, output_attentions)
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+        if output_attentions is None:
+            output_attentions = self.config.output_attentions
+        watched = _Collector(tap, bool(output_hidden_states), bool(output_attentions))
         hidden = self.model(x, cache, mask, positions, scoped(watched, "model.") if watched.needed else no_tap)
         logits = lm_logits(hidden, self.weights.lm_head)
         tap("logits", logits)

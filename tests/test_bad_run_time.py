@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from minillama.arrays import Array
+from minillama.model.engine import NumpyEngine
 from minillama.shipped import tale_model
 from minillama.tokenizer import load_tokenizer
 from tests.bad import (
@@ -307,6 +310,39 @@ def test_an_interruption_between_tokens(endless: list[object]) -> None:
     assert ending(process) == (130, "")
 
 
+def test_an_interruption_prints_what_there_is(model: Path, capfd: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    decode, calls = NumpyEngine.decode, []
+
+    def interrupted(engine: NumpyEngine, ids: Array) -> Array:
+        calls.append(ids)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return decode(engine, ids)
+
+    monkeypatch.setattr(NumpyEngine, "decode", interrupted)
+    arguments = ["--weights", model, "--prompt", "One", "--prompt", "Two", "--max-new-tokens", 20]
+    status, out, _ = command(capfd, *arguments, "--json")
+    answers = [json.loads(line) for line in out.splitlines()]
+    assert status == 130
+    assert [(len(answer["ids"]), answer["finish_reason"]) for answer in answers] == [(4, None), (4, None)]
+
+    calls.clear()
+    status, out, _ = command(capfd, *arguments)
+    assert status == 130
+    assert out == "\n---\n".join(answer["prompt"] + answer["text"] for answer in answers) + "\n"
+
+
+@pytest.mark.skipif(WINDOWS, reason="no SIGINT to a child on Windows")
+@pytest.mark.parametrize("delay", [0.1, 0.2, 0.3])
+def test_an_interruption_while_python_imports(delay: float) -> None:
+    process = spawn()
+    time.sleep(delay)
+    process.send_signal(signal.SIGINT)
+    status, err = ending(process)
+    assert status in (130, -signal.SIGINT)
+    assert "Traceback" not in err
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 def test_an_interruption_while_loading(tmp_path: Path) -> None:
     file = checkpoint(tmp_path) / "config.json"
@@ -343,8 +379,12 @@ def test_standard_output_on_a_full_disk(model: Path) -> None:
 @pytest.mark.skipif(WINDOWS, reason="needs a POSIX shell")
 @pytest.mark.parametrize(
     ("closed", "ends"),
-    [(">&-", (0, "")), ("<&-", (1, "minillama: --prompt - reads standard input, and that is closed\n"))],
-    ids=["output", "input"],
+    [
+        (">&-", (0, "")),
+        ("2>&-", (0, "")),
+        ("<&-", (1, "minillama: --prompt - reads standard input, and that is closed\n")),
+    ],
+    ids=["output", "error", "input"],
 )
 def test_a_closed_standard_stream(closed: str, ends: tuple[int, str], model: Path) -> None:
     shell = ["sh", "-c", f'"$@" {closed}', "sh"]

@@ -105,3 +105,20 @@ def test_an_activation_without_a_name_cannot_be_written() -> None:
 def test_what_makes_no_model_is_named(wrong: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         LlamaConfig(**wrong)
+
+
+def test_null_flags_are_the_defaults_and_scaling_needs_a_type() -> None:
+    config = LlamaConfig.from_dict({"attention_bias": None, "use_cache": None, "mlp_bias": None})
+    assert (config.attention_bias, config.use_cache, config.mlp_bias) == (False, True, False)
+    linear = LlamaConfig(rope_scaling={"rope_type": None, "type": "linear", "factor": 2.0})
+    assert linear.rope_type == "linear"
+    assert LlamaConfig(rope_parameters={"rope_theta": 5e5}).rope_type == "default"
+    with pytest.raises(ValueError, match="rope_scaling has no rope_type"):
+        LlamaConfig(rope_scaling={"factor": 2.0})
+
+
+def test_fields_of_every_hugging_face_config_have_their_defaults() -> None:
+    config = LlamaConfig()
+    assert (config.num_labels, config.problem_type, config.return_dict) == (2, None, True)
+    assert "num_labels" not in config.to_dict()
+    assert LlamaConfig(num_labels=3).to_dict()["num_labels"] == 3

@@ -179,3 +179,10 @@ def test_float32_is_near_float64() -> None:
     exact, ours = tiny_model()(IDS).logits, tiny_model(dtype="float32")(IDS).logits
     # float32 rounds at 6e-8; sums of some dozen terms through two spiky layers make that some 1e-6 of the scale
     assert np.abs(ours - exact).max() < 1e-5 * np.abs(exact).max()
+
+
+def test_flags_default_to_those_of_the_config() -> None:
+    out = tiny_model(output_attentions=True, output_hidden_states=True)(random_ids(45, 1, 3))
+    assert out.attentions is not None
+    assert out.hidden_states is not None
+    assert tiny_model(output_attentions=True)(random_ids(45, 1, 3), output_attentions=False).attentions is None

@@ -43,7 +43,7 @@ def generate(
     prompts: Sequence[Sequence[int]],
     sampling: Sampling,
     *,
-    max_new_tokens: int | None = None,
+    max_new_tokens: int | Sequence[int] | None = None,
     eos_token_ids: Collection[int] = (),
     stop: Sequence[str] = (),
     seed: int = 0,
@@ -53,11 +53,11 @@ def generate(
 ) -> Iterator[tuple[int, str]]:
     """Continue every prompt, yielding (number of the prompt, new text) as text becomes certain.
 
-    max_new_tokens: by default as many as the context has room for. decoders: one for each prompt, to make text (and
-    find stop strings) with; without them only `results` tells what came. allowed: only ids below it are chosen.
-    seed: each prompt draws from its own generator, made of the seed and its number, so what it gets does not depend
-    on how long the others run. results: a list that is filled with a Continuation for each prompt, and is up to date
-    at every yield.
+    max_new_tokens: for all prompts, or one for each; by default what the context has room for. decoders: one for each
+    prompt, to make text (and find stop strings) with; without them only `results` tells what came. allowed: only ids
+    below it are chosen. seed: each prompt draws from its own generator, made of the seed and its number, so what it
+    gets does not depend on how long the others run. results: a list that is filled with a Continuation for each prompt,
+    and is up to date at every yield.
 
     Raises ValueError before any work if a prompt is empty or does not fit the context.
     """
@@ -67,7 +67,8 @@ def generate(
         raise ValueError("stop strings need decoders: they are looked for in the text")
     rows = []
     for number, prompt in enumerate(prompts):
-        room = room_after(prompt, engine.context_length, max_new_tokens)
+        limit = max_new_tokens[number] if isinstance(max_new_tokens, Sequence) else max_new_tokens
+        room = room_after(prompt, engine.context_length, limit)
         rng = np.random.default_rng([seed, number])
         decoder = None if decoders is None else decoders[number]
         rows.append(_Row(number, prompt, results[number], rng, decoder, StopStrings(stop), room))

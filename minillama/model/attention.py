@@ -5,42 +5,21 @@ G = 1 multi-query (Shazeer 2019), anything between grouped-query (Ainslie et al.
 """
 
 import math
-from typing import Protocol
 
 import numpy as np
 
 from minillama.arrays import Array
 from minillama.model.cache import KVCache
 from minillama.model.ops import Tap, linear, no_tap, softmax
-from minillama.model.rope import Turns, rotate
-
-
-class AttentionWeights(Protocol):
-    """The four matrices, stored as (out, in), and their biases (None where the model has none)."""
-
-    @property
-    def q_proj(self) -> Array: ...  # (H K, D)
-    @property
-    def k_proj(self) -> Array: ...  # (G K, D)
-    @property
-    def v_proj(self) -> Array: ...  # (G K, D)
-    @property
-    def o_proj(self) -> Array: ...  # (D, H K)
-    @property
-    def q_bias(self) -> Array | None: ...
-    @property
-    def k_bias(self) -> Array | None: ...
-    @property
-    def v_bias(self) -> Array | None: ...
-    @property
-    def o_bias(self) -> Array | None: ...
+from minillama.model.rope import Rotations, rotate
+from minillama.model.weights import AttentionWeights
 
 
 def self_attention(
     x: Array,
     w: AttentionWeights,
     head_dim: int,
-    turns: list[Turns],
+    rotations: Rotations,
     visible: Array,
     cache: KVCache,
     layer: int,
@@ -58,16 +37,16 @@ def self_attention(
     tap("k_proj", k)
     tap("v_proj", v)
 
-    if turns[0].keys is None:
-        k = rotate(k, *turns[0].query)
+    if rotations.by_length:
+        k, v = cache.append(layer, k, v)  # (B, G, S, K), unrotated
+        scores = scores_by_length(q, k, rotations, tap)
+    else:
+        q, k = rotate(q, *rotations.angles), rotate(k, *rotations.angles)
+        tap("q_rope", q)
         tap("k_rope", k)
-    k, v = cache.append(layer, k, v)  # (B, G, S, K)
-
-    # One run of queries, unless the rotary frequencies depend on the length of the text
-    q_runs = [rotate(q[:, :, run.columns], *run.query) for run in turns]
-    k_runs = (k if run.keys is None else rotate(k, *run.keys) for run in turns)
-    tap("q_rope", np.concatenate(q_runs, axis=2))
-    scores = np.concatenate([*map(grouped_scores, q_runs, k_runs)], axis=2) / math.sqrt(head_dim)  # (B, H, T, S)
+        k, v = cache.append(layer, k, v)  # (B, G, S, K)
+        scores = grouped_scores(q, k)
+    scores = scores / math.sqrt(head_dim)  # (B, H, T, S)
     tap("scores", scores)
 
     probs = softmax(np.where(visible, scores, -np.inf))
@@ -88,6 +67,17 @@ def grouped_scores(q: Array, k: Array) -> Array:
     G, S = k.shape[1:3]
     scores: Array = q.reshape(B, G, H // G * T, K) @ k.swapaxes(2, 3)  # (B, G, H/G T, S)
     return scores.reshape(B, H, T, S)
+
+
+def scores_by_length(q: Array, k: Array, rotations: Rotations, tap: Tap = no_tap) -> Array:
+    """grouped_scores where the rotary frequencies depend on the length of the text: each run of queries that share
+    theirs turns all keys with them. q: (B, H, T, K), k: (B, G, S, K), neither rotated yet -> (B, H, T, S)"""
+    rotated, scores = [], []
+    for columns, query_angles, key_angles in rotations.runs():
+        rotated.append(rotate(q[:, :, columns], *query_angles))
+        scores.append(grouped_scores(rotated[-1], rotate(k, *key_angles)))
+    tap("q_rope", np.concatenate(rotated, axis=2))
+    return np.concatenate(scores, axis=2)
 
 
 def grouped_context(probs: Array, v: Array) -> Array:

@@ -19,7 +19,7 @@ class KVCache:
     """
 
     def __init__(self, num_layers: int, rotary: Rotary | None = None):
-        self.rotary = rotary if rotary is not None and rotary.depends_on_length else None
+        self.rotary = rotary if rotary is not None and rotary.by_length else None
         self._keys: list[Array | None] = [None] * num_layers  # (B, G, capacity, K)
         self._values: list[Array | None] = [None] * num_layers
         self._lengths = [0] * num_layers
@@ -30,7 +30,7 @@ class KVCache:
         """How many tokens are cached (S, padding included)."""
         return 0 if self._positions is None else int(self._positions.shape[1])
 
-    def extend(self, positions: Array) -> Array:
+    def add_positions(self, positions: Array) -> Array:
         """Note the positions (B, T) of the tokens about to be appended; all positions (B, S + T)."""
         if self._positions is not None:
             if len(self._positions) != len(positions):

@@ -1,44 +1,17 @@
 """The decoder: embeddings, a stack of identical layers, a final norm."""
 
-from collections.abc import Sequence
-from typing import Protocol
-
 import numpy as np
 
 from minillama.arrays import Array
 from minillama.config import LlamaConfig
-from minillama.model.attention import AttentionWeights, self_attention, visible_keys
+from minillama.model.attention import self_attention, visible_keys
 from minillama.model.cache import KVCache
-from minillama.model.mlp import Activation, MLPWeights, activation, mlp
+from minillama.model.mlp import Activation, activation, mlp
 from minillama.model.norm import rms_norm
 from minillama.model.ops import Tap, no_tap, scoped
-from minillama.model.rope import Rotary, Turns, turns
-
-
-class LayerWeights(AttentionWeights, MLPWeights, Protocol):
-    """One layer's matrices and its two norms."""
-
-    @property
-    def input_norm(self) -> Array: ...  # (D,)
-    @property
-    def post_attention_norm(self) -> Array: ...  # (D,)
-
-
-class Rows(Protocol):
-    """A matrix of which some rows are wanted: an array, or one that is widened only where it is read."""
-
-    def __getitem__(self, ids: Array) -> Array: ...
-
-
-class DecoderWeights(Protocol):
-    """All weights of a decoder; anything with these attributes will do."""
-
-    @property
-    def embed_tokens(self) -> Rows: ...  # (V, D)
-    @property
-    def layers(self) -> Sequence[LayerWeights]: ...
-    @property
-    def norm(self) -> Array: ...  # (D,)
+from minillama.model.rope import Rotary, Rotations
+from minillama.model.rope_compat import UpstreamRotary
+from minillama.model.weights import DecoderWeights, LayerWeights
 
 
 def decoder_layer(
@@ -46,7 +19,7 @@ def decoder_layer(
     w: LayerWeights,
     config: LlamaConfig,
     act: Activation,
-    turns: list[Turns],
+    rotations: Rotations,
     visible: Array,
     cache: KVCache,
     layer: int,
@@ -55,7 +28,7 @@ def decoder_layer(
     """x + attention(norm(x)), then + mlp(norm(that)): (B, T, D) -> (B, T, D). Norms come first (pre-norm)."""
     h = rms_norm(x, w.input_norm, config.rms_norm_eps)
     tap("input_norm", h)
-    x = x + self_attention(h, w, config.head_dim, turns, visible, cache, layer, scoped(tap, "self_attn."))
+    x = x + self_attention(h, w, config.head_dim, rotations, visible, cache, layer, scoped(tap, "self_attn."))
     tap("residual", x)
     h = rms_norm(x, w.post_attention_norm, config.rms_norm_eps)
     tap("post_attention_norm", h)
@@ -69,7 +42,7 @@ class Decoder:
 
     def __init__(self, config: LlamaConfig, weights: DecoderWeights, compat: str | None = None):
         self.config, self.weights = config, weights
-        self.rotary = Rotary(config, compat)
+        self.rotary = Rotary(config) if compat is None else UpstreamRotary(config, compat)
         self.act = activation(config.hidden_act)
 
     def new_cache(self) -> KVCache:
@@ -101,11 +74,11 @@ class Decoder:
         S = cache.length + T
         if positions is None:
             positions = np.broadcast_to(np.arange(S - T, S), (B, T))
-        turning = turns(self.rotary, positions, cache.extend(positions), x.dtype)
+        rotations = Rotations(self.rotary, positions, cache.add_positions(positions), x.dtype)
         visible = visible_keys(T, S, attention_mask)
         tap("embed_tokens", x)
         for i, w in enumerate(self.weights.layers):
-            x = decoder_layer(x, w, self.config, self.act, turning, visible, cache, i, scoped(tap, f"layers.{i}."))
+            x = decoder_layer(x, w, self.config, self.act, rotations, visible, cache, i, scoped(tap, f"layers.{i}."))
         x = rms_norm(x, self.weights.norm, self.config.rms_norm_eps)
         tap("norm", x)
         return x

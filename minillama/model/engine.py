@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 
 from minillama.arrays import Array
 from minillama.model.cache import KVCache
-from minillama.model.decoder import Decoder, DecoderWeights
+from minillama.model.decoder import Decoder
 from minillama.model.heads import lm_logits
+from minillama.model.weights import CausalLMWeights
 
 CHUNK = 512  # columns of a prompt computed at once; bounds the (T, S) score matrices of a long prompt
-
-
-class CausalLMWeights(DecoderWeights, Protocol):
-    """A decoder's weights and the head's."""
-
-    @property
-    def lm_head(self) -> Array: ...  # (V, D)
 
 
 class NumpyEngine:

@@ -2,31 +2,15 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from minillama.arrays import Array
 from minillama.model.ops import Tap, linear, no_tap
+from minillama.model.weights import MLPWeights
 
 Activation = Callable[[Array], Array]
-
-
-class MLPWeights(Protocol):
-    """The three matrices, stored as (out, in), and their biases (None where the model has none)."""
-
-    @property
-    def gate_proj(self) -> Array: ...  # (F, D)
-    @property
-    def up_proj(self) -> Array: ...  # (F, D)
-    @property
-    def down_proj(self) -> Array: ...  # (D, F)
-    @property
-    def gate_bias(self) -> Array | None: ...
-    @property
-    def up_bias(self) -> Array | None: ...
-    @property
-    def down_bias(self) -> Array | None: ...
 
 
 def mlp(x: Array, w: MLPWeights, act: Activation, tap: Tap = no_tap) -> Array:

@@ -62,8 +62,7 @@ class SpecialTokens:
                 f"{file} gives the added token {token!r} the id {index!r}: a text and a whole number belong there"
             )
         self.added[token] = int(index)
-        if special:
-            self.hidden.add(token)
+        (self.hidden.add if special else self.hidden.discard)(token)
 
     @property
     def named(self) -> list[str]:

@@ -21,7 +21,6 @@ log = logging.getLogger("minillama")
 class Checkpoint:
     """An opened checkpoint: its config, and its tensors under their names, all checked against each other."""
 
-    folder: Path  # where the files beside the weights are looked for
     config: LlamaConfig
     tensors: dict[str, StoredTensor]
 
@@ -29,9 +28,9 @@ class Checkpoint:
 def open_checkpoint(path: str | os.PathLike[str], config: str | os.PathLike[str] | None = None) -> Checkpoint:
     """Open a checkpoint by mapping it; takes milliseconds whatever its size.
 
-    path: a folder, a .safetensors file, or an index. config: a config.json to use instead of the one beside the
-    weights. Without any, one is guessed from the shapes, and each assumption is logged as a warning.
-    Raises FileNotFoundError, OSError or ValueError; the message names the file.
+    path: a folder, a .safetensors file (a shard stands for all), or their index. config: a config.json to use instead
+    of the one beside the weights. Without any, one is guessed from the shapes, and each assumption is logged as a
+    warning. Raises FileNotFoundError, OSError or ValueError; the message names the file.
     """
     weights = find_weights(path)
     tensors, metadata = _open_indexed(weights) if weights.name.endswith(".json") else open_safetensors(weights)
@@ -45,7 +44,7 @@ def open_checkpoint(path: str | os.PathLike[str], config: str | os.PathLike[str]
     if quantized := settings.extra.get("quantization_config"):
         method = quantized.get("quant_method") if isinstance(quantized, dict) else quantized
         raise ValueError(f"{weights} is quantized ({method}), which is not read: get the float16 or bfloat16 weights")
-    return Checkpoint(weights.parent, settings, match_tensors(settings, tensors, metadata, weights))
+    return Checkpoint(settings, match_tensors(settings, tensors, metadata, weights))
 
 
 def find_weights(path: str | os.PathLike[str]) -> Path:
@@ -68,7 +67,9 @@ def find_weights(path: str | os.PathLike[str]) -> Path:
     if place.exists():
         if place.suffix != ".safetensors" and not place.name.endswith(".safetensors.index.json"):
             raise ValueError(f"{place} is not a .safetensors file, its index, or a folder that has one")
-        return place
+        index = place.parent / INDEX
+        one_of_several = re.search(r"-\d{5}-of-\d{5}\.safetensors$", place.name)
+        return index if one_of_several and index.exists() else place
     if re.fullmatch(r"[\w.-]+/[\w.-]+", str(path)) and not place.parent.exists():
         raise FileNotFoundError(
             f"{path} is not here, and minillama downloads nothing: if that is a model's name on a hub, get its files "

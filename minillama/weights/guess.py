@@ -60,6 +60,7 @@ KNOWN = {
 
 def guess_config(tensors: Mapping[str, StoredTensor], where: Path) -> tuple[LlamaConfig, list[str]]:
     """A config that fits the tensors, and the assumptions made, a line each. ValueError if they are no LLaMA's."""
+    tensors = names.standard_names(tensors)
     embed = tensors.get(names.EMBED_TOKENS, tensors.get(names.LM_HEAD))
     parts = {name: tensors.get(names.layer_name(0, name)) for name in ("q_proj", "k_proj", "gate_proj")}
     absent = [names.layer_name(0, name) for name, tensor in parts.items() if tensor is None]
@@ -81,7 +82,7 @@ def guess_config(tensors: Mapping[str, StoredTensor], where: Path) -> tuple[Llam
     if stored is not None and len(stored.shape) == 1 and stored.shape[0] > 1:
         head_dim, theta = _from_inv_freq(stored)
         theta = theta or (known.rope_theta if known else 1e4)
-        known = (known or Known("", 0))._replace(head_dim=head_dim, rope_theta=theta)
+        known = (known or Known("", 0))._replace(head_dim=head_dim, rope_theta=theta, rope_scaling=None)
         assumptions.append(f"head_dim {head_dim} is read off the stored inv_freq, and rope_theta taken as {theta:g}")
     elif known:
         assumptions.append(f"its shapes are those of {known.name}, so head_dim is taken as {known.head_dim}")
@@ -92,6 +93,7 @@ def guess_config(tensors: Mapping[str, StoredTensor], where: Path) -> tuple[Llam
         known = Known("", 128)
         assumptions.append("its shapes are unknown, so head_dim is taken as 128")
         assumptions.append(f"rope_theta is taken as {known.rope_theta:g}")
+    assumptions.append("hidden_act is taken as silu")
     assumptions.append(f"rms_norm_eps is taken as {known.rms_norm_eps:g}")
     assumptions.append(f"max_position_embeddings is taken as {known.max_position_embeddings}")
 
@@ -113,6 +115,8 @@ def guess_config(tensors: Mapping[str, StoredTensor], where: Path) -> tuple[Llam
             rms_norm_eps=known.rms_norm_eps,
             max_position_embeddings=known.max_position_embeddings,
             rope_scaling=known.rope_scaling,
+            bos_token_id=None,  # the tokenizer's are used
+            eos_token_id=None,
             tie_word_embeddings=not {names.EMBED_TOKENS, names.LM_HEAD} <= tensors.keys(),
             attention_bias=names.layer_name(0, "q_bias") in tensors,
             mlp_bias=names.layer_name(0, "gate_bias") in tensors,

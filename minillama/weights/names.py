@@ -1,5 +1,6 @@
 """Which tensor is which: the names and shapes of a Hugging Face LLaMA, and the rotary layouts."""
 
+import logging
 from collections.abc import Mapping
 from typing import TypeVar
 
@@ -11,6 +12,7 @@ from minillama.weights.formats import FLOATS
 from minillama.weights.safetensors import Tensor
 
 T = TypeVar("T", bound=Tensor)
+log = logging.getLogger("minillama")
 
 EMBED_TOKENS = "model.embed_tokens.weight"
 NORM = "model.norm.weight"
@@ -66,6 +68,21 @@ def expected_shapes(config: LlamaConfig) -> dict[str, tuple[int, ...]]:
     return shapes | {NORM: (D,), LM_HEAD: (V, D)}
 
 
+def standard_names(tensors: Mapping[str, T]) -> dict[str, T]:
+    """The names of a decoder that was saved without its head lack `model.`: here they have it."""
+    bare = EMBED_TOKENS.removeprefix("model.") in tensors
+    return {f"model.{name}" if bare and name != LM_HEAD else name: tensor for name, tensor in tensors.items()}
+
+
+def same_numbers(a: Tensor, b: Tensor, rows: int = 4096) -> bool:
+    """Whether two matrices are equal, compared a few rows at a time."""
+    if a is b or a.shape != b.shape:
+        return a is b
+    starts = range(0, a.shape[0], rows)
+    pieces = (np.arange(start, min(start + rows, a.shape[0])) for start in starts)
+    return all(np.array_equal(a.read(np.float32, piece), b.read(np.float32, piece)) for piece in pieces)
+
+
 def is_derived(name: str) -> bool:
     """Tensors some checkpoints carry that follow from the config."""
     return name == "rope.freqs" or name.endswith("rotary_emb.inv_freq")
@@ -78,15 +95,18 @@ def match_tensors(
 
     ValueError that names all missing, unexpected and misshaped tensors, and all that are not floats.
     """
-    bare = EMBED_TOKENS.removeprefix("model.") in tensors  # the names of a decoder that was saved without its head
-    found = {f"model.{name}" if bare else name: tensor for name, tensor in tensors.items() if not is_derived(name)}
+    found = {name: tensor for name, tensor in standard_names(tensors).items() if not is_derived(name)}
     for dropped, kept in metadata.items():  # tensors that shared memory with another when they were saved
         if dropped not in found and kept in found:
             found[dropped] = found[kept]
-    if config.tie_word_embeddings:  # stored under either name; of both, the embedding is the one that counts
-        tied = found.get(EMBED_TOKENS, found.get(LM_HEAD))
-        if tied is not None:
-            found[EMBED_TOKENS] = found[LM_HEAD] = tied
+    if config.tie_word_embeddings:  # one matrix, stored under either name or both
+        embed, head = found.get(EMBED_TOKENS), found.get(LM_HEAD)
+        if embed is not None and head is not None and not same_numbers(embed, head):
+            log.warning(
+                "%s: its config ties the head to the embedding and it stores two that differ: both are used", where
+            )
+        elif embed is not None or head is not None:
+            found[EMBED_TOKENS] = found[LM_HEAD] = embed or head  # type: ignore[assignment]
 
     if config.num_hidden_layers > len(found):  # listing what is missing could take all memory
         raise ValueError(

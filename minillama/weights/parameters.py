@@ -46,6 +46,13 @@ class Parameters:
         return sum(int(np.prod(tensor.shape)) for tensor in unique.values()) * self.dtype.itemsize
 
     @property
+    def pass_size(self) -> int:
+        """Bytes that one forward pass widens: everything but an embedding that is not the head too."""
+        embedding, head = self.tensors[names.EMBED_TOKENS], self.tensors[names.LM_HEAD]
+        looked_up = 0 if embedding is head else int(np.prod(embedding.shape)) * self.dtype.itemsize
+        return self.widened_size - looked_up
+
+    @property
     def working_size(self) -> int:
         """Bytes of memory that reading them takes at most: everything if kept, else the two largest at a time."""
         largest = max(int(np.prod(tensor.shape)) for tensor in self.tensors.values())

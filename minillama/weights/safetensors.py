@@ -102,13 +102,14 @@ def open_safetensors(path: Path) -> tuple[dict[str, StoredTensor], dict[str, str
 
 
 def _read_header(file: MappedFile) -> tuple[dict[str, Any], int]:
-    head = bytes(file.array("u1", (min(file.size, 64),), 0))
-    for magic, what in _IMPOSTORS.items():
-        if head.lstrip().lower().startswith(magic):
-            raise ValueError(f"it is {what}")
+    length = int.from_bytes(bytes(file.array("u1", (min(file.size, 8),), 0)), "little")
+    if file.size < 8 or length > MAX_HEADER or 8 + length > file.size:
+        head = bytes(file.array("u1", (min(file.size, 64),), 0)).lstrip().lower()
+        for magic, what in _IMPOSTORS.items():
+            if head.startswith(magic):
+                raise ValueError(f"it is {what}")
     if file.size < 8:
         raise ValueError(f"it has {file.size} bytes, too few for a header")
-    length = int.from_bytes(head[:8], "little")
     if length > MAX_HEADER:
         raise ValueError(f"it declares a header of {length} bytes, more than the {MAX_HEADER} allowed")
     if 8 + length > file.size:
@@ -160,7 +161,8 @@ def _read_entries(file: MappedFile, header: dict[str, Any], start: int) -> dict[
     return tensors
 
 
-# What people have instead of a safetensors file, by its first bytes
+# What people have instead of a safetensors file, by its first bytes; a sound one may begin with these too, by chance,
+# so they are looked at only where the length they make as a number is impossible
 _IMPOSTORS = {
     b"version https://git-lfs": "a Git LFS pointer, not the weights themselves (run `git lfs pull`)",
     b"<!doctype": "a web page, not weights",

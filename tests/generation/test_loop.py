@@ -205,3 +205,8 @@ def test_what_cannot_be_done_is_said_before_any_work(prompts: list[list[int]], h
     with pytest.raises(ValueError, match=message):
         generate(engine, prompts, Sampling(), **{"decoders": [Spelling() for _ in prompts]} | how)
     assert engine.calls == []
+
+
+def test_a_limit_for_each_prompt() -> None:
+    results, _ = run(Undecided("", ""), [[1], [2]], max_new_tokens=[2, 5])
+    assert [len(result.ids) for result in results] == [2, 5]

@@ -17,7 +17,7 @@ from minillama.model.attention import (
 )
 from minillama.model.cache import KVCache
 from minillama.model.ops import softmax
-from minillama.model.rope import Rotary, rotate, turns
+from minillama.model.rope import Rotary, Rotations, rotate
 from tests.tiny import SEEDS, assert_close, spiky, tiny_config
 
 D, K = 10, 6
@@ -32,9 +32,9 @@ def attention_weights(rng: np.random.Generator, H: int, G: int) -> SimpleNamespa
 
 def attend(x: Array, w: SimpleNamespace, visible: Array, seen: dict[str, Array] | None = None) -> Array:
     positions = np.broadcast_to(np.arange(x.shape[1]), x.shape[:2])
-    turning = turns(Rotary(tiny_config()), positions, positions, x.dtype)
+    rotations = Rotations(Rotary(tiny_config()), positions, positions, x.dtype)
     seen = {} if seen is None else seen
-    return self_attention(x, w, K, turning, visible, KVCache(1), 0, seen.__setitem__)
+    return self_attention(x, w, K, rotations, visible, KVCache(1), 0, seen.__setitem__)
 
 
 def test_the_formula_in_loops() -> None:

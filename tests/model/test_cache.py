@@ -20,7 +20,7 @@ def test_what_is_appended_is_there_in_order_however_it_grew() -> None:
     cache, start = KVCache(2), 0
     for count in (2, 1, 1, 5, 2):
         stop = start + count
-        cache.extend(np.broadcast_to(np.arange(start, stop), (2, count)))
+        cache.add_positions(np.broadcast_to(np.arange(start, stop), (2, count)))
         for layer, sign in ((0, 1), (1, -1)):
             all_k, all_v = cache.append(layer, sign * k[:, :, start:stop], sign * v[:, :, start:stop])
             np.testing.assert_array_equal(all_k, sign * k[:, :, :stop])

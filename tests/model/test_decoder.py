@@ -9,7 +9,7 @@ from minillama.model.attention import self_attention, visible_keys
 from minillama.model.cache import KVCache
 from minillama.model.mlp import mlp, silu
 from minillama.model.norm import rms_norm
-from minillama.model.rope import turns
+from minillama.model.rope import Rotations
 from tests.tiny import ROPES, SEEDS, SIZES, assert_close, random_ids, tiny_model
 
 kinds = pytest.mark.parametrize("kind", ROPES)
@@ -35,8 +35,8 @@ def test_a_layer_is_norm_attention_norm_mlp_with_two_shortcuts() -> None:
     w, eps = model.weights.layers[0], model.config.rms_norm_eps
     ids, positions = random_ids(40, 2, 6), np.arange(6)[None]
     x = model.model.embed(ids)
-    turning = turns(model.model.rotary, positions, positions, x.dtype)
-    h = x + self_attention(rms_norm(x, w.input_norm, eps), w, 6, turning, visible_keys(6, 6), KVCache(1), 0)
+    rotations = Rotations(model.model.rotary, positions, positions, x.dtype)
+    h = x + self_attention(rms_norm(x, w.input_norm, eps), w, 6, rotations, visible_keys(6, 6), KVCache(1), 0)
     h = h + mlp(rms_norm(h, w.post_attention_norm, eps), w, silu)
     assert_close(model.model(x, model.model.new_cache()), rms_norm(h, model.weights.norm, eps))
 
@@ -99,7 +99,7 @@ def test_every_intermediate_has_a_name_and_a_shape() -> None:
     B, T, D, H, G, K, F, V = 3, 5, 16, 4, 2, 6, 20, 37
     layer = {
         "input_norm": (B, T, D), "self_attn.q_proj": (B, H, T, K), "self_attn.k_proj": (B, G, T, K),
-        "self_attn.v_proj": (B, G, T, K), "self_attn.k_rope": (B, G, T, K), "self_attn.q_rope": (B, H, T, K),
+        "self_attn.v_proj": (B, G, T, K), "self_attn.q_rope": (B, H, T, K), "self_attn.k_rope": (B, G, T, K),
         "self_attn.scores": (B, H, T, T), "self_attn.probs": (B, H, T, T), "self_attn.context": (B, T, H * K),
         "self_attn.o_proj": (B, T, D), "residual": (B, T, D), "post_attention_norm": (B, T, D),
         "mlp.gate": (B, T, F), "mlp.up": (B, T, F), "mlp.act": (B, T, F), "mlp.down": (B, T, D), "output": (B, T, D),

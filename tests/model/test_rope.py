@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minillama.model.rope import Rotary, rotate, turns
-from tests.tiny import ROPES, SEEDS, assert_close, frequencies, spiky, tiny_config
+from minillama.model.rope import Rotary, Rotations, rotate
+from tests.tiny import ROPES, SEEDS, assert_close, spiky, tiny_config
 
 FIXED = [kind for kind in ROPES if kind not in ("dynamic", "longrope")]  # frequencies that no length changes
 
@@ -50,20 +50,6 @@ def test_scores_depend_on_the_distance_only(kind: str, seed: int, m: int, n: int
     assert abs(score(m, n) - score(m + shift, n + shift)) < 1e-10 * size
 
 
-@pytest.mark.parametrize(
-    ("compat", "used"),
-    # Lengths of four calls of a model trained on 8. transformers 4 goes by the keys and never goes back to a shorter
-    # text; 5 goes by the last position, and goes back only for a text shorter than those of training
-    [("hf4", [12, 20, 20, 20]), ("hf5", [11, 19, 19, 8])],
-)
-def test_compat_modes_use_one_length_for_a_whole_call(compat: str, used: list[int]) -> None:
-    rotary = Rotary(tiny_config(**ROPES["dynamic"]), compat)
-    assert not rotary.depends_on_length
-    for key_length, length in zip([12, 20, 9, 6], used, strict=True):
-        got = rotary.inv_freq(np.arange(key_length - 1)[None], key_length)
-        assert_close(got, frequencies("dynamic", length))
-
-
 def test_float32_angles_are_exact_far_out() -> None:
     positions, inv_freq = np.array([[100_000]]), np.array([0.7, 0.1, 0.013])
     cos, sin = Rotary(tiny_config()).angles(positions, inv_freq, np.float32)
@@ -75,19 +61,22 @@ def test_float32_angles_are_exact_far_out() -> None:
 
 
 @pytest.mark.parametrize("kind", FIXED)
-def test_one_run_and_keys_turned_before_they_are_cached(kind: str) -> None:
-    positions = np.arange(20)[None]
-    (run,) = turns(Rotary(tiny_config(**ROPES[kind])), positions, positions, np.float64)
-    assert run.columns == slice(None)
-    assert run.keys is None
+def test_queries_and_new_keys_have_the_same_angles(kind: str) -> None:
+    rotary, positions = Rotary(tiny_config(**ROPES[kind])), np.arange(5, 20)[None]
+    rotations = Rotations(rotary, positions, np.arange(20)[None], np.float64)
+    assert not rotations.by_length
+    cos, sin = rotary.angles(positions, rotary.inv_freq(positions, 20), np.float64)
+    np.testing.assert_array_equal(rotations.angles, [cos, sin])
 
 
 @pytest.mark.parametrize(("kind", "edges"), [("dynamic", [0, 8, 9, 10, 11, 12]), ("longrope", [0, 8, 12])])
 def test_a_run_for_every_set_of_frequencies(kind: str, edges: list[int]) -> None:
     positions = np.arange(12)[None]
-    runs = turns(Rotary(tiny_config(**ROPES[kind])), positions, positions, np.float64)
-    assert [(run.columns.start, run.columns.stop) for run in runs] == list(pairwise(edges))
-    for run in runs:  # the keys a query looks at are turned with the query's own frequencies
-        assert run.keys is not None
-        assert run.keys[0].shape == (1, 12, 3)
-        np.testing.assert_array_equal(run.keys[0][:, run.columns], run.query[0])
+    rotations = Rotations(Rotary(tiny_config(**ROPES[kind])), positions, positions, np.float64)
+    assert rotations.by_length
+    runs = list(rotations.runs())
+    assert [(columns.start, columns.stop) for columns, _, _ in runs] == list(pairwise(edges))
+    for columns, query, keys in runs:  # the keys a query looks at are turned with the query's own frequencies
+        assert keys[0].shape == keys[1].shape == (1, 12, 3)
+        np.testing.assert_array_equal(keys[0][:, columns], query[0])
+        np.testing.assert_array_equal(keys[1][:, columns], query[1])

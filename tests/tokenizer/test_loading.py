@@ -35,7 +35,7 @@ def test_a_file_gives_that_with_the_settings_beside_it(tmp_path: Path, name: str
 def test_settings_from_all_the_files_beside_a_vocabulary(tmp_path: Path) -> None:
     contents = {
         "special_tokens_map.json": {"bos_token": {"content": "<bos>"}, "pad_token": "<pad>"},
-        "added_tokens.json": {"<pad>": 4096},
+        "added_tokens.json": {"<pad>": 4096, "<note>": 4097},
         "tokenizer_config.json": {
             "pad_token": "<filler>", "legacy": False, "unk_token": None,
             "added_tokens_decoder": {"4097": {"content": "<note>", "special": False}},

@@ -12,6 +12,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from minillama.llama import LlamaForCausalLM
+from minillama.weights.safetensors import open_safetensors
 from tests.bad import Capture, assert_refused, assert_runs, checkpoint
 
 NORM = "model.norm.weight"
@@ -156,7 +157,13 @@ def test_no_assumption_is_silent_without_a_config(tmp_path: Path, capfd: Capture
     }  # heads of 128, the usual size
     file = checkpoint(tmp_path, **sizes) / "model.safetensors"
     (tmp_path / "config.json").unlink()
-    assumed = ("head_dim is taken as 128", "rope_theta is taken as 10000", "rms_norm_eps is", "max_position_embeddings")
+    assumed = (
+        "head_dim is taken as 128",
+        "rope_theta is taken as 10000",
+        "hidden_act is taken as silu",
+        "rms_norm_eps is",
+        "max_position_embeddings",
+    )
     for weights in (tmp_path, file):
         arguments = ["--weights", weights, "--max-new-tokens", 3, "--prompt", "One"]
         assert assert_runs(capfd, arguments, *assumed).startswith("One")
@@ -173,3 +180,12 @@ def test_a_bare_file_that_is_no_llama(tmp_path: Path, capfd: Capture) -> None:
     file = tmp_path / "other.safetensors"
     save_file({"weight": np.zeros((2, 2), np.float32)}, file)
     assert_refused(capfd, ["--weights", file], file, "has no config.json beside it", GATE)
+
+
+@pytest.mark.parametrize("length", [640, 896, 1152, 1408, 66176])
+def test_a_header_length_whose_bytes_look_like_a_pickle(length: int, tmp_path: Path) -> None:
+    """The first bytes of a pickle are 80 02 to 80 05, and so are those of 640, 896 ... as little-endian numbers."""
+    header = json.dumps({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode().ljust(length)
+    (tmp_path / "model.safetensors").write_bytes(length.to_bytes(8, "little") + header + bytes(4))
+    tensors, _ = open_safetensors(tmp_path / "model.safetensors")
+    assert tensors["a"].shape == (1,)

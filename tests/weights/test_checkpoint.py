@@ -47,7 +47,6 @@ def test_a_folder_with_one_file(tmp_path: Path) -> None:
     assert_close(logits_of(tmp_path), expected_logits())
     checkpoint = open_checkpoint(tmp_path)
     assert checkpoint.config == CONFIG
-    assert checkpoint.folder == tmp_path
 
 
 def test_a_folder_with_one_file_of_another_name(tmp_path: Path) -> None:
@@ -62,6 +61,22 @@ def test_several_files_with_an_index(tmp_path: Path, by: str, caplog: pytest.Log
     CONFIG.save_pretrained(tmp_path)
     assert_close(logits_of(index if by == "index" else tmp_path), expected_logits())
     assert not caplog.records
+
+
+def test_one_of_several_files_stands_for_all(tmp_path: Path) -> None:
+    write_sharded(tmp_path)
+    CONFIG.save_pretrained(tmp_path)
+    assert_close(logits_of(sorted(tmp_path.glob("model-*.safetensors"))[1]), expected_logits())
+
+
+def test_a_bare_decoder_is_guessed_too(tmp_path: Path) -> None:
+    config = tiny_config(head_dim=128, tie_word_embeddings=True)
+    weights = random_weights(config, 64)
+    bare = {name.removeprefix("model."): array for name, array in weights.items() if name != LM_HEAD}
+    write_safetensors(tmp_path / "model.safetensors", bare)
+    guessed = open_checkpoint(tmp_path / "model.safetensors").config
+    assert (guessed.hidden_size, guessed.num_hidden_layers) == (config.hidden_size, config.num_hidden_layers)
+    assert guessed.eos_token_ids == ()  # which tokens end a text, only a tokenizer can tell
 
 
 def test_a_file_by_its_name_takes_the_config_beside_it(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def test_published_models_are_known_by_their_shapes(sizes: tuple[int, ...], know
     true = LlamaConfig(
         V, D, F, layers, D // known.head_dim, kv_rows // known.head_dim,
         rope_theta=known.rope_theta, rms_norm_eps=known.rms_norm_eps, rope_scaling=known.rope_scaling,
-        max_position_embeddings=known.max_position_embeddings,
+        max_position_embeddings=known.max_position_embeddings, bos_token_id=None, eos_token_id=None,
     )  # fmt: skip
     guessed, assumptions = guess_config(shapes_of(true), HERE)
     assert guessed == true

@@ -66,11 +66,20 @@ def test_tied_weights_under_either_name(stored: str) -> None:
     assert matched[EMBED_TOKENS] is matched[LM_HEAD] is table
 
 
-def test_of_two_tied_tensors_the_embedding_counts() -> None:
-    config = tiny_config()
-    tensors = tensors_of(config)
+def test_of_two_equal_tied_tensors_the_embedding_counts() -> None:
+    tensors = tensors_of(tiny_config())
+    tensors[LM_HEAD] = ArrayTensor(tensors[EMBED_TOKENS].array.copy())
     matched = match_tensors(tiny_config(tie_word_embeddings=True), tensors, {}, "here")
     assert matched[LM_HEAD] is tensors[EMBED_TOKENS]
+
+
+def test_two_tied_tensors_that_differ_are_both_used_and_said_to_be(caplog: pytest.LogCaptureFixture) -> None:
+    tensors = tensors_of(tiny_config())
+    matched = match_tensors(tiny_config(tie_word_embeddings=True), tensors, {}, "here")
+    assert matched[LM_HEAD] is tensors[LM_HEAD]
+    assert matched[EMBED_TOKENS] is tensors[EMBED_TOKENS]
+    (line,) = caplog.messages
+    assert line.startswith("here: its config ties the head to the embedding")
 
 
 def test_a_tensor_that_metadata_gives_another_name() -> None:
