@@ -35,6 +35,7 @@ from minillama.shipped import tale_model
 from minillama.tokenizer import StreamDecoder, Tokenizer, load_tokenizer
 
 PROMPT, NEW_TOKENS = "Once upon a time", 256
+SAMPLING = {"temperature": 0.8, "top_k": 0, "top_p": 0.95, "min_p": 0.0, "repetition_penalty": 1.0}
 SLOW_TO_READ = 500e6  # bytes of weights from which reading them is worth a progress bar
 
 EXAMPLES = """examples:
@@ -91,35 +92,21 @@ def parser() -> argparse.ArgumentParser:
     )
     g.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end before this text; may be repeated")
 
-    g = p.add_argument_group("sampling")
-    g.add_argument(
-        "--temperature",
-        type=float,
-        default=0.8,
-        metavar="X",
-        help="0 takes the likeliest token each time (default: 0.8)",
+    g = p.add_argument_group(
+        "sampling",
+        "Defaults are those of the checkpoint's generation_config.json; for what it does not say, those given here.",
     )
-    g.add_argument("--top-k", type=int, default=0, metavar="K", help="choose among the K likeliest (default: 0, off)")
-    g.add_argument(
-        "--top-p",
-        type=float,
-        default=0.95,
-        metavar="P",
-        help="choose among the likeliest that together reach P (default: 0.95)",
-    )
+    g.add_argument("--temperature", type=float, metavar="X", help="0 takes the likeliest token each time (0.8)")
+    g.add_argument("--top-k", type=int, metavar="K", help="choose among the K likeliest (0, off)")
+    g.add_argument("--top-p", type=float, metavar="P", help="choose among the likeliest that together reach P (0.95)")
     g.add_argument(
         "--min-p",
         type=float,
-        default=0.0,
         metavar="P",
-        help="choose among those at least P times as likely as the likeliest (default: 0, off)",
+        help="choose among those at least P times as likely as the likeliest (0, off)",
     )
     g.add_argument(
-        "--repetition-penalty",
-        type=float,
-        default=1.0,
-        metavar="X",
-        help="above 1 makes what has been said less likely (default: 1, off)",
+        "--repetition-penalty", type=float, metavar="X", help="above 1 makes what has been said less likely (1, off)"
     )
     g.add_argument("--seed", type=int, default=0, metavar="N", help="the same seed gives the same text (default: 0)")
 
@@ -165,13 +152,8 @@ def reader_has_gone(error: Exception) -> bool:
 def run(args: argparse.Namespace) -> int:
     """Everything between the arguments and the printed text; the exit status."""
     begin = time.perf_counter()
-    sampling = Sampling(
-        repetition_penalty=args.repetition_penalty,
-        temperature=args.temperature,
-        top_k=args.top_k,
-        top_p=args.top_p,
-        min_p=args.min_p,
-    )
+    given = {name: getattr(args, name) for name in SAMPLING if getattr(args, name) is not None}
+    Sampling(**SAMPLING | given)  # what is wrong with the arguments is said before anything is read
     if args.threads is not None and args.threads < 1:
         raise ValueError(f"--threads must be at least 1, not {args.threads}")
     if args.seed < 0:
@@ -184,6 +166,8 @@ def run(args: argparse.Namespace) -> int:
     )
     folder = weights if weights.is_dir() else weights.parent
     tokenizer = load_tokenizer(args.tokenizer or folder)
+    generation = generation_settings(folder)
+    sampling = Sampling(**generation["sampling"] | given)
     allowed = usable_ids(tokenizer, model.config, args.tokenizer or folder)
     rows = [encode_prompt(tokenizer, prompt) for prompt in prompts]
     limits = [args.max_new_tokens] * len(rows)
@@ -197,7 +181,7 @@ def run(args: argparse.Namespace) -> int:
         rows,
         sampling,
         max_new_tokens=limits,
-        eos_token_ids=end_ids(folder, model.config, tokenizer),
+        eos_token_ids=generation["eos"] or end_ids(model.config, tokenizer),
         stop=args.stop,
         seed=args.seed,
         decoders=[StreamDecoder(tokenizer, row) for row in rows],
@@ -278,16 +262,30 @@ def usable_ids(tokenizer: Tokenizer, config: LlamaConfig, where: object) -> int 
     return None
 
 
-def end_ids(folder: Path, config: LlamaConfig, tokenizer: Tokenizer) -> tuple[int, ...]:
-    """The ids that end a text: of generation_config.json, else of the config, else of the tokenizer."""
+def generation_settings(folder: Path) -> dict[str, Any]:
+    """What generation_config.json says, where there is one: the ids that end a text, and how to sample."""
     file = folder / "generation_config.json"
-    stated = read_json_object(file, "generation settings").get("eos_token_id") if file.exists() else None
-    if stated is None:
-        return config.eos_token_ids or tuple(id for id in (tokenizer.eos_token_id,) if id is not None)
-    ids = tuple(stated) if isinstance(stated, list) else (stated,)
+    stated = read_json_object(file, "generation settings") if file.exists() else {}
+    eos = stated.get("eos_token_id")
+    ids = eos if isinstance(eos, list) else [] if eos is None else [eos]
     if not all(type(index) is int for index in ids):
-        raise ValueError(f"{file}: eos_token_id must be a whole number or a list of them, not {stated!r}")
-    return ids
+        raise ValueError(f"{file}: eos_token_id must be a whole number or a list of them, not {eos!r}")
+    sampling = SAMPLING | {name: stated[name] for name in SAMPLING if stated.get(name) is not None}
+    if stated.get("do_sample") is False:
+        sampling["temperature"] = 0
+    if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in sampling.values()):
+        raise ValueError(f"{file}: {', '.join(SAMPLING)} must be numbers, not {stated}")
+    try:
+        Sampling(**sampling)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None
+    return {"eos": ids, "sampling": sampling}
+
+
+def end_ids(config: LlamaConfig, tokenizer: Tokenizer) -> list[int]:
+    """The ids that end a text where generation_config.json has none: the config's, else the tokenizer's."""
+    of_tokenizer = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    return list(config.eos_token_ids) or of_tokenizer
 
 
 def print_streaming(

@@ -307,7 +307,9 @@ def save(model: Tales, out: Path) -> None:
     save_file(weights, out / "model.safetensors.part", metadata={"format": "pt"})
     (out / "model.safetensors.part").replace(out / "model.safetensors")
     (out / "config.json").write_text(json.dumps(CONFIG, indent=2) + "\n")
-    generation = {"bos_token_id": 1, "eos_token_id": 2}
+    # Small models fall into loops, greedy ones above all: what has been said is made less likely
+    generation = {"bos_token_id": 1, "eos_token_id": 2, "do_sample": True, "repetition_penalty": 1.2}
+    generation |= {"temperature": 0.8, "top_p": 0.95}
     (out / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n")
 
 

@@ -74,7 +74,12 @@ def assert_same(folder: Path, judge: Any = None, compat: str | None = None) -> N
     with torch.no_grad():
         expected = judge(torch.tensor([prompt])).logits.numpy()
         chosen = judge.generate(
-            torch.tensor([prompt]), max_new_tokens=TOKENS, do_sample=False, eos_token_id=None, pad_token_id=0
+            torch.tensor([prompt]),
+            max_new_tokens=TOKENS,
+            do_sample=False,
+            eos_token_id=None,
+            pad_token_id=0,
+            repetition_penalty=1.0,
         )[0, len(prompt) :].tolist()
     logits = ours([prompt]).logits
     assert np.abs(logits - expected).max() < FLOAT32 * np.abs(expected).max()
