@@ -247,7 +247,7 @@ BAD_WEIGHTS = {
     ),
     "empty folder": (".", ". has no model.safetensors and no model.safetensors.index.json"),
     "another format": ("notes.txt", "notes.txt is not a .safetensors file, its index, or a folder that has one"),
-    "a name of 300 letters": ("x" * 300, "File name too long"),
+    "a name of 300 letters": ("x" * 300, "xxx does not exist: name a checkpoint folder"),
 }
 
 

@@ -50,7 +50,7 @@ def open_checkpoint(path: str | os.PathLike[str], config: str | os.PathLike[str]
 def find_weights(path: str | os.PathLike[str]) -> Path:
     """The .safetensors file or the index that `path` means."""
     place = Path(path)
-    if place.is_dir():
+    if os.path.isdir(place):  # unlike Path.is_dir, never raises, as it would for a name that is too long
         for candidate in (place / "model.safetensors", place / INDEX):
             if candidate.exists():
                 return candidate
@@ -64,7 +64,7 @@ def find_weights(path: str | os.PathLike[str]) -> Path:
         others = sorted(file.name for pattern in ("*.bin", "*.pth", "*.gguf") for file in place.glob(pattern))
         hint = f"; {others[0]} is in a format that is not read yet" if others else ""
         raise FileNotFoundError(f"{place} has no model.safetensors and no {INDEX}{hint}")
-    if place.exists():
+    if os.path.exists(place):
         if place.suffix != ".safetensors" and not place.name.endswith(".safetensors.index.json"):
             raise ValueError(f"{place} is not a .safetensors file, its index, or a folder that has one")
         index = place.parent / INDEX
