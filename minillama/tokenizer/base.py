@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,10 @@ class Tokenizer(ABC):
 
     def __len__(self) -> int:
         """One more than the largest id."""
+        return self._size
+
+    @cached_property
+    def _size(self) -> int:  # the vocabulary does not change, and streaming asks for it at every token
         return max(self.vocab.values(), default=-1) + 1
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
@@ -143,7 +148,7 @@ class Tokenizer(ABC):
     def pad_token_id(self) -> int | None:
         return self._id_of(self.special.pad_token)
 
-    @property
+    @cached_property
     def all_special_ids(self) -> set[int]:
         """Ids that stand for no text of their own."""
         tokens = [*self.special.named, *self.special.hidden]
