@@ -21,6 +21,8 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from minillama.config import LlamaConfig as LlamaConfig
     from minillama.llama import LlamaForCausalLM as LlamaForCausalLM
+    from minillama.llama import LlamaForSequenceClassification as LlamaForSequenceClassification
+    from minillama.llama import LlamaModel as LlamaModel
     from minillama.shipped import tale_model as tale_model
     from minillama.tokenizer import LlamaTokenizer as LlamaTokenizer
     from minillama.tokenizer import LlamaTokenizerFast as LlamaTokenizerFast
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "LlamaConfig": "minillama.config",
     "LlamaForCausalLM": "minillama.llama",
+    "LlamaForSequenceClassification": "minillama.llama",
+    "LlamaModel": "minillama.llama",
     "LlamaTokenizer": "minillama.tokenizer",
     "LlamaTokenizerFast": "minillama.tokenizer",
     "load_tokenizer": "minillama.tokenizer",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import sys
 from pathlib import Path
 from typing import Any
+
+from minillama.files import write_files
 
 ROPE_TYPES = ("default", "linear", "dynamic", "llama3", "yarn", "longrope")
 
@@ -33,7 +36,6 @@ _SIZES = (
 
 # Fields of every Hugging Face configuration, with what they are where nobody sets them; written back only if set
 _OPTIONAL: dict[str, Any] = {
-    "num_labels": 2,
     "id2label": {0: "LABEL_0", 1: "LABEL_1"},
     "label2id": {"LABEL_0": 0, "LABEL_1": 1},
     "problem_type": None,
@@ -56,6 +58,10 @@ class LlamaConfig:
     """
 
     model_type = "llama"
+    problem_type: str | None
+    output_attentions: bool
+    output_hidden_states: bool
+    return_dict: bool
 
     def __init__(
         self,
@@ -93,6 +99,7 @@ class LlamaConfig:
         if "dtype" in kwargs:
             kwargs.setdefault("torch_dtype", kwargs.pop("dtype"))
         kwargs.pop("model_type", None)
+        num_labels = kwargs.pop("num_labels", None)
 
         self.vocab_size = vocab_size
         self.hidden_size = hidden_size
@@ -126,6 +133,10 @@ class LlamaConfig:
         for name, default in _FLAGS.items():  # some published configs say null
             setattr(self, name, default if getattr(self, name) is None else getattr(self, name))
         self.extra = kwargs
+        if isinstance(self.extra.get("id2label"), dict):  # JSON has no numbers as keys
+            self.extra["id2label"] = {int(key): label for key, label in self.extra["id2label"].items()}
+        if num_labels is not None and self.extra.get("id2label") is None:
+            self.num_labels = num_labels
         self.validate()
 
     def __getattr__(self, name: str) -> Any:
@@ -133,6 +144,18 @@ class LlamaConfig:
         if name in values:
             return values[name]
         raise AttributeError(f"LlamaConfig has no field {name!r}")
+
+    @property
+    def num_labels(self) -> int:
+        """How many classes, or numbers, a classifier has; setting another number names them LABEL_0, LABEL_1, ..."""
+        return len(self.id2label)
+
+    @num_labels.setter
+    def num_labels(self, number: int) -> None:
+        if not _is_int(number) or number < 1:
+            raise ValueError(f"num_labels must be a whole number of at least 1, not {number!r}")
+        self.extra["id2label"] = {i: f"LABEL_{i}" for i in range(number)}
+        self.extra["label2id"] = {f"LABEL_{i}": i for i in range(number)}
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, LlamaConfig) and self.to_dict() == other.to_dict()
@@ -190,6 +213,14 @@ class LlamaConfig:
             value = getattr(self, name)
             if not _is_number(value) or not value > 0:
                 raise ValueError(f"{name} must be a number above 0, not {value!r}")
+        if (
+            self.num_attention_heads * self.head_dim % self.pretraining_tp
+            or self.intermediate_size % self.pretraining_tp
+        ):
+            raise ValueError(
+                f"pretraining_tp {self.pretraining_tp} does not divide both num_attention_heads * head_dim and "
+                "intermediate_size, which it cuts into slices: set it to 1"
+            )
         for name in _FLAGS:
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} must be true or false, not {getattr(self, name)!r}")
@@ -260,13 +291,22 @@ class LlamaConfig:
     # -- files ------------------------------------------------------------------------------------------------
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> LlamaConfig:
-        """A config from the keys of a config.json; unknown keys are kept."""
-        return cls(**values)
+    def from_dict(cls, values: dict[str, Any], **overrides: Any) -> LlamaConfig:
+        """A config from the keys of a config.json, some of them set otherwise; unknown keys are kept."""
+        if "num_labels" in overrides:  # the labels that were there are then of another number
+            values = {key: value for key, value in values.items() if key not in ("id2label", "label2id")}
+        return cls(**values | overrides)
 
     @classmethod
-    def from_pretrained(cls, path: str | os.PathLike[str]) -> LlamaConfig:
-        """Read config.json, given as the file or as the folder it is in. Errors name the file."""
+    def field_names(cls) -> set[str]:
+        """Every field by the name it has in config.json; other keys are kept, and mean nothing here."""
+        parameters = inspect.signature(cls.__init__).parameters
+        return {*parameters, *_OPTIONAL, "num_labels", "rope_parameters"} - {"self", "kwargs"}
+
+    @classmethod
+    def from_pretrained(cls, path: str | os.PathLike[str], **overrides: Any) -> LlamaConfig:
+        """Read config.json, given as the file or as the folder it is in; `overrides` are set otherwise. Errors name
+        the file."""
         file = Path(path)
         if file.is_dir():
             file = file / "config.json"
@@ -275,7 +315,7 @@ class LlamaConfig:
         if model_type != "llama":
             raise ValueError(f"{file}: model_type is {model_type!r}, and minillama reads only LLaMA ('llama')")
         try:
-            return cls.from_dict(values)
+            return cls.from_dict(values, **overrides)
         except (ValueError, TypeError) as error:
             raise ValueError(f"{file}: {error}") from None
 
@@ -294,18 +334,7 @@ class LlamaConfig:
 
     def save_pretrained(self, directory: str | os.PathLike[str]) -> None:
         """Write config.json into `directory` (made if absent), whole or not at all."""
-        folder = Path(directory)
-        text = self.to_json_string()
-        file, part = folder / "config.json", folder / "config.json.part"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            part.write_text(text, encoding="utf-8")
-            part.replace(file)
-        except OSError as error:
-            raise OSError(f"{file} cannot be written: {error.strerror}") from None
-        finally:
-            if folder.is_dir():
-                part.unlink(missing_ok=True)
+        write_files({Path(directory) / "config.json": self.to_json_string().encode()})
 
 
 def read_json_object(file: Path, what: str) -> dict[str, Any]:

@@ -25,12 +25,14 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 import minillama
+from minillama.compat import COMPAT
 from minillama.config import LlamaConfig, read_json_object
 from minillama.generation import Continuation, Sampling, generate
 from minillama.generation.loop import room_after
 from minillama.generation.statistics import STATS, TimedEngine
-from minillama.llama import COMPAT, DTYPES, ENGINES, LlamaForCausalLM
+from minillama.llama import LlamaForCausalLM
 from minillama.model.engine import CHUNK
+from minillama.pretrained import DTYPES, ENGINES
 from minillama.shipped import tale_model
 from minillama.tokenizer import StreamDecoder, Tokenizer, load_tokenizer
 
@@ -70,7 +72,9 @@ def parser() -> argparse.ArgumentParser:
     g.add_argument("--engine", choices=ENGINES, default="auto", help="default: auto, the best there is")
     g.add_argument("--dtype", choices=DTYPES, default="auto", help="what to compute in (default: auto, float32)")
     g.add_argument(
-        "--compat", choices=COMPAT[1:], help="as transformers 4 or 5 where minillama differs (docs/differences.md)"
+        "--compat",
+        choices=[mode for mode in COMPAT if mode],
+        help="as transformers 4 or 5 where minillama differs (docs/differences.md)",
     )
     g.add_argument("--threads", type=int, metavar="N", help="threads for matrix products (default: all cores)")
 

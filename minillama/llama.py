@@ -2,197 +2,281 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
-from typing import Any, Self
+from collections.abc import Sequence
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
-import psutil
 
 from minillama.arrays import Array
+from minillama.compat import COMPAT
 from minillama.config import LlamaConfig
 from minillama.model.cache import KVCache
-from minillama.model.decoder import Decoder
 from minillama.model.engine import NumpyEngine
-from minillama.model.heads import causal_lm_loss, check_labels, lm_logits
-from minillama.model.mlp import activation
-from minillama.model.ops import Tap, no_tap, scoped
-from minillama.weights import Parameters, open_checkpoint
-from minillama.weights.names import match_tensors
-from minillama.weights.safetensors import ArrayTensor, Tensor
+from minillama.model.heads import (
+    causal_lm_loss,
+    check_labels,
+    classification_loss,
+    infer_problem_type,
+    lm_logits,
+    pooled_tokens,
+)
+from minillama.model.ops import Tap, linear, no_tap, scoped
+from minillama.outputs import (
+    BaseModelOutputWithPast,
+    CausalLMOutputWithPast,
+    ModelOutput,
+    SequenceClassifierOutputWithPast,
+)
+from minillama.pretrained import LlamaPreTrainedModel
+from minillama.weights.names import LM_HEAD, SCORE
 
-ENGINES = ("auto", "numpy", "numba")
-DTYPES = ("auto", "float32", "float64")
-COMPAT = (None, "hf4", "hf5")
-
-
-@dataclass
-class CausalLMOutput:
-    """What a causal language model returns: by name, by index or as a tuple, absent items left out of the latter two.
-
-    loss: nats a token, if labels were given. logits: (B, T, V). past_key_values: the cache, of one pair (k, v) a
-    layer, each (B, G, S, K). hidden_states: L + 1 arrays (B, T, D), the embeddings first, the last one after the
-    final norm. attentions: L arrays (B, H, T, S).
-    """
-
-    loss: float | None = None
-    logits: Array | None = None
-    past_key_values: KVCache | None = None
-    hidden_states: tuple[Array, ...] | None = None
-    attentions: tuple[Array, ...] | None = None
-
-    def to_tuple(self) -> tuple[Any, ...]:
-        values = (getattr(self, field.name) for field in fields(self))
-        return tuple(value for value in values if value is not None)
-
-    def __getitem__(self, key: int | str) -> Any:
-        if isinstance(key, str):
-            return {field.name: getattr(self, field.name) for field in fields(self)}[key]
-        return self.to_tuple()[key]
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self.to_tuple())
+Past = KVCache | Sequence[tuple[Array, Array]]
 
 
-class LlamaForCausalLM:
-    """LLaMA with a language-modelling head.
-
-    weights: the tensors under their Hugging Face names, as arrays of float16, float32 or float64. dtype: what the
-    model computes in, "float32" ("auto" is the same) or "float64", the oracle. engine: "numpy"; "numba" is not built
-    yet; "auto" takes the best there is. compat: None, or "hf4" / "hf5" for the ways of transformers 4.34 / 5 with
-    rotary scalings that depend on the length of the text (see minillama.model.rope).
-    """
-
-    def __init__(
-        self,
-        config: LlamaConfig,
-        weights: Mapping[str, Array],
-        *,
-        engine: str = "auto",
-        dtype: str = "float32",
-        compat: str | None = None,
-    ):
-        tensors = {name: ArrayTensor(array) for name, array in weights.items()}
-        self._build(config, match_tensors(config, tensors, {}, "weights"), engine, dtype, compat)
-
-    def _build(
-        self, config: LlamaConfig, tensors: Mapping[str, Tensor], engine: str, dtype: str, compat: str | None
-    ) -> None:
-        _check_choice("engine", engine, ENGINES)
-        _check_choice("dtype", dtype, DTYPES)
-        _check_choice("compat", compat, COMPAT)
-        if engine == "numba":
-            raise ValueError("engine 'numba' is not built yet: use 'numpy' or 'auto'")
-        self.config, self.compat = config, compat
-        self.weights = Parameters(tensors, config, np.float64 if dtype == "float64" else np.float32)
-        self.model = Decoder(config, self.weights, compat)
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        path: str | os.PathLike[str],
-        *,
-        engine: str = "auto",
-        dtype: str = "float32",
-        compat: str | None = None,
-        config: str | os.PathLike[str] | None = None,
-    ) -> Self:
-        """Open a checkpoint: a folder as Hugging Face keeps it, a .safetensors file or an index of several.
-
-        config: a config.json to use instead of the one beside the weights. Weights are mapped and widened as they
-        are used. Raises FileNotFoundError, OSError or ValueError that names the file and what is wrong with it, and
-        MemoryError before anything is loaded if the free memory cannot hold what `dtype` needs.
-        """
-        checkpoint = open_checkpoint(path, config)
-        try:
-            activation(checkpoint.config.hidden_act)
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from None
-        model = cls.__new__(cls)
-        model._build(checkpoint.config, checkpoint.tensors, engine, dtype, compat)
-        _check_memory(model.weights, path)
-        return model
-
-    def new_engine(self) -> NumpyEngine:
-        """What generation drives: this model with a cache of its own."""
-        return NumpyEngine(self.model, self.weights)
+class LlamaModel(LlamaPreTrainedModel):
+    """The decoder of LLaMA: token ids to hidden states."""
 
     def forward(
         self,
         input_ids: Any = None,
         attention_mask: Any = None,
         position_ids: Any = None,
-        past_key_values: KVCache | None = None,
+        past_key_values: Past | None = None,
+        inputs_embeds: Any = None,
+        use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        *,
+        tap: Tap = no_tap,
+    ) -> BaseModelOutputWithPast:
+        """The hidden state of every position.
+
+        input_ids: (B, T) integers, or inputs_embeds: (B, T, D), exactly one of them. attention_mask: (B, past + T), 1
+        keeps a token and 0 marks padding. position_ids: (B, T), by default counted on from the cached tokens, padding
+        included. past_key_values: the cache of an earlier call, which is extended in place, or a plain sequence of a
+        pair (k, v) a layer, each (B, G, S, K) with rotated keys, which is not. return_dict=False: a plain tuple. Flags
+        that are None are as in the config. tap: called with the name and array of every intermediate (see
+        docs/notation.md). ValueError for inputs that do not fit each other or the config.
+        """
+        x = self._embedded(input_ids, inputs_embeds)
+        B, T, _ = x.shape
+        cache = self._cache(past_key_values, B)
+        mask = _mask(attention_mask, (B, cache.length + T))
+        positions = _positions(position_ids, (B, T))
+        config = self.config
+        watched = _Collector(
+            tap,
+            config.output_hidden_states if output_hidden_states is None else output_hidden_states,
+            config.output_attentions if output_attentions is None else output_attentions,
+        )
+        hidden = self.decoder(x, cache, mask, positions, watched if watched.needed else no_tap)
+        keep = config.use_cache if use_cache is None else use_cache
+        out = BaseModelOutputWithPast(hidden, cache if keep else None, watched.hidden_states, watched.attentions)
+        return _as_asked(out, config, return_dict)
+
+    __call__ = forward
+
+    def _embedded(self, input_ids: Any, inputs_embeds: Any) -> Array:
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("give exactly one of input_ids and inputs_embeds")
+        if input_ids is not None:
+            x = self.decoder.embed(_integers("input_ids", input_ids, 2))
+        else:
+            x = np.asarray(inputs_embeds, dtype=self.dtype)
+            if x.ndim != 3 or x.shape[2] != self.config.hidden_size:
+                raise ValueError(f"inputs_embeds must have the shape (B, T, {self.config.hidden_size}), not {x.shape}")
+        if x.size == 0:
+            raise ValueError(f"the input is empty: its shape is {x.shape[:2]}")
+        return x
+
+    def _cache(self, past: Past | None, batch: int) -> KVCache:
+        if past is None:
+            return self.decoder.new_cache()
+        if isinstance(past, KVCache):
+            return past
+        c = self.config
+        wanted = f"{c.num_hidden_layers} pairs of arrays ({batch}, {c.num_key_value_heads}, S, {c.head_dim})"
+        try:
+            pairs = [(np.asarray(k, self.dtype), np.asarray(v, self.dtype)) for k, v in past]
+        except (TypeError, ValueError):
+            raise ValueError(f"past_key_values must be a cache that an earlier call returned, or {wanted}") from None
+        S = pairs[0][0].shape[2] if pairs and pairs[0][0].ndim == 4 else 0
+        shape = (batch, c.num_key_value_heads, S, c.head_dim)
+        if len(pairs) != c.num_hidden_layers or any(x.shape != shape for pair in pairs for x in pair) or S == 0:
+            raise ValueError(f"past_key_values must be {wanted}, all of the same S above 0")
+        return KVCache.from_pairs(pairs, self.decoder.rotary)
+
+
+class _WithHead(LlamaPreTrainedModel):
+    """A decoder with a head on it."""
+
+    def _build(self, *args: Any) -> None:
+        super()._build(*args)
+        self.model = LlamaModel.__new__(LlamaModel)  # the decoder by itself, on the same weights
+        self.model.__dict__ |= self.__dict__
+
+
+class LlamaForCausalLM(_WithHead):
+    """LLaMA with a language-modelling head: the scores of every token to come next."""
+
+    head: ClassVar[str | None] = LM_HEAD
+
+    def new_engine(self) -> NumpyEngine:
+        """What generation drives: this model with a cache of its own."""
+        return NumpyEngine(self.decoder, self.weights)
+
+    def forward(
+        self,
+        input_ids: Any = None,
+        attention_mask: Any = None,
+        position_ids: Any = None,
+        past_key_values: Past | None = None,
         inputs_embeds: Any = None,
         labels: Any = None,
         use_cache: bool | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        logits_to_keep: int | Sequence[int] | Array = 0,
         *,
         tap: Tap = no_tap,
-    ) -> CausalLMOutput:
-        """Logits for every position.
+    ) -> CausalLMOutputWithPast:
+        """Logits (B, T, V) for every position, and the loss if there are labels.
 
-        input_ids: (B, T) integers, or inputs_embeds: (B, T, D), exactly one of them. attention_mask: (B, past + T), 1
-        keeps a token and 0 marks padding. position_ids: (B, T), by default counted on from the cached tokens, padding
-        included. past_key_values: the cache of an earlier call, extended in place. labels: (B, T) ids or -100, for the
-        loss. Flags that are None are as in the config. tap: called with the name and array of every intermediate (see
-        docs/notation.md).
+        labels: (B, T) ids of the same positions as the input (they are shifted here), -100 where none counts.
+        logits_to_keep: how many of the last positions get logits (0: all), or the numbers of those that do; not
+        together with labels. All else is as in LlamaModel.forward.
         """
-        if (input_ids is None) == (inputs_embeds is None):
-            raise ValueError("give exactly one of input_ids and inputs_embeds")
-        if input_ids is not None:
-            x = self.model.embed(_integers("input_ids", input_ids, 2))
-        else:
-            x = np.asarray(inputs_embeds, dtype=self.weights.dtype)
-            if x.ndim != 3 or x.shape[2] != self.config.hidden_size:
-                raise ValueError(f"inputs_embeds must have the shape (B, T, {self.config.hidden_size}), not {x.shape}")
-        B, T, _ = x.shape
-        if B == 0 or T == 0:
-            raise ValueError(f"the input is empty: its shape is ({B}, {T})")
-        if past_key_values is not None and not isinstance(past_key_values, KVCache):
-            raise TypeError(
-                f"past_key_values must be the cache an earlier call returned, not a {type(past_key_values)}"
-            )
-        cache = self.model.new_cache() if past_key_values is None else past_key_values
-        mask = None
-        if attention_mask is not None:
-            mask = np.asarray(attention_mask)
-            if mask.shape != (B, cache.length + T):
-                raise ValueError(
-                    f"attention_mask must have the shape {(B, cache.length + T)}, "
-                    f"cached tokens included, not {mask.shape}"
-                )
-        positions = None
-        if position_ids is not None:
-            positions = _integers("position_ids", position_ids, 2)
-            if positions.shape not in ((B, T), (1, T)) or (positions < 0).any():
-                raise ValueError(
-                    f"position_ids must be {(B, T)} integers of 0 or more, not of the shape {positions.shape}"
-                )
-            positions = np.broadcast_to(positions, (B, T))
-
         targets = None if labels is None else _integers("labels", labels, 2)
+        shape = np.shape(input_ids) if inputs_embeds is None else np.shape(inputs_embeds)[:2]
         if targets is not None:
-            if targets.shape != (B, T):
-                raise ValueError(f"labels must have the shape {(B, T)}, not {targets.shape}")
+            if targets.shape != shape:
+                raise ValueError(f"labels must have the shape {shape}, not {targets.shape}")
             check_labels(targets, self.config.vocab_size)
-
-        if output_hidden_states is None:
-            output_hidden_states = self.config.output_hidden_states
-        if output_attentions is None:
-            output_attentions = self.config.output_attentions
-        watched = _Collector(tap, bool(output_hidden_states), bool(output_attentions))
-        hidden = self.model(x, cache, mask, positions, scoped(watched, "model.") if watched.needed else no_tap)
-        logits = lm_logits(hidden, self.weights.lm_head)
+            if np.ndim(logits_to_keep) or logits_to_keep:
+                raise ValueError("labels need the logits of all positions: leave logits_to_keep out")
+        out = self.model.forward(
+            input_ids, attention_mask, position_ids, past_key_values, inputs_embeds,
+            use_cache, output_attentions, output_hidden_states, True, tap=scoped(tap, "model."),
+        )  # fmt: skip
+        logits = lm_logits(_keep(out.last_hidden_state, logits_to_keep), self.weights.lm_head)
         tap("logits", logits)
-
         loss = None if targets is None else causal_lm_loss(logits, targets)
-        keep = self.config.use_cache if use_cache is None else use_cache
-        return CausalLMOutput(loss, logits, cache if keep else None, watched.hidden_states, watched.attentions)
+        result = CausalLMOutputWithPast(loss, logits, out.past_key_values, out.hidden_states, out.attentions)
+        return _as_asked(result, self.config, return_dict)
 
     __call__ = forward
+
+
+class LlamaForSequenceClassification(_WithHead):
+    """LLaMA with a linear head on one token of every row: scores of config.num_labels classes, or numbers."""
+
+    head: ClassVar[str | None] = SCORE
+
+    @property
+    def num_labels(self) -> int:
+        return self.config.num_labels
+
+    def forward(
+        self,
+        input_ids: Any = None,
+        attention_mask: Any = None,
+        position_ids: Any = None,
+        past_key_values: Past | None = None,
+        inputs_embeds: Any = None,
+        labels: Any = None,
+        use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        *,
+        tap: Tap = no_tap,
+    ) -> SequenceClassifierOutputWithPast:
+        """Logits (B, num_labels), read at the last token of each row that is not padding, and the loss if there are
+        labels.
+
+        Padding is known by config.pad_token_id: several rows without one are a ValueError. With inputs_embeds, in which
+        it cannot be seen, the last position is read. labels: by config.problem_type (see
+        minillama.model.heads.classification_loss); where that is None, the first labels decide, and it is noted in the
+        config. All else is as in LlamaModel.forward.
+        """
+        if input_ids is not None and inputs_embeds is None:
+            ids = _integers("input_ids", input_ids, 2)
+            if len(ids) > 1 and self.config.pad_token_id is None:
+                raise ValueError(
+                    "several rows need a padding token, to find the last token of each: set config.pad_token_id"
+                )
+            last = pooled_tokens(ids, self.config.pad_token_id, COMPAT[self.compat].pooled_token)
+        elif np.ndim(inputs_embeds) == 3 and len(inputs_embeds) > 1 and self.config.pad_token_id is None:
+            raise ValueError("several rows need a padding token, though none is looked for: set config.pad_token_id")
+        else:
+            last = np.array(-1)
+        out = self.model.forward(
+            input_ids, attention_mask, position_ids, past_key_values, inputs_embeds,
+            use_cache, output_attentions, output_hidden_states, True, tap=scoped(tap, "model."),
+        )  # fmt: skip
+        hidden = out.last_hidden_state
+        logits = linear(hidden[np.arange(len(hidden)), last], self.weights.score)
+        tap("logits", logits)
+        loss = None
+        if labels is not None:
+            targets = np.asarray(labels)
+            if self.config.problem_type is None:
+                self.config.problem_type = infer_problem_type(self.num_labels, targets)
+            loss = classification_loss(logits, targets, self.config.problem_type)
+        result = SequenceClassifierOutputWithPast(loss, logits, out.past_key_values, out.hidden_states, out.attentions)
+        return _as_asked(result, self.config, return_dict)
+
+    __call__ = forward
+
+
+Output = TypeVar("Output", bound=ModelOutput)
+
+
+def _as_asked(out: Output, config: LlamaConfig, return_dict: bool | None) -> Output:
+    wanted = config.return_dict if return_dict is None else return_dict
+    return out if wanted else out.to_tuple()  # type: ignore[return-value]  # who asks for a tuple knows it is one
+
+
+# -- inputs -------------------------------------------------------------------------------------------------------
+
+
+def _integers(name: str, values: Any, ndim: int) -> Array:
+    array = np.asarray(values)
+    if array.ndim != ndim or (array.size and not np.issubdtype(array.dtype, np.integer)):
+        raise ValueError(
+            f"{name} must be a {ndim}-dimensional array of integers, not {array.dtype} of shape {array.shape}"
+        )
+    return array.astype(np.int64)
+
+
+def _mask(attention_mask: Any, shape: tuple[int, int]) -> Array | None:
+    if attention_mask is None:
+        return None
+    mask = np.asarray(attention_mask)
+    if mask.shape != shape:
+        raise ValueError(f"attention_mask must have the shape {shape}, cached tokens included, not {mask.shape}")
+    return mask
+
+
+def _positions(position_ids: Any, shape: tuple[int, int]) -> Array | None:
+    if position_ids is None:
+        return None
+    positions = _integers("position_ids", position_ids, 2)
+    if positions.shape not in (shape, (1, shape[1])) or (positions < 0).any():
+        raise ValueError(f"position_ids must be {shape} integers of 0 or more, not of the shape {positions.shape}")
+    return np.broadcast_to(positions, shape)
+
+
+def _keep(hidden: Array, logits_to_keep: int | Sequence[int] | Array) -> Array:
+    """The positions (B, T, D) that are to get logits."""
+    if np.ndim(logits_to_keep) == 0:
+        count = int(logits_to_keep)  # type: ignore[arg-type]
+        if count < 0:
+            raise ValueError(f"logits_to_keep must be 0 (all), a number of positions or a list of them, not {count}")
+        return hidden[:, -count:]
+    return hidden[:, _integers("logits_to_keep", logits_to_keep, 1)]
 
 
 class _Collector:
@@ -205,8 +289,8 @@ class _Collector:
 
     def __call__(self, name: str, array: Array) -> None:
         self.tap(name, array)
-        if self._hidden is not None and name in ("model.embed_tokens", "model.norm"):
-            if name == "model.norm":
+        if self._hidden is not None and name in ("embed_tokens", "norm"):
+            if name == "norm":
                 self._hidden.pop()  # the last layer's output is listed after the norm only
             self._hidden.append(array)
         elif self._hidden is not None and name.endswith(".output"):
@@ -221,29 +305,3 @@ class _Collector:
     @property
     def attentions(self) -> tuple[Array, ...] | None:
         return None if self._attentions is None else tuple(self._attentions)
-
-
-def _check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(map(str, choices))}, not {value!r}")
-
-
-def _integers(name: str, values: Any, ndim: int) -> Array:
-    array = np.asarray(values)
-    if array.ndim != ndim or (array.size and not np.issubdtype(array.dtype, np.integer)):
-        raise ValueError(
-            f"{name} must be a {ndim}-dimensional array of integers, not {array.dtype} of shape {array.shape}"
-        )
-    return array.astype(np.int64)
-
-
-def _check_memory(weights: Parameters, path: object) -> None:
-    free = psutil.virtual_memory().available
-    need = weights.working_size
-    if need > free:
-        halved = weights.dtype == np.float64 and need // 2 <= free
-        hint = "float32 needs half of that" if halved else "free some, or use a smaller model"
-        raise MemoryError(
-            f"{path} needs about {need / 1e9:.1f} GB of memory in {weights.dtype} "
-            f"and {free / 1e9:.1f} GB are free: {hint}"
-        )

@@ -1,6 +1,7 @@
 """config.json files that make no model, or another one than the weights are."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -204,13 +205,13 @@ def test_a_byte_order_mark(tmp_path: Path, capfd: Capture) -> None:
 def test_a_config_that_cannot_be_saved_leaves_the_old_one(
     reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def half_written(file: Path, text: str, encoding: str) -> int:
-        file.write_bytes(text[: len(text) // 2].encode(encoding))
-        raise OSError(28, reason, str(file))
+    def half_written(descriptor: int) -> None:
+        os.truncate(descriptor, 10)
+        raise OSError(28, reason)
 
     old = LlamaConfig(hidden_size=64)
     old.save_pretrained(tmp_path)
-    monkeypatch.setattr(Path, "write_text", half_written)
+    monkeypatch.setattr(os, "fsync", half_written)
     with pytest.raises(OSError, match=reason) as failure:
         LlamaConfig(hidden_size=128).save_pretrained(tmp_path)
     assert str(failure.value) == f"{tmp_path / 'config.json'} cannot be written: {reason}"

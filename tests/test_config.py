@@ -121,4 +121,31 @@ def test_fields_of_every_hugging_face_config_have_their_defaults() -> None:
     config = LlamaConfig()
     assert (config.num_labels, config.problem_type, config.return_dict) == (2, None, True)
     assert "num_labels" not in config.to_dict()
-    assert LlamaConfig(num_labels=3).to_dict()["num_labels"] == 3
+
+
+def test_labels_are_as_many_as_the_number_says() -> None:
+    config = LlamaConfig(num_labels=3)
+    assert config.id2label == {0: "LABEL_0", 1: "LABEL_1", 2: "LABEL_2"}
+    assert config.label2id == {"LABEL_0": 0, "LABEL_1": 1, "LABEL_2": 2}
+    named = LlamaConfig(id2label={"0": "sad", "1": "merry", "2": "neither", "3": "both"}, num_labels=9)
+    assert (named.num_labels, named.id2label[2]) == (4, "neither")  # the names are right, and JSON's keys numbers again
+    assert LlamaConfig.from_dict(json.loads(named.to_json_string())) == named
+    assert LlamaConfig.from_dict(named.to_dict(), num_labels=1).id2label == {0: "LABEL_0"}
+    named.num_labels = 2
+    assert named.to_dict()["label2id"] == {"LABEL_0": 0, "LABEL_1": 1}
+    with pytest.raises(ValueError, match="num_labels must be a whole number of at least 1, not 0"):
+        LlamaConfig(num_labels=0)
+
+
+def test_overrides_of_a_saved_config(tmp_path: Path) -> None:
+    LlamaConfig(hidden_size=64, theme="forest").save_pretrained(tmp_path)
+    config = LlamaConfig.from_pretrained(tmp_path, rms_norm_eps=1e-3, num_labels=5)
+    assert (config.hidden_size, config.theme, config.rms_norm_eps, config.num_labels) == (64, "forest", 1e-3, 5)
+    with pytest.raises(ValueError, match=r"config\.json: rms_norm_eps must be a number above 0"):
+        LlamaConfig.from_pretrained(tmp_path, rms_norm_eps=0)
+
+
+def test_slices_must_divide_what_they_slice() -> None:
+    assert LlamaConfig(pretraining_tp=2).pretraining_tp == 2
+    with pytest.raises(ValueError, match="pretraining_tp 3 does not divide both"):
+        LlamaConfig(pretraining_tp=3)

@@ -136,7 +136,7 @@ def test_a_cache_of_another_batch_or_of_another_kind() -> None:
     model = tiny_model()
     with pytest.raises(ValueError, match="batch of 2 rows and the input has 1"):
         model(IDS[:1], past_key_values=model(IDS).past_key_values)
-    with pytest.raises(TypeError, match="past_key_values must be the cache"):
+    with pytest.raises(ValueError, match=r"past_key_values must be 2 pairs of arrays \(2, 2, S, 6\)"):
         model(IDS, past_key_values=[(IDS, IDS)])
 
 

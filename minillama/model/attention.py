@@ -24,11 +24,15 @@ def self_attention(
     cache: KVCache,
     layer: int,
     tap: Tap = no_tap,
+    *,
+    unseen: Array | float = -math.inf,
+    parts: int = 1,
 ) -> Array:
     """softmax(Q K^T / sqrt(head_dim)) V for every head, over what is cached and what is new.
 
     x: (B, T, D); visible: bool (B, 1, T, S), which keys each query may see -> (B, T, D). Appends to the cache.
-    A query that may see no key gets zeros from every head.
+    A query that may see no key gets zeros from every head. unseen: what stands for the score of a key that may not be
+    seen; compat modes have something else here. parts: see linear.
     """
     q = split_heads(linear(x, w.q_proj, w.q_bias), head_dim)  # (B, H, T, K)
     k = split_heads(linear(x, w.k_proj, w.k_bias), head_dim)  # (B, G, T, K)
@@ -49,11 +53,11 @@ def self_attention(
     scores = scores / math.sqrt(head_dim)  # (B, H, T, S)
     tap("scores", scores)
 
-    probs = softmax(np.where(visible, scores, -np.inf))
+    probs = softmax(np.where(visible, scores, unseen))
     tap("probs", probs)
     context = merge_heads(grouped_context(probs, v))  # (B, T, H K)
     tap("context", context)
-    out = linear(context, w.o_proj, w.o_bias)
+    out = linear(context, w.o_proj, w.o_bias, parts)
     tap("o_proj", out)
     return out
 

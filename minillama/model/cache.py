@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -24,6 +24,24 @@ class KVCache:
         self._values: list[Array | None] = [None] * num_layers
         self._lengths = [0] * num_layers
         self._positions: Array | None = None  # (B, S)
+
+    @classmethod
+    def from_pairs(cls, pairs: Sequence[tuple[Array, Array]], rotary: Rotary | None = None) -> KVCache:
+        """A cache of what another one handed out: a pair (k, v) a layer, each (B, G, S, K), keys rotated.
+
+        The pairs do not say at which positions their tokens stood; where that matters, with a `rotary` whose
+        frequencies depend on the length of the text, it is taken to be 0 .. S - 1.
+        """
+        cache = cls(len(pairs), rotary)
+        B, _, S, _ = pairs[0][0].shape
+        positions = cache.add_positions(np.broadcast_to(np.arange(S), (B, S)))
+        for layer, (k, v) in enumerate(pairs):
+            if cache.rotary is not None:
+                at_hand = cache.rotary.inv_freq(positions[:, -1:], S)
+                cos, sin = cache.rotary.angles(positions, at_hand, k.dtype)
+                k = rotate(k, cos, -sin) / k.dtype.type(cache.rotary.scale**2)  # turned back, and its scale taken off
+            cache.append(layer, k, v)
+        return cache
 
     @property
     def length(self) -> int:

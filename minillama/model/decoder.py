@@ -1,11 +1,15 @@
 """The decoder: embeddings, a stack of identical layers, a final norm."""
 
+import math
+
 import numpy as np
 
 from minillama.arrays import Array
+from minillama.compat import COMPAT, Compat
 from minillama.config import LlamaConfig
 from minillama.model.attention import self_attention, visible_keys
 from minillama.model.cache import KVCache
+from minillama.model.mask_compat import unseen_scores
 from minillama.model.mlp import Activation, activation, mlp
 from minillama.model.norm import rms_norm
 from minillama.model.ops import Tap, no_tap, scoped
@@ -24,15 +28,21 @@ def decoder_layer(
     cache: KVCache,
     layer: int,
     tap: Tap = no_tap,
+    *,
+    unseen: Array | float = -math.inf,
+    parts: int = 1,
 ) -> Array:
     """x + attention(norm(x)), then + mlp(norm(that)): (B, T, D) -> (B, T, D). Norms come first (pre-norm)."""
     h = rms_norm(x, w.input_norm, config.rms_norm_eps)
     tap("input_norm", h)
-    x = x + self_attention(h, w, config.head_dim, rotations, visible, cache, layer, scoped(tap, "self_attn."))
+    attention_tap = scoped(tap, "self_attn.")
+    x = x + self_attention(
+        h, w, config.head_dim, rotations, visible, cache, layer, attention_tap, unseen=unseen, parts=parts
+    )
     tap("residual", x)
     h = rms_norm(x, w.post_attention_norm, config.rms_norm_eps)
     tap("post_attention_norm", h)
-    x = x + mlp(h, w, act, scoped(tap, "mlp."))
+    x = x + mlp(h, w, act, scoped(tap, "mlp."), parts)
     tap("output", x)
     return x
 
@@ -40,9 +50,11 @@ def decoder_layer(
 class Decoder:
     """The stack of layers, with the weights it reads and the rotary angles it turns by."""
 
-    def __init__(self, config: LlamaConfig, weights: DecoderWeights, compat: str | None = None):
-        self.config, self.weights = config, weights
-        self.rotary = Rotary(config) if compat is None else UpstreamRotary(config, compat)
+    def __init__(self, config: LlamaConfig, weights: DecoderWeights, compat: Compat = COMPAT[None]):
+        self.config, self.weights, self.compat = config, weights, compat
+        length = compat.rope_length
+        self.rotary = Rotary(config) if length == "token" else UpstreamRotary(config, length)
+        self.parts = config.pretraining_tp if compat.pretraining_tp else 1
         self.act = activation(config.hidden_act)
 
     def new_cache(self) -> KVCache:
@@ -76,9 +88,13 @@ class Decoder:
             positions = np.broadcast_to(np.arange(S - T, S), (B, T))
         rotations = Rotations(self.rotary, positions, cache.add_positions(positions), x.dtype)
         visible = visible_keys(T, S, attention_mask)
+        unseen = unseen_scores(visible, attention_mask, self.compat.blind_queries)
         tap("embed_tokens", x)
         for i, w in enumerate(self.weights.layers):
-            x = decoder_layer(x, w, self.config, self.act, rotations, visible, cache, i, scoped(tap, f"layers.{i}."))
+            here = scoped(tap, f"layers.{i}.")
+            x = decoder_layer(
+                x, w, self.config, self.act, rotations, visible, cache, i, here, unseen=unseen, parts=self.parts
+            )
         x = rms_norm(x, self.weights.norm, self.config.rms_norm_eps)
         tap("norm", x)
         return x

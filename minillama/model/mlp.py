@@ -13,7 +13,7 @@ from minillama.model.weights import MLPWeights
 Activation = Callable[[Array], Array]
 
 
-def mlp(x: Array, w: MLPWeights, act: Activation, tap: Tap = no_tap) -> Array:
+def mlp(x: Array, w: MLPWeights, act: Activation, tap: Tap = no_tap, parts: int = 1) -> Array:
     """down(act(gate(x)) * up(x)): (B, T, D) -> (B, T, D). The gate decides how much of each of F features passes."""
     gate = linear(x, w.gate_proj, w.gate_bias)  # (B, T, F)
     tap("gate", gate)
@@ -21,7 +21,7 @@ def mlp(x: Array, w: MLPWeights, act: Activation, tap: Tap = no_tap) -> Array:
     tap("up", up)
     hidden = act(gate) * up
     tap("act", hidden)
-    out = linear(hidden, w.down_proj, w.down_bias)
+    out = linear(hidden, w.down_proj, w.down_bias, parts)
     tap("down", out)
     return out
 

@@ -21,9 +21,17 @@ def scoped(tap: Tap, prefix: str) -> Tap:
     return lambda name, array: tap(prefix + name, array)
 
 
-def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
-    """x W^T + b, with the weight stored as (out, in): (..., in) -> (..., out)."""
-    y = x @ weight.T
+def linear(x: Array, weight: Array, bias: Array | None = None, parts: int = 1) -> Array:
+    """x W^T + b, with the weight stored as (out, in): (..., in) -> (..., out).
+
+    parts: how many partial products, over equal slices of the input, are added up, as on so many devices; the same but
+    for the order of additions (see pretraining_tp in LlamaConfig).
+    """
+    if parts == 1:
+        y = x @ weight.T
+    else:
+        slices = zip(np.split(x, parts, axis=-1), np.split(weight, parts, axis=1), strict=True)
+        y = sum(a @ w.T for a, w in slices)
     return y if bias is None else y + bias
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from minillama.config import LlamaConfig, read_json_object
 from minillama.weights.guess import guess_config
-from minillama.weights.names import match_tensors
-from minillama.weights.safetensors import StoredTensor, open_safetensors
+from minillama.weights.names import LM_HEAD, match_tensors
+from minillama.weights.safetensors import StoredTensor, nbytes, open_safetensors
 
 INDEX = "model.safetensors.index.json"
 log = logging.getLogger("minillama")
@@ -23,19 +25,28 @@ class Checkpoint:
 
     config: LlamaConfig
     tensors: dict[str, StoredTensor]
+    folder: Path
 
 
-def open_checkpoint(path: str | os.PathLike[str], config: str | os.PathLike[str] | None = None) -> Checkpoint:
+def open_checkpoint(
+    path: str | os.PathLike[str],
+    config: LlamaConfig | str | os.PathLike[str] | None = None,
+    head: str | None = LM_HEAD,
+    overrides: Mapping[str, Any] | None = None,
+) -> Checkpoint:
     """Open a checkpoint by mapping it; takes milliseconds whatever its size.
 
-    path: a folder, a .safetensors file (a shard stands for all), or their index. config: a config.json to use instead
-    of the one beside the weights. Without any, one is guessed from the shapes, and each assumption is logged as a
-    warning. Raises FileNotFoundError, OSError or ValueError; the message names the file.
+    path: a folder, a .safetensors file (a shard stands for all), or their index. config: one to use instead of the
+    config.json beside the weights. Without any, one is guessed from the shapes, and each assumption is logged as a
+    warning. head: which tensor the model has on top, if any. overrides: fields of the config to set otherwise. Raises
+    FileNotFoundError, OSError or ValueError; the message names the file.
     """
     weights = find_weights(path)
     tensors, metadata = _open_indexed(weights) if weights.name.endswith(".json") else open_safetensors(weights)
     beside = weights.parent / "config.json"
-    if config is not None or beside.exists():
+    if isinstance(config, LlamaConfig):
+        settings = config
+    elif config is not None or beside.exists():
         settings = LlamaConfig.from_pretrained(beside if config is None else config)
     else:
         settings, assumptions = guess_config(tensors, weights)
@@ -44,7 +55,9 @@ def open_checkpoint(path: str | os.PathLike[str], config: str | os.PathLike[str]
     if quantized := settings.extra.get("quantization_config"):
         method = quantized.get("quant_method") if isinstance(quantized, dict) else quantized
         raise ValueError(f"{weights} is quantized ({method}), which is not read: get the float16 or bfloat16 weights")
-    return Checkpoint(settings, match_tensors(settings, tensors, metadata, weights))
+    if overrides:
+        settings = LlamaConfig.from_dict(settings.to_dict(), **overrides)
+    return Checkpoint(settings, match_tensors(settings, tensors, metadata, weights, head), weights.parent)
 
 
 def find_weights(path: str | os.PathLike[str]) -> Path:
@@ -97,7 +110,7 @@ def _open_indexed(index: Path) -> tuple[dict[str, StoredTensor], dict[str, str]]
             raise ValueError(f"{index} says tensor {name} is in {shard}, which does not have it: get the index again")
     tensors = {name: shards[shard][name] for name, shard in weight_map.items()}
     declared = contents["metadata"].get("total_size") if isinstance(contents.get("metadata"), dict) else None
-    actual = sum(tensor.nbytes for tensor in tensors.values())
+    actual = sum(map(nbytes, tensors.values()))
     if declared is not None and declared != actual:  # worth a word, no more: every tensor's own size has been checked
         log.warning("%s declares a total_size of %s bytes, and its tensors have %s", index, declared, actual)
     return tensors, metadata

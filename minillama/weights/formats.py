@@ -39,6 +39,11 @@ def widen(stored: Array, name: str, dtype: DTypeLike) -> Array:
     return stored.astype(dtype, copy=not stored.flags.aligned)
 
 
+def narrow(x: Array, name: str) -> Array:
+    """Floats as the stored numbers called `name`, rounded to the nearest where they do not fit."""
+    return narrow_bfloat16(x) if name == "BF16" else x.astype(STORAGE[name])
+
+
 def narrow_bfloat16(x: Array) -> Array:
     """The nearest bfloat16 to each float32, ties to even, as uint16 bits; NaN stays NaN."""
     bits = np.ascontiguousarray(x, np.float32).view(np.uint32)

@@ -17,6 +17,8 @@ log = logging.getLogger("minillama")
 EMBED_TOKENS = "model.embed_tokens.weight"
 NORM = "model.norm.weight"
 LM_HEAD = "lm_head.weight"
+SCORE = "score.weight"
+HEADS = (LM_HEAD, SCORE)
 
 # The model's attribute -> the tensor's name after "model.layers.N."
 LAYER = {
@@ -43,8 +45,8 @@ def layer_name(layer: int, attribute: str) -> str:
     return f"model.layers.{layer}.{LAYER[attribute]}"
 
 
-def expected_shapes(config: LlamaConfig) -> dict[str, tuple[int, ...]]:
-    """The name and shape of every tensor of a LlamaForCausalLM, the head included."""
+def expected_shapes(config: LlamaConfig, head: str | None = LM_HEAD) -> dict[str, tuple[int, ...]]:
+    """The name and shape of every tensor of a decoder and its head: LM_HEAD, SCORE (of a classifier), or None."""
     D, F, V = config.hidden_size, config.intermediate_size, config.vocab_size
     HK, GK = config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim
     layer: dict[str, tuple[int, ...]] = {
@@ -65,13 +67,14 @@ def expected_shapes(config: LlamaConfig) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {EMBED_TOKENS: (V, D)}
     for i in range(config.num_hidden_layers):
         shapes |= {layer_name(i, attribute): shape for attribute, shape in layer.items()}
-    return shapes | {NORM: (D,), LM_HEAD: (V, D)}
+    rows = {LM_HEAD: V, SCORE: config.num_labels}
+    return shapes | {NORM: (D,)} | ({} if head is None else {head: (rows[head], D)})
 
 
 def standard_names(tensors: Mapping[str, T]) -> dict[str, T]:
     """The names of a decoder that was saved without its head lack `model.`: here they have it."""
     bare = EMBED_TOKENS.removeprefix("model.") in tensors
-    return {f"model.{name}" if bare and name != LM_HEAD else name: tensor for name, tensor in tensors.items()}
+    return {f"model.{name}" if bare and name not in HEADS else name: tensor for name, tensor in tensors.items()}
 
 
 def same_numbers(a: Tensor, b: Tensor, rows: int = 4096) -> bool:
@@ -89,33 +92,41 @@ def is_derived(name: str) -> bool:
 
 
 def match_tensors(
-    config: LlamaConfig, tensors: Mapping[str, T], metadata: Mapping[str, str], where: object
+    config: LlamaConfig,
+    tensors: Mapping[str, T],
+    metadata: Mapping[str, str],
+    where: object,
+    head: str | None = LM_HEAD,
 ) -> dict[str, T]:
-    """Every expected tensor under its own name, aliases resolved.
+    """Every tensor that a model with this head needs, under its own name, aliases resolved.
 
-    ValueError that names all missing, unexpected and misshaped tensors, and all that are not floats.
+    The heads of other models are left out, and a classifier's head may be missing. ValueError that names all missing,
+    unexpected and misshaped tensors, and all that are not floats.
     """
     found = {name: tensor for name, tensor in standard_names(tensors).items() if not is_derived(name)}
     for dropped, kept in metadata.items():  # tensors that shared memory with another when they were saved
         if dropped not in found and kept in found:
             found[dropped] = found[kept]
     if config.tie_word_embeddings:  # one matrix, stored under either name or both
-        embed, head = found.get(EMBED_TOKENS), found.get(LM_HEAD)
-        if embed is not None and head is not None and not same_numbers(embed, head):
+        embed, lm_head = found.get(EMBED_TOKENS), found.get(LM_HEAD)
+        if embed is not None and lm_head is not None and not same_numbers(embed, lm_head):
             log.warning(
                 "%s: its config ties the head to the embedding and it stores two that differ: both are used", where
             )
-        elif embed is not None or head is not None:
-            found[EMBED_TOKENS] = found[LM_HEAD] = embed or head  # type: ignore[assignment]
+        elif embed is not None or lm_head is not None:
+            found[EMBED_TOKENS] = found[LM_HEAD] = embed or lm_head  # type: ignore[assignment]
 
     if config.num_hidden_layers > len(found):  # listing what is missing could take all memory
         raise ValueError(
             f"{where}: its config says {config.num_hidden_layers} layers and it has {len(found)} tensors in all; "
             "use the config.json that belongs to these weights (--config)"
         )
-    expected = expected_shapes(config)
+    for other in HEADS:
+        if other != head:
+            found.pop(other, None)
+    expected = expected_shapes(config, head)
     complaints = {
-        "missing": [name for name in expected if name not in found],
+        "missing": [name for name in expected if name not in found and name != SCORE],
         "unexpected": [name for name in found if name not in expected],
         "of another shape than the config says": [
             f"{name} {found[name].shape} instead of {shape}"
@@ -132,7 +143,7 @@ def match_tensors(
             f"{where}: the tensors are not those of its config; {'; '.join(parts)}; "
             "use the config.json that belongs to these weights (--config)"
         )
-    return {name: found[name] for name in expected}
+    return {name: found[name] for name in expected if name in found}
 
 
 def interleaved_to_halves(weight: Array, heads: int) -> Array:

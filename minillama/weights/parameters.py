@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,14 +18,14 @@ KEEP_BELOW = 1 << 30  # bytes: models that are smaller than this when widened ar
 
 
 class Parameters:
-    """The weights of a LlamaForCausalLM as floats of one dtype.
+    """The weights of a decoder and its head, if it has one, as floats of one dtype.
 
     A large checkpoint stays on disk: each matrix is widened when the model asks for it and forgotten after use, so
     memory holds one at a time. A small one is kept as it was first widened.
     """
 
     def __init__(self, tensors: Mapping[str, Tensor], config: LlamaConfig, dtype: DTypeLike = np.float32):
-        self.tensors, self.dtype = tensors, np.dtype(dtype)
+        self.tensors, self.dtype = dict(tensors), np.dtype(dtype)
         self.keep = self.widened_size <= KEEP_BELOW
         self.on_read: Callable[[int], None] | None = None  # is told the bytes of every tensor that is read from disk
         self._kept: dict[str, Array] = {}
@@ -40,23 +41,36 @@ class Parameters:
         return self.read(names.LM_HEAD)
 
     @property
+    def score(self) -> Array:
+        return self.read(names.SCORE)
+
+    def count(self) -> int:
+        """How many numbers there are, those of a tied head counted once."""
+        unique = {id(tensor): tensor for tensor in self.tensors.values()}
+        return sum(math.prod(tensor.shape) for tensor in unique.values())
+
+    @property
     def widened_size(self) -> int:
         """Bytes that all of them together take in `dtype`."""
-        unique = {id(tensor): tensor for tensor in self.tensors.values()}  # a tied head counts once
-        return sum(int(np.prod(tensor.shape)) for tensor in unique.values()) * self.dtype.itemsize
+        return self.count() * self.dtype.itemsize
 
     @property
     def pass_size(self) -> int:
         """Bytes that one forward pass widens: everything but an embedding that is not the head too."""
-        embedding, head = self.tensors[names.EMBED_TOKENS], self.tensors[names.LM_HEAD]
-        looked_up = 0 if embedding is head else int(np.prod(embedding.shape)) * self.dtype.itemsize
+        embedding, head = self.tensors[names.EMBED_TOKENS], self.tensors.get(names.LM_HEAD)
+        looked_up = 0 if embedding is head else math.prod(embedding.shape) * self.dtype.itemsize
         return self.widened_size - looked_up
 
     @property
     def working_size(self) -> int:
         """Bytes of memory that reading them takes at most: everything if kept, else the two largest at a time."""
-        largest = max(int(np.prod(tensor.shape)) for tensor in self.tensors.values())
+        largest = max(math.prod(tensor.shape) for tensor in self.tensors.values())
         return self.widened_size if self.keep else 2 * largest * self.dtype.itemsize
+
+    def replace(self, name: str, tensor: Tensor) -> None:
+        """Read another tensor by this name from now on."""
+        self.tensors[name] = tensor
+        self._kept.pop(name, None)
 
     def read(self, name: str) -> Array:
         kept = self._kept.get(name)

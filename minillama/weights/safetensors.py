@@ -32,6 +32,10 @@ class Tensor(Protocol):
     def dtype(self) -> str: ...  # safetensors' name: F32, BF16, ...
     @property
     def shape(self) -> tuple[int, ...]: ...
+    def stored(self) -> Array:
+        """The numbers as they are stored, of the type that STORAGE has for `dtype`."""
+        ...
+
     def read(self, dtype: DTypeLike, rows: Array | None = None) -> Array:
         """The whole, or some rows, as floats of `dtype`."""
         ...
@@ -62,12 +66,11 @@ class StoredTensor:
     def __init__(self, file: MappedFile, dtype: str, shape: tuple[int, ...], offset: int):
         self.file, self.dtype, self.shape, self.offset = file, dtype, shape, offset
 
-    @property
-    def nbytes(self) -> int:
-        return math.prod(self.shape) * int(STORAGE[self.dtype].itemsize)
+    def stored(self) -> Array:
+        return self.file.array(STORAGE[self.dtype], self.shape, self.offset)
 
     def read(self, dtype: DTypeLike, rows: Array | None = None) -> Array:
-        stored = self.file.array(STORAGE[self.dtype], self.shape, self.offset)
+        stored = self.stored()
         return widen(stored if rows is None else stored[rows], self.dtype, dtype)
 
 
@@ -81,8 +84,16 @@ class ArrayTensor:
             raise ValueError(f"a weight must be an array of float16, float32 or float64, not {array.dtype}")
         self.dtype = names[array.dtype]
 
+    def stored(self) -> Array:
+        return self.array
+
     def read(self, dtype: DTypeLike, rows: Array | None = None) -> Array:
         return widen(self.array if rows is None else self.array[rows], self.dtype, dtype)
+
+
+def nbytes(tensor: Tensor) -> int:
+    """Bytes of a tensor's stored numbers."""
+    return math.prod(tensor.shape) * int(STORAGE[tensor.dtype].itemsize)
 
 
 def open_safetensors(path: Path) -> tuple[dict[str, StoredTensor], dict[str, str]]:

@@ -34,11 +34,11 @@ def test_a_layer_is_norm_attention_norm_mlp_with_two_shortcuts() -> None:
     model = tiny_model(num_hidden_layers=1)
     w, eps = model.weights.layers[0], model.config.rms_norm_eps
     ids, positions = random_ids(40, 2, 6), np.arange(6)[None]
-    x = model.model.embed(ids)
-    rotations = Rotations(model.model.rotary, positions, positions, x.dtype)
+    x = model.decoder.embed(ids)
+    rotations = Rotations(model.decoder.rotary, positions, positions, x.dtype)
     h = x + self_attention(rms_norm(x, w.input_norm, eps), w, 6, rotations, visible_keys(6, 6), KVCache(1), 0)
     h = h + mlp(rms_norm(h, w.post_attention_norm, eps), w, silu)
-    assert_close(model.model(x, model.model.new_cache()), rms_norm(h, model.weights.norm, eps))
+    assert_close(model.decoder(x, model.decoder.new_cache()), rms_norm(h, model.weights.norm, eps))
 
 
 # -- the cache ----------------------------------------------------------------------------------------------------
@@ -113,10 +113,10 @@ def test_every_intermediate_has_a_name_and_a_shape() -> None:
 def test_embedding_takes_the_rows_of_the_table() -> None:
     model = tiny_model()
     ids = np.array([[3, 36, 0], [3, 3, 1]])
-    np.testing.assert_array_equal(model.model.embed(ids), model.weights.read("model.embed_tokens.weight")[ids])
+    np.testing.assert_array_equal(model.decoder.embed(ids), model.weights.read("model.embed_tokens.weight")[ids])
 
 
 @pytest.mark.parametrize("bad", [37, -1])
 def test_an_id_outside_the_vocabulary(bad: int) -> None:
     with pytest.raises(ValueError, match=rf"input_ids has the id {bad}, outside the vocabulary 0..36"):
-        tiny_model().model.embed(np.array([[1, bad]]))
+        tiny_model().decoder.embed(np.array([[1, bad]]))

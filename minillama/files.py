@@ -1,0 +1,37 @@
+"""Files that are written whole or not at all."""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import BinaryIO
+
+
+def write_files(files: Mapping[Path, bytes | Callable[[BinaryIO], None]], remove: Iterable[Path] = ()) -> None:
+    """Write all `files`, each from its bytes or by a function that writes them; then delete those to `remove`.
+
+    Each is written beside its place under a name of its own and synced to the disk; when all are, they are moved into
+    place. Whatever goes wrong before that leaves what was there untouched. OSError that names the file.
+    """
+    parts = {file: file.with_name(f"{file.name}.{os.getpid()}.part") for file in files}
+    file = Path()
+    try:
+        for file, contents in files.items():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with open(parts[file], "wb") as out:
+                if isinstance(contents, bytes):
+                    out.write(contents)
+                else:
+                    contents(out)
+                out.flush()
+                os.fsync(out.fileno())
+        for file, part in parts.items():
+            os.replace(part, file)
+        for file in remove:
+            file.unlink(missing_ok=True)
+    except OSError as error:
+        raise OSError(f"{file} cannot be written: {error.strerror or error}") from None
+    finally:
+        for part in parts.values():
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)

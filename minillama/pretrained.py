@@ -1,0 +1,282 @@
+"""What the model classes share: their weights, drawn or opened, looked at, resized and saved."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, ClassVar, Self
+
+import numpy as np
+import psutil
+from numpy.typing import DTypeLike
+
+from minillama.arrays import Array
+from minillama.compat import COMPAT
+from minillama.config import LlamaConfig
+from minillama.files import write_files
+from minillama.model.decoder import Decoder
+from minillama.model.ops import linear
+from minillama.weights import Parameters, names, open_checkpoint
+from minillama.weights.drawn import ResizedTensor, draw_matrix, draw_tensors
+from minillama.weights.formats import widen
+from minillama.weights.safetensors import ArrayTensor, Tensor
+from minillama.weights.saving import main_dtype, other_weight_files, weight_files
+
+ENGINES = ("auto", "numpy", "numba")
+DTYPES = ("auto", "float32", "float64")
+log = logging.getLogger("minillama")
+
+
+class LlamaPreTrainedModel:
+    """A config, its weights and the decoder that reads them; the base of the public classes.
+
+    weights: the tensors under their Hugging Face names, as arrays of float16, float32 or float64; without them a new
+    model is drawn: every matrix when it is first used, so that a model of any size is made at once and for nothing. It
+    follows from `seed` alone: matrices are normal with standard deviation config.initializer_range, norms 1, biases
+    and the row of the padding token 0. dtype: what the model computes in, "float32" ("auto" is the same) or "float64",
+    the oracle. engine: "numpy"; "numba" is not built yet; "auto" takes the best there is. compat: None, or "hf4" /
+    "hf5" for the ways of transformers 4.34 / 5 (see minillama.compat).
+    """
+
+    config_class = LlamaConfig
+    base_model_prefix = "model"
+    head: ClassVar[str | None] = None  # the name of the tensor that this class has on top of the decoder
+
+    def __init__(
+        self,
+        config: LlamaConfig,
+        weights: Mapping[str, Array] | None = None,
+        *,
+        engine: str = "auto",
+        dtype: DTypeLike = "auto",
+        compat: str | None = None,
+        seed: int = 0,
+    ):
+        if weights is None:
+            tensors = draw_tensors(config, seed, self.head)
+        else:
+            arrays: dict[str, Tensor] = {name: ArrayTensor(array) for name, array in weights.items()}
+            tensors = names.match_tensors(config, arrays, {}, "weights", self.head)
+        self._build(config, tensors, "weights", engine, dtype, compat, seed)
+
+    def _build(
+        self,
+        config: LlamaConfig,
+        tensors: dict[str, Tensor],
+        where: object,
+        engine: str,
+        dtype: DTypeLike,
+        compat: str | None,
+        seed: int,
+    ) -> None:
+        _check_choice("engine", engine, ENGINES)
+        _check_choice("compat", compat, tuple(COMPAT))
+        if engine == "numba":
+            raise ValueError("engine 'numba' is not built yet: use 'numpy' or 'auto'")
+        if self.head is not None and self.head not in tensors:
+            shape = names.expected_shapes(config, self.head)[self.head]
+            tensors = tensors | {self.head: draw_matrix(config, seed, self.head, shape)}
+            log.warning("%s has no %s: the head is drawn at random and has yet to be trained", where, self.head)
+        self.weights = Parameters(tensors, config, _dtype(dtype))
+        self.config, self.compat, self.seed = config, compat, seed
+        self.decoder = Decoder(config, self.weights, COMPAT[compat])
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        config: LlamaConfig | str | os.PathLike[str] | None = None,
+        engine: str = "auto",
+        dtype: DTypeLike = "auto",
+        compat: str | None = None,
+        seed: int = 0,
+        **overrides: Any,
+    ) -> Self:
+        """Open a checkpoint: a folder as Hugging Face keeps it, a .safetensors file or an index of several.
+
+        config: a LlamaConfig or a config.json to use instead of the one beside the weights. overrides: fields of the
+        config to set otherwise, such as num_labels=3. Weights are mapped, and widened as they are used. A checkpoint of
+        another class opens too: heads that this one has not are left out, and a classifier's head that is not there is
+        drawn from `seed`, with a warning. Raises FileNotFoundError, OSError or ValueError that names the file and what
+        is wrong with it, and MemoryError before anything is loaded if the free memory cannot hold what `dtype` needs.
+        """
+        dtype = overrides.pop("torch_dtype", None) or dtype
+        if unknown := [name for name in overrides if name not in LlamaConfig.field_names()]:
+            raise TypeError(f"{cls.__name__}.from_pretrained takes no {unknown[0]!r}, nor is it a field of LlamaConfig")
+        checkpoint = open_checkpoint(path, config, cls.head, overrides)
+        model = cls.__new__(cls)
+        try:
+            model._build(checkpoint.config, dict(checkpoint.tensors), path, engine, dtype, compat, seed)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+        _check_memory(model.weights, path)
+        model._opened(checkpoint.folder)
+        return model
+
+    def _opened(self, folder: Path) -> None:
+        """Called when the weights have been opened, for what else may lie beside them."""
+
+    # -- what there is ----------------------------------------------------------------------------------------
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """What the model computes in."""
+        return self.weights.dtype
+
+    def state_dict(self) -> Mapping[str, Array]:
+        """Every tensor by its Hugging Face name, read when it is asked for (dict() reads all of them).
+
+        Arrays have the type of the stored numbers; bfloat16, which NumPy has not, is widened to float32 exactly.
+        """
+        return _StateDict(self._tensors())
+
+    def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
+        """How many numbers the weights are, those of a tied head counted once. All are trainable."""
+        unique = {id(tensor): tensor for tensor in self._tensors().values()}
+        if exclude_embeddings:
+            unique.pop(id(self.weights.tensors[names.EMBED_TOKENS]))
+        return sum(int(np.prod(tensor.shape)) for tensor in unique.values())
+
+    def get_input_embeddings(self) -> Embedding:
+        """The embedding table."""
+        return Embedding(self.weights, names.EMBED_TOKENS)
+
+    def get_output_embeddings(self) -> Embedding | None:
+        """The head that scores the vocabulary, if the class has one."""
+        return Embedding(self.weights, names.LM_HEAD) if self.head == names.LM_HEAD else None
+
+    def eval(self) -> Self:
+        """The model itself: it has no other mode, nothing here is trained or dropped out."""
+        return self
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """The tensors of this class, by the names it saves them under."""
+        others = {name for name in names.HEADS if name != self.head}
+        prefix = f"{self.base_model_prefix}." if self.head is None else ""
+        tensors = self.weights.tensors.items()
+        return {name.removeprefix(prefix): tensor for name, tensor in tensors if name not in others}
+
+    # -- changes ----------------------------------------------------------------------------------------------
+
+    def resize_token_embeddings(
+        self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None
+    ) -> Embedding:
+        """Make the vocabulary `new_num_tokens` large (None: as it is), rounded up to a multiple; the new table.
+
+        Rows that are new, in the table and in the head, are drawn as a new model's are; those that are too many go.
+        """
+        rows = self.config.vocab_size if new_num_tokens is None else new_num_tokens
+        if pad_to_multiple_of is not None:
+            rows = -(-rows // pad_to_multiple_of) * pad_to_multiple_of
+        if rows < 1:
+            raise ValueError(f"new_num_tokens must be at least 1, not {new_num_tokens}")
+        made: dict[int, Tensor] = {}  # a tied head stays the same tensor
+        for name in (names.EMBED_TOKENS, names.LM_HEAD):
+            old = self.weights.tensors.get(name)
+            if old is not None and rows != self.config.vocab_size:
+                further = draw_matrix(self.config, self.seed, f"{name} beyond {old.shape[0]}", (rows, old.shape[1]))
+                self.weights.replace(name, made.setdefault(id(old), ResizedTensor(old, further, rows)))
+        self.config.vocab_size = rows
+        return self.get_input_embeddings()
+
+    def prune_heads(self, heads_to_prune: Mapping[int, list[int]]) -> None:
+        """ValueError: a LLaMA's heads cannot be pruned."""
+        raise ValueError(
+            "a LLaMA's heads cannot be pruned: every layer has as many as the config says, and query heads share "
+            "key/value heads in groups of one size; zero the columns of o_proj that read a head instead"
+        )
+
+    # -- files ------------------------------------------------------------------------------------------------
+
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike[str],
+        *,
+        max_shard_size: int | str = "5GB",
+        safe_serialization: bool = True,
+    ) -> None:
+        """Write config.json and model.safetensors, or several files with an index where it is larger than
+        `max_shard_size` (bytes, or a text such as "200MB"), as Hugging Face does.
+
+        Numbers are written in the format they are stored in, a tensor at a time; a tied head is written once. All files
+        are written beside their places first and moved there when they are complete, and weights of an earlier
+        checkpoint in the folder are then removed. ValueError if the config cannot be written (a hidden_act that is a
+        function), OSError if a file cannot.
+        """
+        if not safe_serialization:
+            raise ValueError("safe_serialization=False would write pickled files, which can hold code: leave it True")
+        folder = Path(save_directory)
+        tensors = self._tensors()
+        if names.LM_HEAD in tensors and tensors[names.LM_HEAD] is self.weights.tensors[names.EMBED_TOKENS]:
+            del tensors[names.LM_HEAD]
+        stamp = {"torch_dtype": main_dtype(tensors), "architectures": [type(self).__name__]}
+        config = LlamaConfig.from_dict(self.config.to_dict() | stamp).to_json_string()
+        weights = weight_files(folder, tensors, max_shard_size)
+        files = weights | {folder / "config.json": config.encode()} | self._more_files(folder)
+        write_files(files, remove=other_weight_files(folder, weights))
+
+    def _more_files(self, folder: Path) -> dict[Path, bytes | Callable[[BinaryIO], None]]:
+        """What else is saved."""
+        return {}
+
+
+class Embedding:
+    """A table of one row for each token: the input's, or the head's."""
+
+    def __init__(self, weights: Parameters, name: str):
+        self._weights, self._name = weights, name
+
+    @property
+    def weight(self) -> Array:
+        """(V, D), in what the model computes in."""
+        return self._weights.read(self._name)
+
+    def __call__(self, x: Any) -> Array:
+        """The rows of token ids, (...) -> (..., D); of a head, the scores of hidden states, (..., D) -> (..., V)."""
+        if self._name == names.LM_HEAD:
+            return linear(np.asarray(x), self.weight)
+        return self._weights.embed_tokens[np.asarray(x)]
+
+
+class _StateDict(Mapping[str, Array]):
+    def __init__(self, tensors: dict[str, Tensor]):
+        self._tensors = tensors
+
+    def __getitem__(self, name: str) -> Array:
+        tensor = self._tensors[name]
+        return widen(tensor.stored(), "BF16", np.float32) if tensor.dtype == "BF16" else tensor.stored()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} tensors: {', '.join(self)}>"
+
+
+def _check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(str, choices))}, not {value!r}")
+
+
+def _dtype(dtype: DTypeLike) -> np.dtype[Any]:
+    name = dtype if isinstance(dtype, str) else np.dtype(dtype).name
+    _check_choice("dtype", name, DTYPES)
+    return np.dtype("float32" if name == "auto" else name)
+
+
+def _check_memory(weights: Parameters, path: object) -> None:
+    free = psutil.virtual_memory().available
+    need = weights.working_size
+    if need > free:
+        halved = weights.dtype == np.float64 and need // 2 <= free
+        hint = "float32 needs half of that" if halved else "free some, or use a smaller model"
+        raise MemoryError(
+            f"{path} needs about {need / 1e9:.1f} GB of memory in {weights.dtype} "
+            f"and {free / 1e9:.1f} GB are free: {hint}"
+        )
