@@ -1,11 +1,14 @@
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 
 from minillama.arrays import Array
-from minillama.llama import LlamaForCausalLM
-from minillama.model.ops import softmax
+from minillama.llama import LlamaForCausalLM, LlamaForSequenceClassification
+from minillama.model.cache import KVCache
+from minillama.model.heads import classification_loss
+from minillama.model.ops import linear, softmax
 from tests.tiny import ROPES, assert_close, random_ids, random_weights, tiny_config, tiny_model
 
 IDS = random_ids(70, 2, 6)
@@ -186,3 +189,142 @@ def test_flags_default_to_those_of_the_config() -> None:
     assert out.attentions is not None
     assert out.hidden_states is not None
     assert tiny_model(output_attentions=True)(random_ids(45, 1, 3), output_attentions=False).attentions is None
+
+
+# -- the other classes, and further arguments ---------------------------------------------------------------------
+
+
+def test_the_decoder_by_itself_gives_what_the_head_reads() -> None:
+    model = tiny_model()
+    taps: dict[str, Array] = {}
+    out = model.model(IDS, tap=taps.__setitem__)
+    assert list(taps)[:2] == ["embed_tokens", "layers.0.input_norm"]
+    assert out.last_hidden_state is out[0] is taps["norm"]
+    np.testing.assert_array_equal(out.last_hidden_state @ model.weights.lm_head.T, model(IDS).logits)
+
+
+def test_a_plain_tuple_is_returned_where_it_is_asked_for() -> None:
+    model = tiny_model()
+    out = model(IDS, labels=IDS, return_dict=False, output_attentions=True)
+    assert type(out) is tuple
+    assert [type(item) for item in out] == [float, np.ndarray, KVCache, tuple]
+    assert type(model.model(IDS, return_dict=False)) is tuple
+    assert type(tiny_model(return_dict=False)(IDS)) is tuple
+    assert tiny_model(return_dict=False)(IDS, return_dict=True).logits.shape == (2, 6, 37)
+
+
+def test_logits_of_some_positions() -> None:
+    model = tiny_model()
+    every = model(IDS).logits
+    assert_close(model(IDS, logits_to_keep=2).logits, every[:, -2:])
+    assert_close(model(IDS, logits_to_keep=[4, 0, 4]).logits, every[:, [4, 0, 4]])
+    assert model(IDS, logits_to_keep=99).logits.shape == every.shape
+    with pytest.raises(ValueError, match="leave logits_to_keep out"):
+        model(IDS, labels=IDS, logits_to_keep=1)
+    with pytest.raises(ValueError, match="logits_to_keep must be 0"):
+        model(IDS, logits_to_keep=-1)
+
+
+@pytest.mark.parametrize("kind", ROPES)
+def test_past_key_values_may_be_plain_pairs(kind: str) -> None:
+    model, ids = tiny_model(**ROPES[kind]), random_ids(72, 2, 14)
+    whole = model(ids).logits
+    past = model(ids[:, :11]).past_key_values
+    pairs = tuple((k.copy(), v.copy()) for k, v in past)
+    out = model(ids[:, 11:13], past_key_values=pairs)
+    assert_close(out.logits, whole[:, 11:13])
+    assert_close(model(ids[:, 13:], past_key_values=list(out.past_key_values)).logits, whole[:, 13:])
+    assert pairs[0][0].shape[2] == 11  # a sequence of pairs is not extended, a cache is
+    assert past.length == 11
+
+
+@pytest.mark.parametrize(
+    "past",
+    [
+        [],
+        [(np.ones((2, 2, 3, 6)),) * 2],
+        [(np.ones((2, 2, 3, 6)),) * 2, (np.ones((2, 2, 3, 6)), np.ones((2, 2, 4, 6)))],
+        [(np.ones((2, 2, 0, 6)),) * 2] * 2,
+        [(np.ones((1, 2, 3, 6)),) * 2] * 2,
+        3,
+    ],
+)
+def test_pairs_that_are_not_of_this_model(past: object) -> None:
+    with pytest.raises(ValueError, match="past_key_values must be "):
+        tiny_model()(IDS, past_key_values=past)
+
+
+def test_products_in_slices_are_the_same_but_for_rounding() -> None:
+    model, sliced = (tiny_model(pretraining_tp=parts, attention_bias=True, mlp_bias=True) for parts in (1, 4))
+    assert_close(sliced(IDS).logits, model(IDS).logits)
+    assert (sliced(IDS).logits != model(IDS).logits).any()
+    w, x = model.weights.layers[0].down_proj, np.ones((1, 20))
+    by_hand = sum(x[:, i : i + 5] @ w[:, i : i + 5].T for i in (0, 5, 10, 15))
+    np.testing.assert_array_equal(linear(x, w, parts=4), by_hand)
+    theirs = tiny_model(pretraining_tp=4, attention_bias=True, mlp_bias=True, compat="hf5")  # which ignores it
+    np.testing.assert_array_equal(theirs(IDS).logits, model(IDS).logits)
+
+
+# -- the classifier -----------------------------------------------------------------------------------------------
+
+
+def classifier(compat: str | None = None, **overrides: Any) -> LlamaForSequenceClassification:
+    config = tiny_config(**{"num_labels": 3, "pad_token_id": 36} | overrides)
+    return LlamaForSequenceClassification(config, dtype="float64", compat=compat)
+
+
+PADDED = np.array([[5, 9, 2, 36, 36], [36, 36, 8, 1, 30], [36, 4, 36, 7, 36]])
+
+
+def test_a_classifier_reads_the_last_token_that_is_no_padding() -> None:
+    model = classifier()
+    logits = model(PADDED).logits
+    assert logits.shape == (3, 3)
+    hidden = model.model(PADDED).last_hidden_state
+    assert_close(logits, np.stack([hidden[b, t] for b, t in enumerate((2, 4, 3))]) @ model.weights.score.T)
+    old = classifier("hf4")(PADDED, attention_mask=np.ones_like(PADDED)).logits
+    assert_close(old, np.stack([hidden[b, t] for b, t in enumerate((2, 4, 4))]) @ model.weights.score.T)
+
+
+def test_embeddings_show_no_padding_so_the_last_position_is_read() -> None:
+    model = classifier()
+    x = model.get_input_embeddings()(PADDED)
+    assert_close(model(inputs_embeds=x).logits, model.model(PADDED).last_hidden_state[:, -1] @ model.weights.score.T)
+
+
+def test_several_rows_need_a_padding_token() -> None:
+    model = classifier(pad_token_id=None)
+    assert model(PADDED[:1]).logits.shape == (1, 3)
+    with pytest.raises(ValueError, match=r"set config\.pad_token_id"):
+        model(PADDED)
+    with pytest.raises(ValueError, match=r"set config\.pad_token_id"):
+        model(inputs_embeds=np.ones((2, 3, 16)))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "labels", "problem"),
+    [
+        ({"num_labels": 1}, [0.5, 1.0, -2.0], "regression"),
+        ({}, [2, 0, 1], "single_label_classification"),
+        ({}, [[0.0, 1.0, 1.0]] * 3, "multi_label_classification"),
+        ({"problem_type": "regression"}, [[0, 1, 2]] * 3, "regression"),
+    ],
+)
+def test_the_first_labels_decide_what_the_problem_is(
+    overrides: dict[str, Any], labels: list[Any], problem: str
+) -> None:
+    model = classifier(**overrides)
+    assert model(PADDED).loss is None
+    assert model.config.problem_type == overrides.get("problem_type")
+    out = model(PADDED, labels=labels)
+    assert model.config.problem_type == model.config.to_dict()["problem_type"] == problem
+    assert out.loss == out[0] == classification_loss(out.logits, np.array(labels), problem)
+
+
+def test_a_classifiers_output_and_its_names() -> None:
+    model, taps = classifier(), {}
+    out = model(PADDED, output_attentions=True, output_hidden_states=True, tap=taps.__setitem__)
+    assert out.keys() == ["logits", "past_key_values", "hidden_states", "attentions"]
+    assert [*taps][-2:] == ["model.norm", "logits"]
+    assert type(model(PADDED, return_dict=False)) is tuple
+    assert model.num_labels == 3

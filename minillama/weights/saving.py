@@ -18,7 +18,7 @@ from minillama.weights.safetensors import Tensor, nbytes
 DTYPE_NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}  # as config.json has them
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-_UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+_UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "B": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
 def weight_files(

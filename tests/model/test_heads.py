@@ -3,7 +3,14 @@ import math
 import numpy as np
 import pytest
 
-from minillama.model.heads import causal_lm_loss, lm_logits, log_softmax
+from minillama.model.heads import (
+    causal_lm_loss,
+    classification_loss,
+    infer_problem_type,
+    lm_logits,
+    log_softmax,
+    pooled_tokens,
+)
 from tests.tiny import assert_close, spiky
 
 
@@ -52,3 +59,75 @@ def test_a_label_outside_the_vocabulary(label: int) -> None:
 
 def test_log_softmax_of_what_softmax_rounds_to_zero() -> None:
     np.testing.assert_array_equal(log_softmax(np.array([0.0, -2000.0, 2000.0])), [-2000, -4000, 0])
+
+
+# -- classification -----------------------------------------------------------------------------------------------
+
+PAD = 9
+IDS = np.array([
+    [4, 2, 9, 9],  # padded on the right
+    [9, 9, 3, 5],  # on the left
+    [1, 9, 6, 9],  # and inside, as where the end of a text serves as padding
+    [9, 9, 9, 9],
+    [7, 8, 1, 2],
+])  # fmt: skip
+
+
+def test_the_rightmost_token_that_is_no_padding_is_read() -> None:
+    assert pooled_tokens(IDS, PAD).tolist() == [1, 3, 2, 0, 3]
+    assert pooled_tokens(IDS, None).tolist() == [3] * 5
+
+
+def test_the_token_before_the_first_padding_is_read_in_the_way_of_transformers_4() -> None:
+    assert pooled_tokens(IDS, PAD, "before first pad").tolist() == [1, 3, 0, 3, 3]
+
+
+@pytest.mark.parametrize(
+    ("num_labels", "labels", "kind"),
+    [
+        (1, [1], "regression"),
+        (1, [0.5], "regression"),
+        (3, [2], "single_label_classification"),
+        (3, [[1.0, 0.0, 1.0]], "multi_label_classification"),
+    ],
+)
+def test_what_kind_of_problem_labels_make(num_labels: int, labels: list[float], kind: str) -> None:
+    assert infer_problem_type(num_labels, np.array(labels)) == kind
+
+
+def test_classification_losses_by_hand() -> None:
+    logits = np.array([[0.0, math.log(3)], [math.log(4), 0.0]])
+    # probabilities (1/4, 3/4) and (4/5, 1/5)
+    one = classification_loss(logits, np.array([0, 0]), "single_label_classification")
+    assert one == pytest.approx(-(math.log(1 / 4) + math.log(4 / 5)) / 2, rel=1e-14)  # a few roundings of 1e-16
+    ignored = classification_loss(logits, np.array([0, -100]), "single_label_classification")
+    assert ignored == pytest.approx(-math.log(1 / 4), rel=1e-14)
+    # sigmoids of log 3 and log 4 are 3/4 and 4/5, of 0 one half
+    several = classification_loss(logits, np.array([[1, 1], [0, 1]]), "multi_label_classification")
+    expected = -(math.log(1 / 2) + math.log(3 / 4) + math.log(1 / 5) + math.log(1 / 2)) / 4
+    assert several == pytest.approx(expected, rel=1e-14)
+    squares = classification_loss(np.array([[1.0, -2.0], [3.0, 0.5]]), np.array([[0, 1], [3, 1]]), "regression")
+    assert squares == (1 + 9 + 0 + 0.25) / 4
+    assert classification_loss(np.array([[3.0], [1.0]]), np.array([2.0, 4.0]), "regression") == (1 + 9) / 2
+
+
+def test_no_exponential_overflows_in_the_loss_of_several_labels() -> None:
+    logits = np.array([[800.0, -800.0]])
+    assert classification_loss(logits, np.array([[1.0, 0.0]]), "multi_label_classification") == 0
+    assert classification_loss(logits, np.array([[0.0, 1.0]]), "multi_label_classification") == 800
+
+
+@pytest.mark.parametrize(
+    ("labels", "problem", "message"),
+    [
+        ([0, 1, 1], "single_label_classification", r"must have the shape \(2,\), not \(3,\)"),
+        ([0, 2], "single_label_classification", r"labels has 2, outside the labels 0\.\.1"),
+        ([0.0, 1.0], "single_label_classification", "must be integers, not float64"),
+        ([0.0, 1.0], "multi_label_classification", r"must have the shape \(2, 2\)"),
+        ([0.0, 1.0], "regression", r"must have the shape \(2, 2\)"),
+        ([0, 1], "guessing", "problem_type must be one of regression, .*, not 'guessing'"),
+    ],
+)
+def test_labels_that_do_not_fit(labels: list[float], problem: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        classification_loss(np.zeros((2, 2)), np.array(labels), problem)

@@ -1,0 +1,48 @@
+import os
+from pathlib import Path
+from typing import BinaryIO
+
+import pytest
+
+from minillama.files import write_files
+
+
+def test_bytes_and_writers_into_a_folder_that_is_made(tmp_path: Path) -> None:
+    def write(out: BinaryIO) -> None:
+        out.write(b"one ")
+        out.write(b"two")
+
+    write_files({tmp_path / "a" / "b.txt": b"whole", tmp_path / "a" / "c.txt": write})
+    assert (tmp_path / "a" / "b.txt").read_bytes() == b"whole"
+    assert (tmp_path / "a" / "c.txt").read_bytes() == b"one two"
+    assert len(list((tmp_path / "a").iterdir())) == 2
+
+
+def test_all_or_nothing(tmp_path: Path) -> None:
+    def fails(out: BinaryIO) -> None:
+        out.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    first, second, third = (tmp_path / name for name in ("first", "second", "third"))
+    first.write_bytes(b"old")
+    third.write_bytes(b"old too")
+    with pytest.raises(OSError, match=r"second cannot be written: No space left on device"):
+        write_files({first: b"new", second: fails}, remove=[third])
+    assert (first.read_bytes(), third.read_bytes()) == (b"old", b"old too")
+    assert sorted(tmp_path.iterdir()) == [first, third]
+
+
+def test_an_interruption_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(descriptor: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_files({tmp_path / "file": b"new"})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_to_be_removed_goes_last(tmp_path: Path) -> None:
+    (tmp_path / "old").write_bytes(b"old")
+    write_files({tmp_path / "new": b"new"}, remove=[tmp_path / "old", tmp_path / "never was"])
+    assert [file.name for file in tmp_path.iterdir()] == ["new"]
