@@ -30,7 +30,7 @@ from tests.oracle.judge import Judge  # noqa: E402
 # Of the largest number of an array. float64 rounds at 1e-16 and tiny models add up some hundred of such errors; the
 # rest is room for a softmax that passes the rounding of large scores on. float32 rounds at 6e-8: a billion times more,
 # of which torch has its share: angles and norms of its own order.
-TOLERANCE = {"float64": 1e-10, "float32": 1e-4}
+TOLERANCE = {"float64": 1e-10, "float32": 2e-5}
 EXAMPLES = {"float64": 250, "float32": 100}
 HEADS = {"LlamaModel": None, "LlamaForCausalLM": LM_HEAD, "LlamaForSequenceClassification": SCORE}
 ROPES: dict[str, dict[str, Any]] = {
@@ -231,4 +231,5 @@ def assert_near(what: str, ours: Array, theirs: Array, dtype: str) -> None:
     numbers = ~np.isnan(theirs)  # the mean loss of no label is not one
     np.testing.assert_array_equal(~np.isnan(ours), numbers, err_msg=what)
     error = np.abs(ours - theirs)[numbers].max(initial=0)
-    assert error <= TOLERANCE[dtype] * np.abs(theirs)[numbers].max(initial=0), f"{what} is off by {error:.2e}"
+    # What is added up here is of the order of 1, and so is its rounding, however near to 0 the sum may come
+    assert error <= TOLERANCE[dtype] * np.abs(theirs)[numbers].max(initial=1), f"{what} is off by {error:.2e}"
