@@ -11,14 +11,13 @@ from typing import Any
 
 from minillama.files import write_files
 
-ROPE_TYPES = ("default", "linear", "dynamic", "llama3", "yarn", "longrope")
+ROPE_TYPES = ("default", "linear", "dynamic", "llama3", "yarn", "longrope", "proportional")
 
-# What each scaling needs beside its type; "factor" of longrope may come from the context lengths.
+# What each scaling needs beside its type; "factor" of yarn and longrope may come from the context lengths.
 _ROPE_REQUIRED = {
     "linear": ("factor",),
     "dynamic": ("factor",),
     "llama3": ("factor", "low_freq_factor", "high_freq_factor"),
-    "yarn": ("factor",),
     "longrope": ("short_factor", "long_factor"),
 }
 _SIZES = (
@@ -262,6 +261,14 @@ class LlamaConfig:
         for key in ("attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim"):
             if (value := scaling.get(key)) is not None and not (_is_number(value) and value >= 0):
                 raise ValueError(f"rope_scaling {key} must be a number, not {value!r}")
+        partial = scaling.get("partial_rotary_factor")
+        if partial is not None and not (_is_number(partial) and 0 <= partial <= 1):
+            raise ValueError(f"rope_scaling partial_rotary_factor must be between 0 and 1, not {partial!r}")
+        if partial not in (None, 1) and self.rope_type != "proportional":
+            raise ValueError(
+                f"rope_scaling of type {self.rope_type} has partial_rotary_factor {partial}, and a LLaMA turns whole "
+                "heads: remove it"
+            )
         if self.rope_type == "llama3":
             low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
             if not (_is_number(low) and _is_number(high) and 0 < low < high):

@@ -49,6 +49,7 @@ ROPES: dict[str, dict[str, Any]] = {
     "llama3": {"rope_scaling": LLAMA3},
     "yarn": {"rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 8}},
     "longrope": {"rope_scaling": LONGROPE},
+    "proportional": {"rope_scaling": {"rope_type": "proportional", "partial_rotary_factor": 0.5}},
 }
 SEEDS = st.integers(0, 2**32 - 1)
 

@@ -33,6 +33,9 @@ def inverse_frequencies(config: LlamaConfig, length: Array) -> Array:
         case "longrope":  # Ding et al. 2024: searched factors, one set up to the trained length, one beyond
             long = (length > config.original_max_position_embeddings)[..., None]
             return inv_freq / np.where(long, scaling["long_factor"], scaling["short_factor"])
+        case "proportional":  # only the first pairs turn, as in Gemma 4
+            turning = np.arange(K // 2) < int(scaling.get("partial_rotary_factor", 1.0) * K // 2)
+            return np.where(turning, inv_freq, 0) / (scaling.get("factor") or 1)
         case _:
             return inv_freq
 
@@ -59,8 +62,14 @@ def _yarn(inv_freq: Array, config: LlamaConfig, scaling: dict[str, Any]) -> Arra
     if scaling.get("truncate", True):
         first, last = math.floor(first), math.ceil(last)
     first, last = max(first, 0), min(last, K - 1)
-    interpolate = np.clip((np.arange(K // 2) - first) / max(last - first, 0.001), 0, 1)
-    return (1 - interpolate) * inv_freq + interpolate * inv_freq / scaling["factor"]
+    interpolate = np.clip((np.arange(K // 2) - first) / (last - first or 0.001), 0, 1)
+    return (1 - interpolate) * inv_freq + interpolate * inv_freq / stretch(config)
+
+
+def stretch(config: LlamaConfig) -> float:
+    """How many times longer contexts become: the factor, or where none is given, what the two lengths say."""
+    given: float | None = (config.rope_scaling or {}).get("factor")
+    return given or config.max_position_embeddings / config.original_max_position_embeddings
 
 
 def attention_factor(config: LlamaConfig) -> float:
@@ -70,7 +79,7 @@ def attention_factor(config: LlamaConfig) -> float:
         return 1.0
     if scaling.get("attention_factor") is not None:
         return float(scaling["attention_factor"])
-    factor = scaling.get("factor") or config.max_position_embeddings / original
+    factor = stretch(config)
     if factor <= 1:
         return 1.0
     if config.rope_type == "longrope":

@@ -72,3 +72,29 @@ def test_what_cos_and_sin_are_multiplied_by(overrides: dict[str, object], expect
     assert attention_factor(config) == pytest.approx(expected, rel=1e-15)  # a handful of float64 roundings
     cos, sin = Rotary(config).angles(np.array([[5]]), np.array([0.3, 0.2, 0.1]), np.float64)
     assert_close(np.hypot(cos, sin), np.full((1, 1, 3), expected))
+
+
+def test_proportional_turns_the_first_pairs_only() -> None:
+    assert_close(frequencies("proportional"), np.array([1, 0, 0]))
+    config = tiny_config(rope_scaling={"rope_type": "proportional", "partial_rotary_factor": 0.7, "factor": 2.0})
+    assert_close(inverse_frequencies(config, np.asarray(1)), np.array([1, 10000 ** (-2 / 6), 0]) / 2)
+
+
+def test_yarn_takes_its_factor_from_the_lengths_where_none_is_given() -> None:
+    scaling = {"rope_type": "yarn", "original_max_position_embeddings": 8}
+    assert_close(
+        inverse_frequencies(tiny_config(rope_scaling=scaling), np.asarray(1)),
+        inverse_frequencies(tiny_config(rope_scaling=scaling | {"factor": 4.0}), np.asarray(1)),  # 32 / 8
+    )
+
+
+@pytest.mark.parametrize(
+    ("scaling", "message"),
+    [
+        ({"rope_type": "proportional", "partial_rotary_factor": 1.5}, "partial_rotary_factor must be between 0 and 1"),
+        ({"rope_type": "linear", "factor": 2.0, "partial_rotary_factor": 0.5}, "a LLaMA turns whole heads"),
+    ],
+)
+def test_parts_of_heads(scaling: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        tiny_config(rope_scaling=scaling)
