@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+import minillama
 from minillama.generation import Continuation, Sampling, generate
 from minillama.llama import LlamaForCausalLM
 from minillama.shipped import tale_model
@@ -170,6 +171,31 @@ def test_a_tokenizer_that_transformers_saved(tmp_path: Path) -> None:
     for text in ("Once upon a time", " two  spaces", "naïve 123\n\nnew\tline", "", "<s>x</s>", "日本 🦊"):
         assert ours.encode(text) == judge(text).input_ids
         assert ours.decode(ours.encode(text)) == judge.decode(judge(text).input_ids)
+
+
+@pytest.mark.parametrize("size", ["5GB", "100KB"])
+@pytest.mark.parametrize("name", ["LlamaModel", "LlamaForCausalLM", "LlamaForSequenceClassification"])
+def test_transformers_reads_what_is_saved_here(name: str, size: str, tmp_path: Path) -> None:
+    config = minillama.LlamaConfig(**SMALL | VARIANTS["llama3 rope"], initializer_range=0.15, num_labels=3)
+    ours = getattr(minillama, name)(config)
+    ours.save_pretrained(tmp_path, max_shard_size=size)
+    judge, told = getattr(transformers, name).from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(told.values()), told  # nothing missing, nothing unexpected
+    assert judge.config.num_labels == 3
+    ids = np.random.default_rng(8).integers(0, SMALL["vocab_size"], (1, 15))
+    with torch.no_grad():
+        expected = judge.eval()(torch.from_numpy(ids))[0].numpy()
+    assert np.abs(ours(ids)[0] - expected).max() < FLOAT32 * np.abs(expected).max()
+
+
+def test_transformers_reads_bfloat16_and_a_tied_head_saved_here(tmp_path: Path) -> None:
+    ours = LlamaForCausalLM.from_pretrained(tale_model())
+    ours.save_pretrained(tmp_path, max_shard_size="4MB")
+    judge, told = transformers.LlamaForCausalLM.from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(told.values()), told
+    assert judge.dtype == torch.bfloat16
+    for tensor_name, tensor in judge.state_dict().items():
+        np.testing.assert_array_equal(tensor.float().numpy(), ours.state_dict()[tensor_name])
 
 
 def test_left_padded_batches_and_their_masks(tmp_path: Path) -> None:
