@@ -24,7 +24,7 @@ class Engine(Protocol):
         ...
 
     def keep(self, rows: Sequence[int]) -> None:
-        """Go on with these rows of the batch only."""
+        """Go on with these rows of the batch only, in this order; one may come several times."""
 
     def cut(self, length: int) -> None:
         """Forget all but the first `length` columns."""

@@ -1,10 +1,13 @@
-"""The generation loop: prefill the prompts, then choose, show and feed back one token at a time."""
+"""The generation loop: prefill the prompts, then choose, show and feed back one token at a time.
+
+`drive` is the loop; `generate` makes text with it as it comes, and minillama.generation.search ids of every strategy.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 
@@ -14,6 +17,26 @@ from minillama.generation.sampling import Sampling
 from minillama.generation.stopping import StopStrings
 
 FinishReason = Literal["eos", "stop", "length"]
+# From logits (R, V), which of the R rows go on, in which order, and the id to feed to each
+Step: TypeAlias = Callable[[Array], tuple[Sequence[int], Array]]
+
+
+def drive(engine: Engine, prompts: Sequence[Sequence[int]], step: Step, copies: int = 1) -> Iterator[None]:
+    """Give `step` the logits after the prompts, `copies` rows of each, then those after the ids it answers with, until
+    no row goes on. A row may go on several times, as copies. Yields after each step."""
+    engine.reset()
+    logits = engine.prefill(prompts)
+    if copies > 1:
+        rows = np.repeat(np.arange(len(prompts)), copies)
+        engine.keep(rows.tolist())
+        logits = logits[rows]
+    while True:
+        going, ids = step(logits)
+        yield
+        if not len(going):
+            return
+        engine.keep(going)
+        logits = engine.decode(ids)
 
 
 @dataclass
@@ -103,20 +126,22 @@ def _run(
     active = [row for row in rows if row.room > 0]
     if not active:
         return
-    engine.reset()
-    logits = engine.prefill([row.prompt for row in active])
-    while True:
+    pieces: list[tuple[int, str]] = []
+
+    def step(logits: Array) -> tuple[Sequence[int], Array]:
+        nonlocal active
         for row, scores in zip(active, logits, strict=True):
             text = _step(row, scores[:allowed], sampling, eos)
             if text:
                 row.result.text += text
-                yield row.number, text
+                pieces.append((row.number, text))
         going = [place for place, row in enumerate(active) if row.result.finish_reason is None]
-        if not going:
-            return
-        engine.keep(going)
         active = [active[place] for place in going]
-        logits = engine.decode(np.array([row.result.ids[-1] for row in active]))
+        return going, np.array([row.result.ids[-1] for row in active])
+
+    for _ in drive(engine, [row.prompt for row in active], step):
+        yield from pieces
+        pieces.clear()
 
 
 def _step(row: _Row, logits: Array, sampling: Sampling, eos: frozenset[int]) -> str:

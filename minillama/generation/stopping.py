@@ -1,8 +1,81 @@
-"""Stop strings in a stream: they may begin in one token and end in another."""
+"""When a text ends: criteria on ids, named as in transformers, and stop strings in a stream of text."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+
+from minillama.arrays import Array
+
+# Called with the ids so far (B, T) and the scores of each step, (B, V) each, or None if they are not kept: whether to
+# stop, for each row (B,) or for all
+StoppingCriteria: TypeAlias = Callable[[Array, "tuple[Array, ...] | None"], Any]
+
+
+class StoppingCriteriaList(list[StoppingCriteria]):
+    """Several criteria: a row ends when one of them says so. ValueError if one answers with another shape."""
+
+    def __call__(self, input_ids: Array, scores: tuple[Array, ...] | None = None) -> Array:
+        done = np.zeros(len(input_ids), bool)
+        for criterion in self:
+            answer = np.asarray(criterion(input_ids, scores), bool)
+            if answer.shape not in ((), done.shape):
+                raise ValueError(
+                    f"the stopping criterion {criterion!r} answered with the shape {answer.shape}: it must be one "
+                    f"truth value, or one for each of the {len(done)} rows"
+                )
+            done |= answer
+        return done
+
+
+class MaxLengthCriteria:
+    """Rows end with `max_length` ids, prompt and padding included."""
+
+    def __init__(self, max_length: int):
+        self.max_length = max_length
+
+    def __call__(self, input_ids: Array, scores: tuple[Array, ...] | None = None) -> bool:
+        return input_ids.shape[1] >= self.max_length
+
+
+class EosTokenCriteria:
+    """Rows end with an end-of-text id."""
+
+    def __init__(self, eos_token_id: int | Sequence[int]):
+        self.eos_token_id = eos_token_id
+
+    def __call__(self, input_ids: Array, scores: tuple[Array, ...] | None = None) -> Array:
+        return np.isin(input_ids[:, -1], self.eos_token_id)
+
+
+class Decoder(Protocol):
+    """What criteria and streamers need of a tokenizer."""
+
+    def decode(self, ids: list[int]) -> str: ...
+    def __len__(self) -> int: ...
+
+
+class StopStringCriteria:
+    """Rows end with the id that completes one of the texts, wherever in the text of that id it ends."""
+
+    def __init__(self, tokenizer: Decoder, stop_strings: str | Sequence[str]):
+        self.tokenizer = tokenizer
+        self.stop_strings = [stop_strings] if isinstance(stop_strings, str) else list(stop_strings)
+        # An id stands for a byte or more; the text of the first may have lost its space
+        self._window = max(len(stop.encode()) for stop in self.stop_strings) + 1
+
+    def __call__(self, input_ids: Array, scores: tuple[Array, ...] | None = None) -> Array:
+        return np.array([self._completed(row.tolist()) for row in input_ids[:, -self._window :]], bool)
+
+    def _completed(self, ids: list[int]) -> bool:
+        known = [index for index in ids[:-1] if 0 <= index < len(self.tokenizer)]
+        before = self.tokenizer.decode(known).rstrip("\ufffd")  # bytes that the last id may complete
+        if not 0 <= ids[-1] < len(self.tokenizer):
+            return False
+        text = self.tokenizer.decode([*known, ids[-1]])
+        return any(text.find(stop, max(0, len(before) - len(stop) + 1)) >= 0 for stop in self.stop_strings)
 
 
 class StopStrings:

@@ -5,7 +5,15 @@ import pytest
 from hypothesis import given
 
 from minillama.arrays import Array
-from minillama.generation.sampling import Sampling, keep_min_p, keep_top_k, keep_top_p, penalize_repetition
+from minillama.generation.sampling import (
+    Sampling,
+    keep_min_p,
+    keep_top_k,
+    keep_top_p,
+    keep_typical,
+    penalize_repetition,
+    seen_ids,
+)
 from tests.tiny import SEEDS, spiky
 
 PROBS = np.array([0.1, 0.4, 0.05, 0.25, 0.2])
@@ -16,7 +24,7 @@ def left(logits: Array) -> list[int]:
     return np.flatnonzero(logits > -np.inf).tolist()
 
 
-def draw(sampling: Sampling, logits: Array, count: int, seed: int = 1) -> Array:
+def draws(sampling: Sampling, logits: Array, count: int, seed: int = 1) -> Array:
     rng = np.random.default_rng(seed)
     return np.array([sampling.choose(logits, (), rng) for _ in range(count)])
 
@@ -26,9 +34,10 @@ def draw(sampling: Sampling, logits: Array, count: int, seed: int = 1) -> Array:
 
 def test_a_seen_id_becomes_less_likely_whatever_its_sign() -> None:
     logits = np.array([3.0, -2, 0, 1.5, -1])
-    np.testing.assert_array_equal(penalize_repetition(logits, [0, 1, 2, 0], 2.0), [1.5, -4, 0, 1.5, -1])
+    seen = seen_ids(np.array([0, 1, 2, 0]), 5)
+    np.testing.assert_array_equal(penalize_repetition(logits, seen, 2.0), [1.5, -4, 0, 1.5, -1])
     np.testing.assert_array_equal(logits, [3, -2, 0, 1.5, -1])  # as before
-    np.testing.assert_array_equal(penalize_repetition(logits, [], 2.0), logits)
+    np.testing.assert_array_equal(penalize_repetition(logits, ~seen & seen, 2.0), logits)
 
 
 @pytest.mark.parametrize(("k", "expected"), [(1, [1]), (2, [1, 3]), (4, [0, 1, 3, 4]), (5, [0, 1, 2, 3, 4])])
@@ -49,8 +58,12 @@ def test_top_p_takes_the_fewest_that_reach_p(p: float, expected: list[int]) -> N
     assert left(keep_top_p(LOGITS, p)) == expected
 
 
-def test_of_equals_top_p_takes_the_first() -> None:
-    assert left(keep_top_p(np.array([-9.0, 0, 0, 0, 0]), 0.4)) == [1, 2]
+def test_of_equals_the_first_stay() -> None:
+    equals = np.array([-9.0, 0, 0, 0, 0])
+    assert left(keep_top_p(equals, 0.4)) == [1, 2]
+    assert left(keep_top_p(np.zeros(4), 0.5)) == [0, 1]  # two reach a half
+    assert left(keep_min_p(equals, 1, least=3)) == [1, 2, 3, 4]
+    assert left(keep_min_p(np.array([0.0, 5, 0, 0]), 1, least=3)) == [0, 1, 2]
 
 
 @pytest.mark.parametrize(
@@ -58,6 +71,41 @@ def test_of_equals_top_p_takes_the_first() -> None:
 )
 def test_min_p_is_relative_to_the_likeliest(min_p: float, expected: list[int]) -> None:
     assert left(keep_min_p(LOGITS, min_p)) == expected
+
+
+# log p is -2.30, -0.92, -3.00, -1.39, -1.61 and the entropy 1.42: nearest to it are ids 3, 4, 1, 0, 2, in this order
+@pytest.mark.parametrize(
+    ("mass", "expected"), [(0.2, [3]), (0.26, [3, 4]), (0.46, [1, 3, 4]), (0.86, [0, 1, 3, 4]), (0.96, [0, 1, 2, 3, 4])]
+)
+def test_typical_takes_what_surprises_as_much_as_expected(mass: float, expected: list[int]) -> None:
+    assert left(keep_typical(LOGITS, mass)) == expected
+
+
+def test_the_least_that_stay() -> None:
+    assert left(keep_top_p(LOGITS, 1e-9, least=3)) == [1, 3, 4]
+    assert left(keep_min_p(LOGITS, 1, least=3)) == [1, 3, 4]
+    assert left(keep_typical(LOGITS, 0.2, least=3)) == [1, 3, 4]
+
+
+@given(SEEDS)
+def test_rows_of_a_batch_are_cut_as_each_would_be_alone(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    logits = np.round(spiky(rng, 2, 3, 9), 1)  # with ties
+    ids = rng.integers(0, 9, (2, 3, 4))
+    together = [f(logits) for f in CUTS] + [penalize_repetition(logits, seen_ids(ids, 9), 1.3)]
+    for place in np.ndindex(2, 3):
+        row = logits[place]
+        alone = [f(row) for f in CUTS] + [penalize_repetition(row, seen_ids(ids[place], 9), 1.3)]
+        for one, other in zip(together, alone, strict=True):
+            np.testing.assert_array_equal(one[place], other)
+
+
+CUTS = (
+    lambda x: keep_top_k(x, 3),
+    lambda x: keep_top_p(x, 0.61, least=2),
+    lambda x: keep_min_p(x, 0.23, least=2),
+    lambda x: keep_typical(x, 0.57, least=2),
+)
 
 
 @given(SEEDS)
@@ -76,15 +124,15 @@ def test_what_stays_is_unchanged_and_the_likeliest_among_it(seed: int) -> None:
 @given(SEEDS)
 def test_temperature_zero_takes_the_largest(seed: int) -> None:
     logits = spiky(np.random.default_rng(seed), 9).astype(np.float32)
-    assert set(draw(Sampling(top_k=5, top_p=0.9), logits, 3)) == {int(logits.argmax())}
+    assert set(draws(Sampling(top_k=5, top_p=0.9), logits, 3)) == {int(logits.argmax())}
 
 
 def test_of_equals_temperature_zero_takes_the_first() -> None:
-    assert draw(Sampling(), np.array([1.0, 4, 4, 2]), 1).tolist() == [1]
+    assert draws(Sampling(), np.array([1.0, 4, 4, 2]), 1).tolist() == [1]
 
 
 def test_temperature_one_draws_with_the_models_probabilities() -> None:
-    counts = np.bincount(draw(Sampling(temperature=1), LOGITS, 4000), minlength=5)
+    counts = np.bincount(draws(Sampling(temperature=1), LOGITS, 4000), minlength=5)
     # A count has the standard deviation sqrt(n p (1 - p)), 31 at most; four of them hold 99.99 % of honest seeds
     assert (np.abs(counts - 4000 * PROBS) < 4 * np.sqrt(4000 * PROBS * (1 - PROBS))).all()
 
@@ -92,12 +140,12 @@ def test_temperature_one_draws_with_the_models_probabilities() -> None:
 def test_temperature_sharpens_or_flattens() -> None:
     for temperature in (0.5, 2.0):
         probs = PROBS ** (1 / temperature) / (PROBS ** (1 / temperature)).sum()
-        counts = np.bincount(draw(Sampling(temperature=temperature), LOGITS, 4000), minlength=5)
+        counts = np.bincount(draws(Sampling(temperature=temperature), LOGITS, 4000), minlength=5)
         assert (np.abs(counts - 4000 * probs) < 4 * np.sqrt(4000 * probs * (1 - probs))).all()  # as above
 
 
 def test_the_smallest_temperature_does_not_overflow() -> None:
-    assert set(draw(Sampling(temperature=5e-324), np.array([1.0, 2, 1.5], np.float32), 5)) == {1}
+    assert set(draws(Sampling(temperature=5e-324), np.array([1.0, 2, 1.5], np.float32), 5)) == {1}
 
 
 @pytest.mark.parametrize(
@@ -112,7 +160,7 @@ def test_the_smallest_temperature_does_not_overflow() -> None:
     ],
 )
 def test_the_steps_run_in_the_order_of_the_fields(sampling: Sampling, expected: set[int]) -> None:
-    assert set(draw(sampling, LOGITS, 200)) == expected
+    assert set(draws(sampling, LOGITS, 200)) == expected
 
 
 def test_the_penalty_comes_before_the_choice() -> None:
@@ -126,13 +174,14 @@ def test_ids_that_are_seen_but_cannot_be_chosen() -> None:
 
 
 def test_the_largest_penalty_makes_no_nan() -> None:
-    logits = np.array([0, -3, 2, 1], np.float32)
-    np.testing.assert_array_equal(penalize_repetition(logits, [0, 1, 2], 1e308), [0, -np.inf, 2e-308, 1])
+    logits, seen = np.array([0, -3, 2, 1], np.float32), np.array([True, True, True, False])
+    np.testing.assert_array_equal(penalize_repetition(logits, seen, 1e308), np.float32([0, -np.inf, 0, 1]))
+    np.testing.assert_array_equal(penalize_repetition(logits.astype(float), seen, 1e308), [0, -np.inf, 2e-308, 1])
 
 
 def test_the_same_seed_draws_the_same() -> None:
     sampling = Sampling(temperature=1)
-    first, again, other = (draw(sampling, LOGITS, 50, seed) for seed in (1, 1, 2))
+    first, again, other = (draws(sampling, LOGITS, 50, seed) for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()
 
@@ -147,7 +196,7 @@ class Extreme:
 def test_minus_infinity_is_never_drawn() -> None:
     logits = np.array([-np.inf, 0, -np.inf, -1, -np.inf])
     sampling = Sampling(temperature=3)
-    assert set(draw(sampling, logits, 200)) == {1, 3}
+    assert set(draws(sampling, logits, 200)) == {1, 3}
     assert [sampling.choose(logits, (), Extreme(number)) for number in (0.0, 1 - 2**-53)] == [1, 3]
 
 

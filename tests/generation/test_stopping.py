@@ -1,8 +1,18 @@
+from typing import Any, ClassVar
+
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minillama.generation.stopping import StopStrings
+from minillama.arrays import Array
+from minillama.generation.stopping import (
+    EosTokenCriteria,
+    MaxLengthCriteria,
+    StoppingCriteriaList,
+    StopStringCriteria,
+    StopStrings,
+)
 
 LETTERS = st.text("ab\n", max_size=12)  # few letters, so that stops are often found and often begun
 
@@ -50,3 +60,65 @@ def test_nothing_follows_a_stop() -> None:
 def test_an_empty_stop_is_refused() -> None:
     with pytest.raises(ValueError, match="empty"):
         StopStrings(["a", ""])
+
+
+# -- criteria -----------------------------------------------------------------------------------------------------
+
+IDS = np.array([[1, 2, 3], [1, 9, 7], [3, 2, 1]])
+
+
+def test_a_row_ends_when_one_criterion_says_so() -> None:
+    def second(ids: Array, scores: Any) -> list[bool]:
+        return [False, True, False]
+
+    assert EosTokenCriteria(3)(IDS).tolist() == [True, False, False]
+    assert EosTokenCriteria([3, 7])(IDS).tolist() == [True, True, False]
+    assert StoppingCriteriaList([EosTokenCriteria(3), second])(IDS).tolist() == [True, True, False]
+    assert StoppingCriteriaList([EosTokenCriteria(3), MaxLengthCriteria(4)])(IDS).tolist() == [True, False, False]
+    assert StoppingCriteriaList([EosTokenCriteria(3), MaxLengthCriteria(3)])(IDS).tolist() == [True] * 3
+    assert StoppingCriteriaList()(IDS).tolist() == [False] * 3
+
+
+def test_an_answer_of_another_shape() -> None:
+    with pytest.raises(ValueError, match=r"shape \(3, 1\).*each of the 3 rows"):
+        StoppingCriteriaList([lambda ids, scores: ids[:, :1] > 2])(IDS)
+
+
+class Bytes:
+    """A tokenizer of bytes, and of a few words that are one id."""
+
+    words: ClassVar = {256: "stop", 257: " the", 258: "stopper"}
+
+    def __len__(self) -> int:
+        return 300
+
+    def decode(self, ids: list[int]) -> str:
+        return b"".join(self.words.get(i, "").encode() or bytes([i]) for i in ids).decode(errors="replace")
+
+
+@pytest.mark.parametrize(
+    ("ids", "stops", "expected"),
+    [
+        ([*b"a sto", *b"p"], "stop", True),
+        ([*b"a stop"[:-1]], "stop", False),
+        ([*b"a ", 256], "stop", True),
+        ([*b"a ", 258], "stop", True),  # however the id goes on
+        ([256, *b"s"], "stop", False),  # it was complete an id before
+        ([256, 256], "stop", True),  # and is once more
+        ([*b"aa"], "aa", True),
+        ([*b"aaa"], "aa", True),
+        ([*"é".encode()], "é", True),
+        ([*"é".encode(), 97], "é", False),
+        ([*"x€".encode()], ["y", "x€"], True),
+        ([*"x€".encode()][:-1], ["x€"], False),
+        ([*"x€€".encode()], ["€"], True),
+        ([*b"a", 257], " th", True),
+        ([-1, 999, *b"sto", *b"p"], "stop", True),  # padding, and ids the tokenizer does not know
+        ([256, -1], "stop", False),
+    ],
+)
+def test_stop_strings_end_in_the_last_id(ids: list[int], stops: Any, expected: bool) -> None:
+    criterion = StopStringCriteria(Bytes(), stops)
+    assert criterion(np.array([ids])).tolist() == [expected]
+    long = np.array([[*b"some text before that is longer than any stop", *ids]])
+    assert criterion(long).tolist() == [expected]
