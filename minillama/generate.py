@@ -16,7 +16,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 import minillama
+from minillama.chat import Conversation, converse
 from minillama.compat import COMPAT
 from minillama.config import LlamaConfig, read_json_object
 from minillama.generation import Continuation, Sampling, generate
@@ -38,6 +39,8 @@ from minillama.tokenizer import StreamDecoder, Tokenizer, load_tokenizer
 
 PROMPT, NEW_TOKENS = "Once upon a time", 256
 SAMPLING = {"temperature": 0.8, "top_k": 0, "top_p": 0.95, "min_p": 0.0, "repetition_penalty": 1.0}
+# What is not finite is said once, when a token is to be chosen, not by NumPy on the way there
+QUIET: dict[str, Any] = {"over": "ignore", "invalid": "ignore", "divide": "ignore"}
 SLOW_TO_READ = 500e6  # bytes of weights from which reading them is worth a progress bar
 
 EXAMPLES = """examples:
@@ -45,6 +48,7 @@ EXAMPLES = """examples:
   python -m minillama.generate --prompt "The fox said" --temperature 0 --max-new-tokens 100
   python -m minillama.generate --weights path/to/llama --prompt-file question.txt --stats
   echo "Long ago" | python -m minillama.generate --prompt - --json
+  python -m minillama.generate --weights path/to/llama-chat --chat --system "Be brief."
 """
 
 
@@ -92,9 +96,20 @@ def parser() -> argparse.ArgumentParser:
         help="file with a text to continue; may be repeated. One newline at the end does not count",
     )
     g.add_argument(
-        "--max-new-tokens", type=int, metavar="N", help=f"default: {NEW_TOKENS}, or fewer where the context has no room"
+        "--max-new-tokens",
+        type=int,
+        metavar="N",
+        help=f"default: {NEW_TOKENS}, or fewer where the context has no room; with --chat, what it has room for",
     )
     g.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end before this text; may be repeated")
+
+    g = p.add_argument_group("conversation")
+    g.add_argument(
+        "--chat",
+        action="store_true",
+        help="talk with a model made for it: a message a line from standard input, by the checkpoint's chat template",
+    )
+    g.add_argument("--system", metavar="TEXT", help="with --chat: what the model is told before the conversation")
 
     g = p.add_argument_group(
         "sampling",
@@ -162,7 +177,14 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--threads must be at least 1, not {args.threads}")
     if args.seed < 0:
         raise ValueError(f"--seed must be 0 or more, not {args.seed}")
-    prompts = list(read_prompts(args.prompt or [], args.prompt_file or []))
+    if args.chat and (args.prompt or args.prompt_file or args.json or args.no_echo):
+        raise ValueError(
+            "--chat takes its messages from standard input and prints the answers: "
+            "leave out --prompt, --prompt-file, --json and --no-echo"
+        )
+    if args.system is not None and not args.chat:
+        raise ValueError("--system is said before a conversation: give --chat with it")
+    prompts = [] if args.chat else list(read_prompts(args.prompt or [], args.prompt_file or []))
 
     weights = Path(args.weights) if args.weights else tale_model()
     model = LlamaForCausalLM.from_pretrained(
@@ -173,6 +195,10 @@ def run(args: argparse.Namespace) -> int:
     generation = generation_settings(folder)
     sampling = Sampling(**generation["sampling"] | given)
     allowed = usable_ids(tokenizer, model.config, args.tokenizer or folder)
+    eos = generation["eos"] or end_ids(model.config, tokenizer)
+    if args.chat:
+        chat(args, model, tokenizer, sampling, eos, allowed)
+        return 0
     rows = [encode_prompt(tokenizer, prompt) for prompt in prompts]
     limits = [args.max_new_tokens] * len(rows)
     if args.max_new_tokens is None:
@@ -185,19 +211,17 @@ def run(args: argparse.Namespace) -> int:
         rows,
         sampling,
         max_new_tokens=limits,
-        eos_token_ids=generation["eos"] or end_ids(model.config, tokenizer),
+        eos_token_ids=eos,
         stop=args.stop,
         seed=args.seed,
         decoders=[StreamDecoder(tokenizer, row) for row in rows],
         allowed=allowed,
         results=results,
     )
-    threads = threadpool_limits(args.threads, user_api="blas") if args.threads else nullcontext()
     passes = math.ceil(max(map(len, rows)) / CHUNK)
     status = 0
     try:
-        # What is not finite is said once, when a token is to be chosen, not by NumPy on the way there
-        with threads, np.errstate(over="ignore", invalid="ignore", divide="ignore"), progress_bar(model, passes) as bar:
+        with limited_threads(args.threads), np.errstate(**QUIET), progress_bar(model, passes) as bar:
             if args.json:
                 for _ in pieces:
                     bar.close()
@@ -214,6 +238,43 @@ def run(args: argparse.Namespace) -> int:
     elif args.stats:
         print(STATS.format(**stats), file=sys.stderr)
     return status
+
+
+def chat(
+    args: argparse.Namespace,
+    model: LlamaForCausalLM,
+    tokenizer: Tokenizer,
+    sampling: Sampling,
+    eos: Sequence[int],
+    allowed: int | None,
+) -> None:
+    """Talk until standard input ends."""
+    if args.max_new_tokens is not None and args.max_new_tokens < 1:
+        raise ValueError(f"--max-new-tokens must be at least 1 with --chat, not {args.max_new_tokens}")
+    conversation = Conversation(
+        model.new_engine(),
+        tokenizer,
+        sampling,
+        system=args.system,
+        max_new_tokens=args.max_new_tokens,
+        eos_token_ids={*eos, *([] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id])},
+        stop=args.stop,
+        seed=args.seed,
+        allowed=allowed,
+        progress=lambda tokens: progress_bar(model, math.ceil(tokens / CHUNK)),
+    )
+    if tokenizer.chat_template is None:
+        logging.getLogger("minillama").warning(
+            "the checkpoint has no chat template, so that of Llama 2 is used: a model that was not trained with it "
+            "does not answer, it only goes on"
+        )
+    with limited_threads(args.threads), np.errstate(**QUIET):
+        converse(conversation, stats=args.stats)
+
+
+def limited_threads(threads: int | None) -> AbstractContextManager[Any]:
+    """So many threads for matrix products; None: all."""
+    return threadpool_limits(threads, user_api="blas") if threads else nullcontext()
 
 
 def read_prompts(prompts: Sequence[str], files: Sequence[str]) -> Iterator[str]:

@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "generation": GROUND,
     "outputs": GROUND | {"model"},
     "pretrained": GROUND | {"model", "weights"},
+    "chat": GROUND | {"generation", "tokenizer"},
     "llama": GROUND | {"model", "weights", "generation", "outputs", "pretrained"},
 }
 MAY_IMPORT_ALL = {"__init__", "generate"}  # the map of the package, and the commands
@@ -79,7 +80,7 @@ def test_the_reader_of_imports_reads_them(tmp_path: Path) -> None:
     [
         ("import minillama", {"numpy", "numba", "torch", "sentencepiece", "tokenizers", "minillama.llama"}),
         ("from minillama import LlamaForCausalLM", {"numba", "torch", "sentencepiece", "minillama.tokenizer"}),
-        ("from minillama import load_tokenizer", {"numba", "torch", "minillama.model", "minillama.weights"}),
+        ("from minillama import load_tokenizer", {"numba", "torch", "jinja2", "minillama.model", "minillama.weights"}),
     ],
 )
 def test_importing_brings_in_no_more_than_is_needed(statement: str, absent: set[str]) -> None:

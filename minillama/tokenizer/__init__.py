@@ -1,8 +1,22 @@
-"""Text to ids and back: sentencepiece models, tokenizer.json files, and text that is decoded as it streams."""
+"""Text to ids and back: sentencepiece models, tokenizer.json files, chat prompts, and text that is decoded as it streams.
 
+base (what both classes do alike) stands on batches (special tokens around a text, truncation, padding), settings (the
+files beside a vocabulary) and chat (templates); sentencepiece_model and json_file are the two classes, loading chooses
+between them.
+"""
+
+from minillama.tokenizer.batches import BatchEncoding
 from minillama.tokenizer.json_file import LlamaTokenizerFast
-from minillama.tokenizer.loading import Tokenizer, load_tokenizer
+from minillama.tokenizer.loading import AutoTokenizer, Tokenizer, load_tokenizer
 from minillama.tokenizer.sentencepiece_model import LlamaTokenizer
 from minillama.tokenizer.streaming import StreamDecoder
 
-__all__ = ["LlamaTokenizer", "LlamaTokenizerFast", "StreamDecoder", "Tokenizer", "load_tokenizer"]
+__all__ = [
+    "AutoTokenizer",
+    "BatchEncoding",
+    "LlamaTokenizer",
+    "LlamaTokenizerFast",
+    "StreamDecoder",
+    "Tokenizer",
+    "load_tokenizer",
+]

@@ -1,155 +1,361 @@
-"""What every tokenizer does the same way: special tokens, checks, batches."""
+"""What every tokenizer does the same way: named and added tokens, decoding, files."""
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self, TypeAlias
 
-from minillama.config import read_json_object
+from tokenizers import AddedToken
 
+from minillama.files import write_files
+from minillama.tokenizer.batches import NO_LIMIT, Batches, log
+from minillama.tokenizer.chat import ChatTemplates
+from minillama.tokenizer.settings import NAMED, as_special, settings_files
 
-@dataclass
-class SpecialTokens:
-    """The pieces with a meaning of their own, and what the files beside a vocabulary say of them."""
+Token: TypeAlias = str | AddedToken
 
-    bos_token: str | None = "<s>"
-    eos_token: str | None = "</s>"
-    unk_token: str | None = "<unk>"
-    pad_token: str | None = None
-    add_bos_token: bool | None = None  # None: not said, the tokenizer's own way
-    add_eos_token: bool | None = None
-    legacy: bool | None = None
-    added: dict[str, int] = field(default_factory=dict)  # tokens beyond the vocabulary file, with their ids
-    hidden: set[str] = field(default_factory=set)  # those of them that count as special, and vanish from clean text
-
-    @classmethod
-    def from_folder(cls, folder: Path) -> SpecialTokens:
-        """Read tokenizer_config.json, special_tokens_map.json and added_tokens.json, those that exist."""
-
-        def read(name: str) -> dict[str, Any]:
-            return read_json_object(folder / name, "settings of a tokenizer") if (folder / name).exists() else {}
-
-        files = {name: read(name) for name in ("special_tokens_map.json", "tokenizer_config.json")}
-        found = cls()
-        for source, settings in files.items():
-            for name in ("bos_token", "eos_token", "unk_token", "pad_token"):
-                token = settings.get(name, getattr(found, name))
-                token = token.get("content") if isinstance(token, dict) else token
-                if token is not None and not isinstance(token, str):
-                    raise ValueError(f"{folder / source}: {name} must be a text or null, not {token!r}")
-                setattr(found, name, token)
-            for name in ("add_bos_token", "add_eos_token", "legacy"):
-                flag = settings.get(name, getattr(found, name))
-                if flag is not None and not isinstance(flag, bool):
-                    raise ValueError(f"{folder / source}: {name} must be true, false or null, not {flag!r}")
-                setattr(found, name, flag)
-        for token, index in read("added_tokens.json").items():
-            found._add(folder / "added_tokens.json", token, index, special=True)
-        file = folder / "tokenizer_config.json"
-        decoder = files[file.name].get("added_tokens_decoder") or {}
-        if not isinstance(decoder, dict) or not all(isinstance(entry, dict) for entry in decoder.values()):
-            raise ValueError(f"{file}: added_tokens_decoder must map ids to objects, not be {str(decoder)[:100]}")
-        for index, entry in decoder.items():
-            found._add(file, entry.get("content"), index, special=bool(entry.get("special", True)))
-        return found
-
-    def _add(self, file: Path, token: Any, index: Any, special: bool) -> None:
-        if not isinstance(token, str) or not token or not str(index).isdecimal():
-            raise ValueError(
-                f"{file} gives the added token {token!r} the id {index!r}: a text and a whole number belong there"
-            )
-        self.added[token] = int(index)
-        (self.hidden.add if special else self.hidden.discard)(token)
-
-    @property
-    def named(self) -> list[str]:
-        return [token for token in (self.bos_token, self.eos_token, self.unk_token, self.pad_token) if token]
+# What decoding "cleans up", if it is asked to: spaces that English does not write
+_CLEAN_UP = (
+    (" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"),
+    (" n't", "n't"), (" 'm", "'m"), (" 's", "'s"), (" 've", "'ve"), (" 're", "'re"),
+)  # fmt: skip
 
 
-class Tokenizer(ABC):
+def _named_token(name: str) -> Any:
+    """The text of a named token, to be read and set."""
+
+    def get(self: Tokenizer) -> str | None:
+        token = self._named.get(name)
+        return None if token is None else token.content
+
+    def put(self: Tokenizer, token: Token | None) -> None:
+        self._name(name, token)
+
+    return property(get, put, doc=f"The text of the {name.replace('_', ' ')}, or None.")
+
+
+def _named_id(name: str) -> Any:
+    """The id of a named token, to be read and set."""
+
+    def get(self: Tokenizer) -> int | None:
+        token = self._named.get(name)
+        return None if token is None else self.convert_tokens_to_ids(token.content)
+
+    def put(self: Tokenizer, index: int | None) -> None:
+        self._name(name, None if index is None else self.convert_ids_to_tokens(index))
+
+    return property(get, put, doc=f"The id of the {name.replace('_', ' ')}, or None.")
+
+
+class Tokenizer(Batches, ChatTemplates, ABC):
     """Text to ids and back. `add_bos_token` and `add_eos_token` say what encode puts around a text."""
 
-    vocab: dict[str, int]
-    special: SpecialTokens
-    add_bos_token: bool
-    add_eos_token: bool
+    bos_token, bos_token_id = _named_token("bos_token"), _named_id("bos_token")
+    eos_token, eos_token_id = _named_token("eos_token"), _named_id("eos_token")
+    unk_token, unk_token_id = _named_token("unk_token"), _named_id("unk_token")
+    sep_token, sep_token_id = _named_token("sep_token"), _named_id("sep_token")
+    pad_token, pad_token_id = _named_token("pad_token"), _named_id("pad_token")
+    cls_token, cls_token_id = _named_token("cls_token"), _named_id("cls_token")
+    mask_token, mask_token_id = _named_token("mask_token"), _named_id("mask_token")
+
+    vocab_file: str | os.PathLike[str] | None
+    clean_up_tokenization_spaces: bool
+
+    def _set_up(self, named: Mapping[str, Token | None], settings: dict[str, Any], padding_side: str) -> None:
+        """Take what both classes take in the same way; settings nobody knows are kept and written back."""
+        tokens = {name: named.get(name, settings.pop(name, None)) for name in NAMED}
+        self._named = {name: as_special(token) for name, token in tokens.items() if token}
+        self._additional = [as_special(t) for t in settings.pop("additional_special_tokens", None) or [] if t]
+        self.chat_template = settings.pop("chat_template", None)
+        self.padding_side = settings.pop("padding_side", None) or padding_side
+        self.truncation_side = settings.pop("truncation_side", None) or "right"
+        limit = settings.pop("model_max_length", None)
+        self.model_max_length = NO_LIMIT if limit is None or limit >= NO_LIMIT else int(limit)
+        names = settings.pop("model_input_names", None) or ["input_ids", "attention_mask"]
+        self.model_input_names = list(names)
+        self.init_kwargs = settings
+
+    def _name(self, name: str, token: Token | None) -> None:
+        if token:
+            self._named[name] = as_special(token)
+        else:
+            self._named.pop(name, None)
+        self._changed()
+
+    def _changed(self) -> None:
+        """Forget what follows from the tokens there are."""
+        for cached in ("vocab", "_size", "_hidden_ids"):
+            self.__dict__.pop(cached, None)
+
+    # -- the vocabulary ---------------------------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def vocab_size(self) -> int:
+        """How many pieces the vocabulary has without added tokens."""
+
+    @property
+    @abstractmethod
+    def added_tokens_decoder(self) -> dict[int, AddedToken]:
+        """The tokens that are taken out of a text before anything else, by id."""
 
     @abstractmethod
-    def _encode(self, text: str) -> list[int]:
-        """The ids of `text`, special tokens in it recognised, nothing put around it."""
+    def get_vocab(self) -> dict[str, int]:
+        """Every piece with its id, added tokens among them."""
 
     @abstractmethod
-    def _decode(self, ids: list[int]) -> str:
-        """The text of ids that are all in range."""
+    def _add_tokens(self, tokens: Sequence[Token], special: bool) -> int: ...
+
+    @property
+    def added_tokens_encoder(self) -> dict[str, int]:
+        """The added tokens, with their ids."""
+        return {token.content: index for index, token in sorted(self.added_tokens_decoder.items())}
+
+    def get_added_vocab(self) -> dict[str, int]:
+        """The added tokens, with their ids."""
+        return self.added_tokens_encoder
+
+    @cached_property
+    def vocab(self) -> dict[str, int]:
+        return self.get_vocab()
 
     def __len__(self) -> int:
         """One more than the largest id."""
         return self._size
 
     @cached_property
-    def _size(self) -> int:  # the vocabulary does not change, and streaming asks for it at every token
+    def _size(self) -> int:  # streaming asks for it at every token
         return max(self.vocab.values(), default=-1) + 1
 
-    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
-        """The ids of `text`. ValueError for a lone surrogate, which no encoding of text can hold."""
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise ValueError(
-                f"the text has a lone surrogate, U+{ord(text[error.start]):04X}, at position {error.start}: "
-                "it is not Unicode text; decode its bytes anew"
-            ) from None
-        ids = self._encode(text)
-        if add_special_tokens:
-            bos = [self.bos_token_id] if self.add_bos_token and self.bos_token_id is not None else []
-            eos = [self.eos_token_id] if self.add_eos_token and self.eos_token_id is not None else []
-            ids = [*bos, *ids, *eos]
-        return ids
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self)} tokens, special: {', '.join(self.all_special_tokens)})"
 
-    def decode(self, ids: Iterable[int], skip_special_tokens: bool = False) -> str:
-        """The text of `ids`; bytes that are not UTF-8 become U+FFFD. ValueError for an id outside the vocabulary."""
-        known = [int(index) for index in ids]
-        for index in known:
-            if not 0 <= index < len(self):
-                raise ValueError(f"the id {index} is outside the tokenizer's 0..{len(self) - 1}")
-        if skip_special_tokens:
-            hidden = self.all_special_ids
-            known = [index for index in known if index not in hidden]
-        return self._decode(known)
+    def add_tokens(self, new_tokens: Token | Sequence[Token], special_tokens: bool = False) -> int:
+        """Add tokens that are taken out of a text as a whole; how many were new. Those that are not in the vocabulary
+        get the ids from len(self) on: the model needs rows for them (resize_token_embeddings)."""
+        tokens = [new_tokens] if isinstance(new_tokens, str | AddedToken) else list(new_tokens)
+        for token in tokens:
+            if not isinstance(token, str | AddedToken):
+                raise TypeError(f"a token must be a text or an AddedToken, not {token!r}")
+        added = self._add_tokens([token for token in tokens if str(getattr(token, "content", token))], special_tokens)
+        self._changed()
+        return added
 
-    def batch_decode(self, rows: Iterable[Sequence[int]], skip_special_tokens: bool = False) -> list[str]:
-        """decode for several rows."""
-        return [self.decode(row, skip_special_tokens) for row in rows]
-
-    def convert_tokens_to_ids(self, token: str) -> int | None:
-        """The id of one piece of the vocabulary, or of the unknown token."""
-        return self.vocab.get(token, self.unk_token_id)
-
-    def _id_of(self, token: str | None) -> int | None:
-        return None if token is None else self.vocab.get(token)
-
-    @property
-    def bos_token_id(self) -> int | None:
-        return self._id_of(self.special.bos_token)
-
-    @property
-    def eos_token_id(self) -> int | None:
-        return self._id_of(self.special.eos_token)
+    def add_special_tokens(
+        self,
+        special_tokens_dict: Mapping[str, Token | Sequence[Token]],
+        replace_additional_special_tokens: bool = True,
+    ) -> int:
+        """Name tokens ("pad_token": "<pad>", "additional_special_tokens": [...]) and add those that are new; how many
+        were."""
+        added = 0
+        for name, value in special_tokens_dict.items():
+            if name == "additional_special_tokens":
+                tokens = [as_special(token) for token in value]
+                if not replace_additional_special_tokens:
+                    known = [token.content for token in self._additional]
+                    tokens = [*self._additional, *(token for token in tokens if token.content not in known)]
+                self._additional = tokens
+                added += self.add_tokens(tokens, special_tokens=True)
+            elif name in NAMED and isinstance(value, str | AddedToken):
+                self._named[name] = as_special(value)
+                added += self.add_tokens([self._named[name]], special_tokens=True)
+            else:
+                raise ValueError(
+                    f"{name!r} with {value!r} is no special token: give texts for {', '.join(NAMED)}, or "
+                    "a list of them for additional_special_tokens"
+                )
+        self._changed()
+        return added
 
     @property
-    def unk_token_id(self) -> int | None:
-        return self._id_of(self.special.unk_token)
+    def additional_special_tokens(self) -> list[str]:
+        """The texts of special tokens without a name."""
+        return [token.content for token in self._additional]
+
+    @additional_special_tokens.setter
+    def additional_special_tokens(self, tokens: Sequence[Token] | None) -> None:
+        self._additional = [as_special(token) for token in tokens or []]
+        self._changed()
 
     @property
-    def pad_token_id(self) -> int | None:
-        return self._id_of(self.special.pad_token)
+    def additional_special_tokens_ids(self) -> list[int]:
+        return [self.convert_tokens_to_ids(token) for token in self.additional_special_tokens]
+
+    @property
+    def special_tokens_map(self) -> dict[str, Any]:
+        """The special tokens that are set: "bos_token" and the like, and their texts."""
+        named: dict[str, Any] = {name: self._named[name].content for name in NAMED if name in self._named}
+        return named | ({"additional_special_tokens": self.additional_special_tokens} if self._additional else {})
+
+    @property
+    def all_special_tokens(self) -> list[str]:
+        """The texts of all special tokens, each once."""
+        named = (self._named[name].content for name in NAMED if name in self._named)
+        return list(dict.fromkeys([*named, *self.additional_special_tokens]))
+
+    @property
+    def all_special_ids(self) -> list[int]:
+        """The ids of all special tokens."""
+        return [self.convert_tokens_to_ids(token) for token in self.all_special_tokens]
 
     @cached_property
-    def all_special_ids(self) -> set[int]:
-        """Ids that stand for no text of their own."""
-        tokens = [*self.special.named, *self.special.hidden]
-        return {self.vocab[token] for token in tokens if token in self.vocab}
+    def _hidden_ids(self) -> frozenset[int]:
+        """Ids that stand for no text: special tokens, and added ones that count as special."""
+        special = (index for index, token in self.added_tokens_decoder.items() if token.special)
+        return frozenset([*self.all_special_ids, *special])
+
+    def _added_tokens(self) -> dict[str, tuple[int, bool]]:
+        hidden = self._hidden_ids
+        return {token: (index, index in hidden) for token, index in self.added_tokens_encoder.items()}
+
+    # -- tokens and ids ---------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def tokenize(self, text: str, pair: str | None = None, add_special_tokens: bool = False, **how: Any) -> list[str]:
+        """The pieces of a text."""
+
+    @abstractmethod
+    def convert_tokens_to_string(self, tokens: Sequence[str]) -> str:
+        """The text of pieces."""
+
+    @abstractmethod
+    def _piece_to_id(self, token: str) -> int | None: ...
+
+    @abstractmethod
+    def _id_to_piece(self, index: int) -> str: ...
+
+    def convert_tokens_to_ids(self, tokens: Any) -> Any:
+        """The id of a piece, or the list of ids of several; for one that is not in the vocabulary the unknown token's."""
+        if tokens is None:
+            return None
+        return self._piece_to_id(tokens) if isinstance(tokens, str) else [self._piece_to_id(token) for token in tokens]
+
+    def convert_ids_to_tokens(self, ids: Any, skip_special_tokens: bool = False) -> Any:
+        """The piece of an id, or the list of pieces of several. ValueError for an id outside the vocabulary."""
+        if hasattr(ids, "__index__") and not hasattr(ids, "__len__"):
+            return self._id_to_piece(self._known([ids])[0])
+        known = self._known(ids)
+        hidden = self._hidden_ids if skip_special_tokens else ()
+        return [self._id_to_piece(index) for index in known if index not in hidden]
+
+    def _known(self, ids: Iterable[Any]) -> list[int]:
+        size = len(self)
+        known = [int(index) for index in ids]
+        for index in known:
+            if not 0 <= index < size:
+                raise ValueError(f"the id {index} is outside the tokenizer's 0..{size - 1}")
+        return known
+
+    @abstractmethod
+    def _text(self, ids: list[int], spaces_between_special_tokens: bool) -> str:
+        """The text of ids that are all in range."""
+
+    def decode(
+        self,
+        token_ids: Any,
+        skip_special_tokens: bool = False,
+        clean_up_tokenization_spaces: bool | None = None,
+        spaces_between_special_tokens: bool = True,
+    ) -> str:
+        """The text of ids; bytes that are not UTF-8 become U+FFFD.
+
+        skip_special_tokens leaves out those that stand for no text. clean_up_tokenization_spaces takes spaces away that
+        English does not write, as before a full stop (None: as the tokenizer was made). spaces_between_special_tokens,
+        of LlamaTokenizer, puts a space between an added token and what is beside it. ValueError for an id outside the
+        vocabulary.
+        """
+        ids = self._known(
+            [token_ids] if hasattr(token_ids, "__index__") and not hasattr(token_ids, "__len__") else token_ids
+        )
+        if skip_special_tokens:
+            hidden = self._hidden_ids
+            ids = [index for index in ids if index not in hidden]
+        text = self._text(ids, spaces_between_special_tokens)
+        clean = (
+            self.clean_up_tokenization_spaces if clean_up_tokenization_spaces is None else clean_up_tokenization_spaces
+        )
+        return self.clean_up_tokenization(text) if clean else text
+
+    def batch_decode(self, sequences: Iterable[Any], skip_special_tokens: bool = False, **how: Any) -> list[str]:
+        """decode for several rows."""
+        return [self.decode(row, skip_special_tokens, **how) for row in sequences]
+
+    @staticmethod
+    def clean_up_tokenization(out_string: str) -> str:
+        """The text without the spaces that English does not write: " ." becomes "." and so on."""
+        for spaced, plain in _CLEAN_UP:
+            out_string = out_string.replace(spaced, plain)
+        return out_string
+
+    # -- files ------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def _vocabulary_files(self, folder: Path, prefix: str) -> dict[Path, bytes]: ...
+
+    @abstractmethod
+    def _own_settings(self) -> dict[str, Any]: ...
+
+    def save_pretrained(
+        self, save_directory: str | os.PathLike[str], filename_prefix: str | None = None
+    ) -> tuple[str, ...]:
+        """Write the vocabulary and the settings into a folder, all files or none; their paths. OSError that names the
+        file."""
+        folder, prefix = Path(save_directory), f"{filename_prefix}-" if filename_prefix else ""
+        settings: dict[str, Any] = dict.fromkeys(("bos_token", "eos_token", "unk_token", "pad_token")) | self._named
+        settings |= self.init_kwargs | self._own_settings()
+        settings |= {
+            "tokenizer_class": type(self).__name__,
+            "additional_special_tokens": self._additional,
+            "added_tokens_decoder": self.added_tokens_decoder,
+            "chat_template": self.chat_template,
+            "model_max_length": self.model_max_length,
+            "padding_side": self.padding_side,
+            "truncation_side": self.truncation_side,
+            "clean_up_tokenization_spaces": self.clean_up_tokenization_spaces,
+            "use_default_system_prompt": self.use_default_system_prompt,
+        }
+        if not self._additional:
+            del settings["additional_special_tokens"]
+        beyond = {token: index for token, index in self.added_tokens_encoder.items() if index >= self.vocab_size}
+        files = settings_files(folder, settings, beyond) | self._vocabulary_files(folder, prefix)
+        template = folder / "chat_template.jinja"  # an older one would be read instead of that in the settings
+        write_files(files, remove=[template])
+        return tuple(str(file) for file in files)
+
+    def save_vocabulary(
+        self, save_directory: str | os.PathLike[str], filename_prefix: str | None = None
+    ) -> tuple[str] | None:
+        """Write the sentencepiece model into a folder that exists; its path. Where there is no such folder that is
+        logged, and the answer is None."""
+        folder = Path(save_directory)
+        contents = self._sentencepiece_model()
+        if not folder.is_dir():
+            log.error("%s is not a folder: the vocabulary is not saved", folder)
+            return None
+        file = folder / f"{filename_prefix + '-' if filename_prefix else ''}tokenizer.model"
+        write_files({file: contents})
+        return (str(file),)
+
+    @abstractmethod
+    def _sentencepiece_model(self) -> bytes:
+        """ValueError if there is none."""
+
+    @classmethod
+    @abstractmethod
+    def from_pretrained(cls, path: str | os.PathLike[str], **overrides: Any) -> Self: ...
+
+
+def check_text(text: str) -> None:
+    """ValueError for a lone surrogate, which no encoding of text can hold."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"the text has a lone surrogate, U+{ord(text[error.start]):04X}, at position {error.start}: "
+            "it is not Unicode text; decode its bytes anew"
+        ) from None

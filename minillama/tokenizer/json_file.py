@@ -2,68 +2,390 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
+from typing import Any, Self, TypeVar
 
 import tokenizers
+from tokenizers import AddedToken, processors
 
 from minillama.config import read_json_object
-from minillama.tokenizer.base import SpecialTokens, Tokenizer
+from minillama.tokenizer.base import Token, Tokenizer, check_text
+from minillama.tokenizer.batches import BatchEncoding
+from minillama.tokenizer.from_sentencepiece import from_sentencepiece
+from minillama.tokenizer.settings import as_special, read_settings
 
 BYTE_PIECES = [f"<0x{b:02X}>" for b in range(256)]
+DIVIDER = "\ufdd0"  # a noncharacter, which no text holds
+Result = TypeVar("Result")
 
 
 class LlamaTokenizerFast(Tokenizer):
-    """A tokenizer.json with the special tokens of the files beside it.
+    """A tokenizer of the `tokenizers` library: a tokenizer.json, or made from a sentencepiece model alone.
 
-    What is put around a text follows add_bos_token and add_eos_token of tokenizer_config.json where it has them, else
-    the file's own post-processor.
+    vocab_file: a sentencepiece model, which is used if there is no tokenizer_file, and which save_vocabulary writes.
+    legacy, add_prefix_space: as in LlamaTokenizer, where the tokenizer is made from vocab_file; a tokenizer_file has
+    its own way. add_bos_token and add_eos_token: what is put around a text; None for what the file's own
+    post-processor does, or else a beginning only. The other arguments are those of LlamaTokenizer, but that
+    padding_side is "left" if nothing is said.
+
+    ValueError or OSError that names the file if it is not a sound tokenizer.
     """
 
-    def __init__(self, tokenizer_file: str | os.PathLike[str], special: SpecialTokens | None = None):
-        file = Path(tokenizer_file)
-        contents = read_json_object(file, "a tokenizer")
-        model = contents.get("model")
-        kind = (model.get("type") or "BPE") if isinstance(model, dict) else None
-        if kind != "BPE":
-            raise ValueError(
-                f"{file} is a {kind or 'malformed'} tokenizer, and LLaMA's are BPE: "
-                "get the one that belongs to the model"
-            )
-        try:
-            self.backend = tokenizers.Tokenizer.from_file(str(file))
-            around = self.backend.encode("", add_special_tokens=True).ids
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as error:  # the library raises plain Exception, and its panics are not even that
-            raise ValueError(f"{file} is not a sound tokenizer.json ({error}): get it again") from None
-        self.backend.no_truncation()
-        self.backend.no_padding()
-        self.special = SpecialTokens() if special is None else special
-        self.vocab = dict(self.backend.get_vocab(with_added_tokens=True))
-        missing = [piece for piece in BYTE_PIECES if piece not in self.vocab]
-        if missing and contents["model"].get("byte_fallback"):
-            raise ValueError(f"{file} writes unknown characters as bytes and lacks {', '.join(missing)}: get it again")
-        self.special.hidden |= {
-            token.content for token in self.backend.get_added_tokens_decoder().values() if token.special
-        }
-        if self.special.bos_token not in self.vocab and around:
-            self.special.bos_token = self.backend.id_to_token(around[0])
-        by_flag = (self.special.add_bos_token, self.special.add_eos_token)
-        self.add_bos_token = self.bos_token_id in around[:1] if by_flag[0] is None else bool(by_flag[0])
-        self.add_eos_token = self.eos_token_id in around[1:] if by_flag[1] is None else bool(by_flag[1])
+    is_fast = True
+
+    def __init__(
+        self,
+        vocab_file: str | os.PathLike[str] | None = None,
+        tokenizer_file: str | os.PathLike[str] | None = None,
+        clean_up_tokenization_spaces: bool = False,
+        unk_token: Token | None = "<unk>",
+        bos_token: Token | None = "<s>",
+        eos_token: Token | None = "</s>",
+        add_bos_token: bool | None = None,
+        add_eos_token: bool | None = None,
+        use_default_system_prompt: bool = True,
+        legacy: bool | None = None,
+        add_prefix_space: bool | None = True,
+        **settings: Any,
+    ):
+        if vocab_file is None and tokenizer_file is None:
+            raise ValueError("there is nothing to make a tokenizer of: give vocab_file or tokenizer_file")
+        self.vocab_file = vocab_file
+        self.legacy, self.add_prefix_space = legacy is not False, add_prefix_space is not False
+        self.clean_up_tokenization_spaces = bool(clean_up_tokenization_spaces)
+        self.use_default_system_prompt = bool(use_default_system_prompt)
+        around: list[int] | None = None
+        if tokenizer_file is not None:
+            self.backend, around = load_tokenizer_json(Path(tokenizer_file))
+        else:
+            assert vocab_file is not None
+            self.backend = from_sentencepiece(vocab_file, self.legacy, self.add_prefix_space)
+        vocab = self.backend.get_vocab(with_added_tokens=True)
+        named: dict[str, Token | None] = {"unk_token": unk_token, "bos_token": bos_token, "eos_token": eos_token}
+        if tokenizer_file is not None:  # a default that the file has not is not there, rather than added
+            usual = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
+            named = {name: None if t == usual[name] and t not in vocab else t for name, t in named.items()}
+            if named["bos_token"] is None and around:
+                named["bos_token"] = self.backend.id_to_token(around[0])
+        added = settings.pop("added_tokens_decoder", None) or {}
+        self._add_bos = self._add_eos = False
+        self._set_up(named, settings, padding_side="left")
+        known = {token.content for token in self.backend.get_added_tokens_decoder().values()}
+        for _, token in sorted((int(index), token) for index, token in added.items() if token.content not in known):
+            self._add_tokens([token], special=token.special)
+        self._add_tokens([*self._named.values(), *self._additional], special=True)
+        self._changed()
+        self._add_bos = self._stated(add_bos_token, self.bos_token_id in around[:1] if around is not None else True)
+        self._add_eos = self._stated(add_eos_token, self.eos_token_id in around[1:] if around is not None else False)
+        self.update_post_processor()
+
+    @staticmethod
+    def _stated(flag: bool | None, otherwise: bool) -> bool:
+        return otherwise if flag is None else bool(flag)
 
     @classmethod
-    def from_pretrained(cls, path: str | os.PathLike[str]) -> LlamaTokenizerFast:
-        """Read a folder with a tokenizer.json, or such a file by any name."""
+    def from_pretrained(cls, path: str | os.PathLike[str], **overrides: Any) -> Self:
+        """Read a folder with a tokenizer.json, or such a file by any name, with the files beside it; where there is none,
+        a sentencepiece model. `overrides` are arguments that come before what these files say."""
         file = Path(path)
-        file = file / "tokenizer.json" if file.is_dir() else file
+        folder = file if file.is_dir() else file.parent
+        if file.is_dir():
+            file = folder / "tokenizer.json"
+            file = file if file.exists() or not (folder / "tokenizer.model").exists() else folder / "tokenizer.model"
         if not file.exists():
             raise FileNotFoundError(f"{file} does not exist: a tokenizer.json is expected there")
-        return cls(file, SpecialTokens.from_folder(file.parent))
+        settings = read_settings(folder)
+        settings.pop("tokenizer_class", None)
+        sentencepiece = folder / "tokenizer.model"
+        if file.suffix == ".model" or not looks_like_json(file):
+            settings["vocab_file"] = file
+        else:
+            settings |= {"tokenizer_file": file, "vocab_file": sentencepiece if sentencepiece.exists() else None}
+        return cls(**settings | overrides)
 
-    def _encode(self, text: str) -> list[int]:
+    # -- the vocabulary ---------------------------------------------------------------------------------------
+
+    @property
+    def backend_tokenizer(self) -> tokenizers.Tokenizer:
+        """The library's own object."""
+        return self.backend
+
+    @property
+    def vocab_size(self) -> int:
+        return int(self.backend.get_vocab_size(with_added_tokens=False))
+
+    @property
+    def added_tokens_decoder(self) -> dict[int, AddedToken]:
+        return dict(sorted(self.backend.get_added_tokens_decoder().items()))
+
+    def get_vocab(self) -> dict[str, int]:
+        return dict(self.backend.get_vocab(with_added_tokens=True))
+
+    def _add_tokens(self, tokens: Sequence[Token], special: bool) -> int:
+        if special:
+            return int(self.backend.add_special_tokens([as_special(token) for token in tokens]))
+        return int(self.backend.add_tokens(list(tokens)))
+
+    def _changed(self) -> None:
+        super()._changed()
+        self.__dict__.pop("_plain_backend", None)
+        self.update_post_processor()
+
+    def _piece_to_id(self, token: str) -> int | None:
+        index = self.backend.token_to_id(token)
+        if index is None and self.unk_token is not None and token != self.unk_token:
+            return self._piece_to_id(self.unk_token)
+        return index
+
+    def _id_to_piece(self, index: int) -> str:
+        return str(self.backend.id_to_token(index) or "")
+
+    # -- what is put around a text ----------------------------------------------------------------------------
+
+    @property
+    def add_bos_token(self) -> bool:  # type: ignore[override]  # a plain attribute in the other class
+        return self._add_bos
+
+    @add_bos_token.setter
+    def add_bos_token(self, flag: bool) -> None:
+        self._add_bos = bool(flag)
+        self.update_post_processor()
+
+    @property
+    def add_eos_token(self) -> bool:  # type: ignore[override]
+        return self._add_eos
+
+    @add_eos_token.setter
+    def add_eos_token(self, flag: bool) -> None:
+        self._add_eos = bool(flag)
+        self.update_post_processor()
+
+    def update_post_processor(self) -> None:
+        """Make the library put around a text what bos_token, eos_token and the two flags say now; runs by itself when
+        one of them changes."""
+        bos, eos = self._around()
+        tokens = [(self.bos_token, bos[0])] * len(bos) + [(self.eos_token, eos[0])] * len(eos)
+        before = [f"{self.bos_token}:{{}}"] * len(bos)
+        behind = [f"{self.eos_token}:{{}}"] * len(eos)
+        single = " ".join([*before, "$A:{}", *behind]).replace("{}", "0")
+        second = " ".join([*before, "$B:{}", *behind]).replace("{}", "1")
+        self.backend.post_processor = processors.TemplateProcessing(
+            single=single, pair=f"{single} {second}", special_tokens=list(dict.fromkeys(tokens))
+        )
+
+    # -- text to pieces ---------------------------------------------------------------------------------------
+
+    def tokenize(self, text: str, pair: str | None = None, add_special_tokens: bool = False, **how: Any) -> list[str]:
+        """The pieces of a text, or of a pair; special tokens in it recognised."""
+        check_text(text)
+        if how.get("split_special_tokens"):
+            return [self._id_to_piece(index) for index in self._encode_plain(text, first=True)]
+        return list(self.backend.encode(text, pair, add_special_tokens=add_special_tokens).tokens)
+
+    def _ids(self, text: str, **how: Any) -> list[int]:
+        check_text(text)
+        if how.get("split_special_tokens"):
+            return self._encode_plain(text, first=True) if text else []
         return list(self.backend.encode(text, add_special_tokens=False).ids)
 
-    def _decode(self, ids: list[int]) -> str:
+    def _encode_plain(self, text: str, first: bool) -> list[int]:
+        ids = self._plain_backend.encode(text if first else DIVIDER + text, add_special_tokens=False).ids
+        return list(ids if first else ids[1:])
+
+    @cached_property
+    def _plain_backend(self) -> tokenizers.Tokenizer:
+        """The same model without its added tokens, and one that only divides."""
+        contents = json.loads(self.backend.to_str())
+        contents |= {"added_tokens": [], "post_processor": None, "truncation": None, "padding": None}
+        plain = tokenizers.Tokenizer.from_str(json.dumps(contents))
+        plain.add_tokens([AddedToken(DIVIDER, normalized=False)])
+        return plain
+
+    def encode_plus(self, text: Any, text_pair: Any = None, **options: Any) -> BatchEncoding:
+        item = text if text_pair is None else (text, text_pair)
+        tensors = options.pop("return_tensors", None)
+        if isinstance(text, list | tuple) and text and isinstance(text[0], int):  # ids already
+            return super().encode_plus(text, text_pair, return_tensors=tensors, **options)
+        batch = self.batch_encode_plus([item], **options)
+        if tensors is None and not options.get("return_overflowing_tokens"):
+            return BatchEncoding({key: rows[0] for key, rows in batch.items()}, batch.encodings)
+        return batch.convert_to_tensors(tensors)
+
+    def batch_encode_plus(
+        self,
+        batch_text_or_text_pairs: Sequence[Any],
+        *,
+        add_special_tokens: bool = True,
+        padding: bool | str = False,
+        truncation: bool | str | None = None,
+        max_length: int | None = None,
+        stride: int = 0,
+        is_split_into_words: bool = False,
+        pad_to_multiple_of: int | None = None,
+        return_tensors: str | None = None,
+        return_token_type_ids: bool | None = None,
+        return_attention_mask: bool | None = None,
+        return_overflowing_tokens: bool = False,
+        return_special_tokens_mask: bool = False,
+        return_offsets_mapping: bool = False,
+        return_length: bool = False,
+        **how: Any,
+    ) -> BatchEncoding:
+        """__call__ for a batch of texts, or of pairs (a, b). With return_overflowing_tokens what was taken off a text
+        follows it in rows of its own, and overflow_to_sample_mapping says which text each row is of."""
+        padding, truncation, max_length = self._strategies(padding, truncation, max_length, pad_to_multiple_of)
+        texts = list(batch_text_or_text_pairs)
+        for text in _texts(texts):
+            check_text(text)
+        if how.get("split_special_tokens"):
+            return super().batch_encode_plus(
+                texts, add_special_tokens=add_special_tokens, padding=padding, truncation=truncation,
+                max_length=max_length, stride=stride, pad_to_multiple_of=pad_to_multiple_of,
+                return_tensors=return_tensors, return_token_type_ids=return_token_type_ids,
+                return_attention_mask=return_attention_mask, return_special_tokens_mask=return_special_tokens_mask,
+                return_length=return_length, is_split_into_words=is_split_into_words, **how,
+            )  # fmt: skip
+        if not is_split_into_words:
+            texts = [tuple(text) if isinstance(text, list) else text for text in texts]
+        with self._arranging(truncation, padding, max_length, stride, pad_to_multiple_of):
+            heads = _or_value_error(
+                lambda: self.backend.encode_batch(
+                    texts, add_special_tokens=add_special_tokens, is_pretokenized=is_split_into_words
+                )
+            )
+        encodings, samples = [], []
+        for sample, head in enumerate(heads):
+            rows = [head, *head.overflowing] if return_overflowing_tokens else [head]
+            encodings += rows
+            samples += [sample] * len(rows)
+        wanted = {
+            "input_ids": ("ids", True),
+            "token_type_ids": (
+                "type_ids",
+                self._stated(return_token_type_ids, "token_type_ids" in self.model_input_names),
+            ),
+            "attention_mask": (
+                "attention_mask",
+                self._stated(return_attention_mask, "attention_mask" in self.model_input_names),
+            ),
+            "special_tokens_mask": ("special_tokens_mask", return_special_tokens_mask),
+            "offset_mapping": ("offsets", return_offsets_mapping),
+        }
+        batch: dict[str, Any] = {
+            key: [list(getattr(encoding, name)) for encoding in encodings]
+            for key, (name, asked) in wanted.items()
+            if asked
+        }
+        if return_length:
+            batch["length"] = [len(encoding.ids) for encoding in encodings]
+        if return_overflowing_tokens:
+            batch["overflow_to_sample_mapping"] = samples
+        return BatchEncoding(batch, encodings).convert_to_tensors(return_tensors)
+
+    @contextmanager
+    def _arranging(
+        self, truncation: str, padding: str, length: int | None, stride: int, multiple: int | None
+    ) -> Iterator[None]:
+        """The library set to truncate and pad, and set back."""
+        try:
+            if truncation != "do_not_truncate" and length is not None:
+                _or_value_error(
+                    lambda: self.backend.enable_truncation(
+                        length, stride=stride, strategy=truncation, direction=self.truncation_side
+                    )
+                )
+            if padding != "do_not_pad":
+                self.backend.enable_padding(
+                    direction=self.padding_side,
+                    pad_id=self.pad_token_id,
+                    pad_token=self.pad_token,
+                    pad_type_id=self.pad_token_type_id,
+                    length=length if padding == "max_length" else None,
+                    pad_to_multiple_of=multiple,
+                )
+            yield
+        finally:
+            self.backend.no_truncation()
+            self.backend.no_padding()
+
+    # -- pieces to text ---------------------------------------------------------------------------------------
+
+    def convert_tokens_to_string(self, tokens: Sequence[str]) -> str:
+        decoder = self.backend.decoder
+        return str(decoder.decode(list(tokens))) if decoder is not None else " ".join(tokens)
+
+    def _text(self, ids: list[int], spaces_between_special_tokens: bool) -> str:
         return str(self.backend.decode(ids, skip_special_tokens=False))
+
+    # -- files ------------------------------------------------------------------------------------------------
+
+    def _sentencepiece_model(self) -> bytes:
+        if self.vocab_file is None or not Path(self.vocab_file).is_file():
+            raise ValueError(
+                "this tokenizer was not made from a sentencepiece model, so there is none to save: save_pretrained "
+                "writes its tokenizer.json"
+            )
+        return Path(self.vocab_file).read_bytes()
+
+    def _vocabulary_files(self, folder: Path, prefix: str) -> dict[Path, bytes]:
+        files = {folder / f"{prefix}tokenizer.json": self.backend.to_str(pretty=True).encode()}
+        if self.vocab_file is not None and Path(self.vocab_file).is_file():
+            files[folder / f"{prefix}tokenizer.model"] = self._sentencepiece_model()
+        return files
+
+    def _own_settings(self) -> dict[str, Any]:
+        return {"add_bos_token": self.add_bos_token, "add_eos_token": self.add_eos_token, "legacy": self.legacy}
+
+
+def load_tokenizer_json(file: Path) -> tuple[tokenizers.Tokenizer, list[int]]:
+    """The tokenizer in a file, and the ids that it puts around an empty text; ValueError that names the file."""
+    contents = read_json_object(file, "a tokenizer")
+    model = contents.get("model")
+    kind = (model.get("type") or "BPE") if isinstance(model, dict) else None
+    if kind != "BPE":
+        raise ValueError(
+            f"{file} is a {kind or 'malformed'} tokenizer, and LLaMA's are BPE: get the one that belongs to the model"
+        )
+    try:
+        backend = tokenizers.Tokenizer.from_file(str(file))
+        around = list(backend.encode("", add_special_tokens=True).ids)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # the library raises plain Exception, and its panics are not even that
+        raise ValueError(f"{file} is not a sound tokenizer.json ({error}): get it again") from None
+    backend.no_truncation()
+    backend.no_padding()
+    vocab = backend.get_vocab(with_added_tokens=True)
+    missing = [piece for piece in BYTE_PIECES if piece not in vocab]
+    if missing and contents["model"].get("byte_fallback"):
+        raise ValueError(f"{file} writes unknown characters as bytes and lacks {', '.join(missing)}: get it again")
+    return backend, around
+
+
+def looks_like_json(file: Path) -> bool:
+    """Whether a file begins as a JSON text does, or is too broken to tell; a sentencepiece model begins otherwise."""
+    with open(file, "rb") as opened:
+        return opened.read(1) != b"\n"
+
+
+def _texts(items: Any) -> Iterator[str]:
+    if isinstance(items, str):
+        yield items
+    elif isinstance(items, list | tuple):
+        for item in items:
+            yield from _texts(item)
+
+
+def _or_value_error(call: Callable[[], Result]) -> Result:
+    """What a call of the library gives; its errors, which are plain Exceptions, as ValueErrors."""
+    try:
+        return call()
+    except TypeError as error:
+        raise ValueError(f"a text must be a str, or with is_split_into_words a list of words: {error}") from None
+    except Exception as error:
+        raise ValueError(f"{error}") from None

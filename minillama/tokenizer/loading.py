@@ -4,12 +4,41 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
+from minillama.config import read_json_object
 from minillama.tokenizer.base import Tokenizer
 from minillama.tokenizer.json_file import LlamaTokenizerFast
 from minillama.tokenizer.sentencepiece_model import LlamaTokenizer
 
-__all__ = ["Tokenizer", "load_tokenizer"]
+__all__ = ["AutoTokenizer", "Tokenizer", "load_tokenizer"]
+
+
+class AutoTokenizer:
+    """Not a tokenizer itself: from_pretrained gives one of the class that the files ask for."""
+
+    def __init__(self) -> None:
+        raise TypeError("AutoTokenizer has no instances: call AutoTokenizer.from_pretrained(path)")
+
+    @staticmethod
+    def from_pretrained(path: str | os.PathLike[str], *, use_fast: bool = True, **overrides: Any) -> Tokenizer:
+        """The tokenizer in a folder, or in a file (.json, else a sentencepiece model).
+
+        LlamaTokenizerFast where there is a tokenizer.json, or where tokenizer_config.json names that class; with only a
+        tokenizer.model, or with use_fast=False where there is one, LlamaTokenizer. overrides: arguments of the class
+        that come before what the files say. FileNotFoundError, OSError or ValueError that names the file.
+        """
+        place = Path(path)
+        if not place.is_dir():
+            kind = LlamaTokenizerFast if place.suffix == ".json" else LlamaTokenizer
+            return kind.from_pretrained(place, **overrides)
+        has_json, has_model = (place / "tokenizer.json").exists(), (place / "tokenizer.model").exists()
+        if not has_json and not has_model:
+            raise FileNotFoundError(f"{place} has no tokenizer.json and no tokenizer.model: name one with --tokenizer")
+        config = place / "tokenizer_config.json"
+        named = read_json_object(config, "settings of a tokenizer").get("tokenizer_class") if config.exists() else None
+        fast = use_fast and (has_json or (named == "LlamaTokenizerFast"))
+        return (LlamaTokenizerFast if fast or not has_model else LlamaTokenizer).from_pretrained(place, **overrides)
 
 
 def load_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
@@ -17,13 +46,4 @@ def load_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
 
     Raises FileNotFoundError, OSError or ValueError that names the file.
     """
-    place = Path(path)
-    if place.is_dir():
-        if (place / "tokenizer.json").exists():
-            return LlamaTokenizerFast.from_pretrained(place)
-        if (place / "tokenizer.model").exists():
-            return LlamaTokenizer.from_pretrained(place)
-        raise FileNotFoundError(f"{place} has no tokenizer.json and no tokenizer.model: name one with --tokenizer")
-    if place.suffix == ".json":
-        return LlamaTokenizerFast.from_pretrained(place)
-    return LlamaTokenizer.from_pretrained(place)
+    return AutoTokenizer.from_pretrained(path)

@@ -1,0 +1,74 @@
+"""A sentencepiece byte-pair model as a model of the `tokenizers` library, with the same pieces, ids and merges."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from tokenizers import AddedToken, Tokenizer, decoders, normalizers, pre_tokenizers
+from tokenizers.models import BPE
+
+from minillama.tokenizer.sentencepiece_model import MARKER, load_sentencepiece
+
+# Texts on which a model that changes its text in any other way than by markers for spaces shows it
+_PROBES = ("  two  spaces ", "ﬁ Å é e\u0301 ２ ™", "Tab\tnew\nline\u3000\u00a0end", "A b")
+
+
+def from_sentencepiece(vocab_file: str | os.PathLike[str], legacy: bool, add_prefix_space: bool = True) -> Tokenizer:
+    """The model in `vocab_file`. legacy: a marker before every stretch between special tokens, else before the whole
+    text only. ValueError for a model that is no byte-pair encoding, or that rewrites its text."""
+    sp = load_sentencepiece(vocab_file)
+    for probe in _PROBES:
+        if sp.normalize(probe) != MARKER + probe.replace(" ", MARKER):
+            raise ValueError(
+                f"{vocab_file} rewrites its text ({probe!r} becomes {sp.normalize(probe)!r}), which is done only by "
+                "LlamaTokenizer: use that"
+            )
+    vocab = {sp.id_to_piece(i): i for i in range(len(sp))}
+    unk = sp.id_to_piece(sp.unk_id())
+    byte_fallback = any(sp.is_byte(i) for i in range(len(sp)))
+    backend = Tokenizer(BPE(vocab, merges_of(sp, vocab), unk_token=unk, fuse_unk=True, byte_fallback=byte_fallback))
+    if legacy:
+        prepend = [normalizers.Prepend(MARKER)] if add_prefix_space else []
+        backend.normalizer = normalizers.Sequence([*prepend, normalizers.Replace(" ", MARKER)])
+    else:
+        backend.pre_tokenizer = _metaspace("first" if add_prefix_space else "never")
+    strip = [decoders.Strip(" ", 1, 0)] if add_prefix_space else []
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace(MARKER, " "), decoders.ByteFallback(), decoders.Fuse(), *strip]
+    )
+    control = [i for i in range(len(sp)) if sp.is_control(i) or sp.is_unknown(i)]
+    backend.add_special_tokens([AddedToken(sp.id_to_piece(i), normalized=False, special=True) for i in control])
+    return backend
+
+
+def merges_of(sp: Any, vocab: dict[str, int]) -> list[tuple[str, str]]:
+    """Every pair of pieces that together are a piece, those whose piece has the better score first.
+
+    sentencepiece keeps no list of merges: at each step it joins the neighbours that make the piece of the best score.
+    """
+    normal = {
+        piece
+        for piece, i in vocab.items()
+        if not (sp.is_control(i) or sp.is_unknown(i) or sp.is_unused(i) or sp.is_byte(i))
+    }
+    scored = []
+    for piece in normal:
+        score = sp.get_score(vocab[piece])
+        for cut in range(1, len(piece)):
+            left, right = piece[:cut], piece[cut:]
+            if left in normal and right in normal:
+                scored.append((-score, vocab[left], vocab[right], left, right))
+    return [(left, right) for *_, left, right in sorted(scored)]
+
+
+def _metaspace(prepend_scheme: str) -> Any:
+    try:
+        return pre_tokenizers.Metaspace(MARKER, prepend_scheme=prepend_scheme, split=False)
+    except TypeError:
+        import tokenizers
+
+        raise ValueError(
+            f"legacy=False needs tokenizers 0.19 or later, and {tokenizers.__version__} is installed: update it, or "
+            "use LlamaTokenizer"
+        ) from None

@@ -1,0 +1,101 @@
+"""Message texts that stay texts: marks that go through a template with them, and tell them from what it writes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
+from typing import Any, NamedTuple, TypeAlias
+
+Mark: TypeAlias = Callable[[str, bool], str]
+_NAMES = ("role", "type")  # fields of a message that hold one of a few words, which templates compare
+
+
+class Marks(NamedTuple):
+    """Characters that occur nowhere else, put into texts before they are rendered and taken out afterwards."""
+
+    opened: str  # before a control token that is text
+    closed: str  # and behind it
+    cut: str  # where a text could be completed to a control token by what stands next to it
+    end: str  # where a message to go on with ends
+
+    @classmethod
+    def unused(cls, *data: Any) -> Marks:
+        """Some that do not occur in texts, or in anything made of them."""
+        used = set[str]().union(*_texts(data))
+        # The last two planes of Unicode hold no characters but for private use
+        return cls(*islice((c for c in map(chr, range(0x10FFFF, 0xF0000, -1)) if c not in used), 4))
+
+    def removed_from(self, text: str) -> str:
+        return text.translate(dict.fromkeys(map(ord, self)))
+
+    def marker(self, control: set[str]) -> Mark:
+        """What marks the control tokens in a text, and if it is told so the ends of the text where they could be
+        completed to one: a message "</", say, before a message "s>"."""
+        tokens = re.compile(_either(control))
+        heads = {token[:n] for token in control for n in range(1, len(token))}
+        tails = {token[n:] for token in control for n in range(1, len(token))}
+        longest = max(map(len, heads), default=0)
+
+        def mark(text: str, ends: bool) -> str:
+            marked = tokens.sub(rf"{self.opened}\g<0>{self.closed}", text)
+            if ends and any(text[:n] in tails for n in range(1, longest + 1)):
+                marked = self.cut + marked
+            if ends and any(text[-n:] in heads for n in range(1, longest + 1)):
+                marked += self.cut
+            return marked
+
+        return mark
+
+    def pieces(self, text: str, added: Mapping[str, tuple[int, bool]]) -> list[str | int]:
+        """A text cut at its added tokens: stretches of text, none empty, and ids. Marked tokens are text."""
+        pattern = re.compile(
+            f"(?P<before>{self.opened}?)(?P<token>{_either(added)})(?P<behind>{self.closed}?)|[{''.join(self)}]"
+        )
+        pieces: list[str | int] = []
+        stretch, start = "", 0
+        for match in pattern.finditer(text):
+            stretch += text[start : match.start()]
+            start = match.end()
+            token = match["token"]
+            if token and (match["before"] or match["behind"]):
+                stretch += token
+            elif token:
+                pieces += [stretch, added[token][0]] if stretch else [added[token][0]]
+                stretch = ""
+        stretch += text[start:]
+        return [*pieces, stretch] if stretch else pieces
+
+
+def plain_data(value: Any, mark: Mark, field: str = "") -> Any:
+    """The value made anew of plain types, its texts marked: a template must not meet objects with methods of ours."""
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, str):
+        return mark(str.__str__(value), field not in _NAMES)
+    if isinstance(value, Mapping):
+        return {
+            mark(key, False) if isinstance(key, str) else key: plain_data(item, mark, str(key))
+            for key, item in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [plain_data(item, mark, field) for item in value]
+    raise ValueError(
+        f"a chat template takes texts, numbers, lists and dicts, not {type(value).__name__}: "
+        "tools, for instance, as JSON schemas"
+    )
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from _texts(list(value.items()))
+    elif isinstance(value, Iterable):
+        for item in value:
+            yield from _texts(item)
+
+
+def _either(texts: Iterable[str]) -> str:
+    """A pattern for any of them, the longest that fits."""
+    return "|".join(map(re.escape, sorted(texts, key=len, reverse=True))) or "(?!)"

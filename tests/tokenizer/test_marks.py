@@ -1,0 +1,73 @@
+"""Marks that go through a template with the texts of messages."""
+
+from __future__ import annotations
+
+import enum
+from typing import Any
+
+import pytest
+
+from minillama.tokenizer.marks import Marks, plain_data
+
+MARKS = Marks("«", "»", "¦", "¬")
+ADDED = {"<s>": (1, True), "</s>": (2, True), "<s>x": (3, False)}
+
+
+@pytest.mark.parametrize(
+    ("text", "ends", "marked"),
+    [
+        ("a</s>b<s>", True, "a«</s>»b«<s>»"),
+        ("nothing here", True, "nothing here"),
+        ("a </", True, "a </¦"),
+        ("a </", False, "a </"),
+        ("s> b", True, "¦s> b"),
+        (">", True, "¦>"),
+        ("<", True, "<¦"),
+        ("<</s>>", True, "<«</s>»>"),
+        ("", True, ""),
+    ],
+)
+def test_marking(text: str, ends: bool, marked: str) -> None:
+    assert MARKS.marker({"<s>", "</s>"})(text, ends) == marked
+
+
+@pytest.mark.parametrize(
+    ("text", "pieces"),
+    [
+        ("a<s>b</s>", ["a", 1, "b", 2]),
+        ("a«<s>»b</s>", ["a<s>b", 2]),
+        ("«<s>", ["<s>"]),  # half of the pair, the other one cut off, will do
+        ("<s>»", ["<s>"]),
+        ("<¦s><s>", ["<s>", 1]),
+        ("<«s>", ["<s>"]),
+        ("<s><s>x<s>", [1, 3, 1]),  # the longest
+        ("¬¦«»", []),
+        ("", []),
+    ],
+)
+def test_cutting_at_tokens(text: str, pieces: list[str | int]) -> None:
+    assert MARKS.pieces(text, ADDED) == pieces
+
+
+def test_marks_occur_nowhere_else() -> None:
+    data: dict[str, Any] = {"\U0010ffff": [1, None, {"x": "\U0010fffd"}]}
+    marks = Marks.unused(data, "\U0010fffe")
+    assert marks == ("\U0010fffc", "\U0010fffb", "\U0010fffa", "\U0010fff9")
+    assert marks.removed_from("a\U0010fffc\U0010fffd\U0010fff9b") == "a\U0010fffdb"
+
+
+def test_data_is_made_of_plain_types() -> None:
+    class Word(str):
+        __slots__ = ()
+
+    class Number(enum.IntEnum):
+        ONE = 1
+
+    mark = MARKS.marker({"<s>"})
+    data = {"role": Word("<"), "content": [Word("<"), ("<s>", 2.5, Number.ONE, None, True)], "<s>": "x"}
+    plain = plain_data(data, mark)
+    assert plain == {"role": "<", "content": ["<¦", ["«<s>»", 2.5, 1, None, True]], "«<s>»": "x"}
+    assert type(plain["content"][0]) is str
+    assert data["content"][0] == "<"
+    with pytest.raises(ValueError, match="takes texts, numbers, lists and dicts, not set"):
+        plain_data({"x": {1, 2}}, mark)
