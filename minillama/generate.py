@@ -310,7 +310,7 @@ def encode_prompt(tokenizer: Tokenizer, prompt: str) -> list[int]:
 def usable_ids(tokenizer: Tokenizer, config: LlamaConfig, where: object) -> int | None:
     """How many ids have both text and a row of weights. ValueError if the tokenizer is another model's."""
     size, rows = len(tokenizer), config.vocab_size
-    text_ids = set(tokenizer.vocab.values()) - tokenizer.all_special_ids
+    text_ids = set(tokenizer.vocab.values()) - set(tokenizer.all_special_ids)
     if max(text_ids, default=0) >= rows:
         raise ValueError(
             f"the tokenizer in {where} has {size} tokens and the model only {rows}: "

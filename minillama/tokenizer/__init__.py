@@ -1,4 +1,4 @@
-"""Text to ids and back: sentencepiece models, tokenizer.json files, chat prompts, and text that is decoded as it streams.
+"""Text to ids and back: sentencepiece models, tokenizer.json files, chat prompts, text that is decoded as it streams.
 
 base (what both classes do alike) stands on batches (special tokens around a text, truncation, padding), settings (the
 files beside a vocabulary) and chat (templates); sentencepiece_model and json_file are the two classes, loading chooses

@@ -154,7 +154,7 @@ class Tokenizer(Batches, ChatTemplates, ABC):
         were."""
         added = 0
         for name, value in special_tokens_dict.items():
-            if name == "additional_special_tokens":
+            if name == "additional_special_tokens" and isinstance(value, list | tuple):
                 tokens = [as_special(token) for token in value]
                 if not replace_additional_special_tokens:
                     known = [token.content for token in self._additional]
@@ -230,7 +230,7 @@ class Tokenizer(Batches, ChatTemplates, ABC):
     def _id_to_piece(self, index: int) -> str: ...
 
     def convert_tokens_to_ids(self, tokens: Any) -> Any:
-        """The id of a piece, or the list of ids of several; for one that is not in the vocabulary the unknown token's."""
+        """The id of a piece, or a list of ids for several; of one that is not in the vocabulary the unknown token's."""
         if tokens is None:
             return None
         return self._piece_to_id(tokens) if isinstance(tokens, str) else [self._piece_to_id(token) for token in tokens]

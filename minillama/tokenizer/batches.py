@@ -188,11 +188,12 @@ class Batches:
     ) -> BatchEncoding:
         """Encode a text, a pair of texts, or a batch of either.
 
-        text: a str, a list of them (a batch), or with is_split_into_words a list of words, or a batch of those; text_pair
-        the same, the second text of each. text_target: texts whose ids become the entry "labels". padding: True or
-        "longest" pads to the longest of the batch, "max_length" to max_length. truncation: True or "longest_first"
-        takes tokens off the longer text of a pair, "only_first", "only_second" off that one; max_length counts what is
-        put around the texts. max_length alone truncates. stride: how many tokens overflowing ones share with what was
+        text: a str, a list of them (a batch), or with is_split_into_words a list of words, or a batch of those;
+        text_pair the same, the second text of each. text_target: texts whose ids become the entry "labels". padding:
+        True or "longest" pads to the longest of the batch, "max_length" to max_length. truncation: True or
+        "longest_first" takes tokens off the longer text of a pair, "only_first", "only_second" off that one; max_length
+        counts what is put around the texts,
+        and alone truncates. stride: how many tokens overflowing ones share with what was
         kept. return_tensors: "np" for arrays. The others ask for entries. ValueError for what does not go together.
         """
         options = {

@@ -90,8 +90,8 @@ class LlamaTokenizerFast(Tokenizer):
 
     @classmethod
     def from_pretrained(cls, path: str | os.PathLike[str], **overrides: Any) -> Self:
-        """Read a folder with a tokenizer.json, or such a file by any name, with the files beside it; where there is none,
-        a sentencepiece model. `overrides` are arguments that come before what these files say."""
+        """Read a folder with a tokenizer.json, or such a file by any name, with the files beside it; where there is
+        none, a sentencepiece model. `overrides` are arguments that come before what these files say."""
         file = Path(path)
         folder = file if file.is_dir() else file.parent
         if file.is_dir():
@@ -148,7 +148,7 @@ class LlamaTokenizerFast(Tokenizer):
     # -- what is put around a text ----------------------------------------------------------------------------
 
     @property
-    def add_bos_token(self) -> bool:  # type: ignore[override]  # a plain attribute in the other class
+    def add_bos_token(self) -> bool:  # a plain attribute in the other class
         return self._add_bos
 
     @add_bos_token.setter
@@ -157,7 +157,7 @@ class LlamaTokenizerFast(Tokenizer):
         self.update_post_processor()
 
     @property
-    def add_eos_token(self) -> bool:  # type: ignore[override]
+    def add_eos_token(self) -> bool:
         return self._add_eos
 
     @add_eos_token.setter
@@ -169,7 +169,7 @@ class LlamaTokenizerFast(Tokenizer):
         """Make the library put around a text what bos_token, eos_token and the two flags say now; runs by itself when
         one of them changes."""
         bos, eos = self._around()
-        tokens = [(self.bos_token, bos[0])] * len(bos) + [(self.eos_token, eos[0])] * len(eos)
+        tokens = [(self.bos_token, index) for index in bos] + [(self.eos_token, index) for index in eos]
         before = [f"{self.bos_token}:{{}}"] * len(bos)
         behind = [f"{self.eos_token}:{{}}"] * len(eos)
         single = " ".join([*before, "$A:{}", *behind]).replace("{}", "0")

@@ -206,7 +206,8 @@ class LlamaTokenizer(Tokenizer):
         pieces = list(tokens)
         if pieces and pieces[0].startswith(MARKER) and self.add_prefix_space:
             pieces[0] = pieces[0][1:]
-        text, stretch, after_special = "", [], False
+        stretch: list[str] = []
+        text, after_special = "", False
         for place, piece in enumerate(pieces):
             if piece in self._special:
                 if self.legacy and place > 0 and not after_special:
@@ -219,7 +220,8 @@ class LlamaTokenizer(Tokenizer):
         return text + str(self.sp_model.decode(stretch))
 
     def _text(self, ids: list[int], spaces_between_special_tokens: bool) -> str:
-        parts, stretch = [], []
+        parts: list[str] = []
+        stretch: list[str] = []
         for piece in map(self._id_to_piece, ids):
             if piece not in self._apart:
                 stretch.append(piece)

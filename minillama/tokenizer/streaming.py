@@ -28,8 +28,9 @@ class StreamDecoder:
         new = self._new_text()
         if new.endswith(REPLACEMENT):
             return ""
-        if new:  # what has just been given out is context enough, and starts with a whole character
+        if new.strip():  # what has just been given out is context enough: of spaces alone some would be dropped
             self._ids = self._ids[self._given :]
+        if new:
             self._given = len(self._ids)
         return new
 

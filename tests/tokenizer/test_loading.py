@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from minillama.shipped import tale_model
-from minillama.tokenizer import LlamaTokenizer, LlamaTokenizerFast, load_tokenizer
-from minillama.tokenizer.base import SpecialTokens
+from minillama.tokenizer import AutoTokenizer, LlamaTokenizer, LlamaTokenizerFast, load_tokenizer
+from minillama.tokenizer.settings import read_settings
 
 FILES = {"tokenizer.json": LlamaTokenizerFast, "tokenizer.model": LlamaTokenizer}
 
@@ -43,12 +43,42 @@ def test_settings_from_all_the_files_beside_a_vocabulary(tmp_path: Path) -> None
     }  # fmt: skip
     for name, settings in contents.items():
         (tmp_path / name).write_text(json.dumps(settings))
-    special = SpecialTokens.from_folder(tmp_path)
-    assert special == SpecialTokens(
-        bos_token="<bos>", unk_token=None, pad_token="<filler>",  # of two files, tokenizer_config.json is right
-        legacy=False, added={"<pad>": 4096, "<note>": 4097}, hidden={"<pad>"},
-    )  # fmt: skip
-    assert SpecialTokens.from_folder(tmp_path / "empty") == SpecialTokens()
+    settings = read_settings(tmp_path)
+    assert settings["bos_token"].content == "<bos>"
+    assert settings["pad_token"].content == "<filler>"  # of two files, tokenizer_config.json is right
+    assert (settings["unk_token"], settings["legacy"]) == (None, False)
+    added = {index: (token.content, token.special) for index, token in settings["added_tokens_decoder"].items()}
+    assert added == {4096: ("<pad>", True), 4097: ("<note>", False)}
+    assert read_settings(tmp_path / "empty") == {}
+
+
+def test_the_chat_template_of_a_checkpoint(tmp_path: Path) -> None:
+    shutil.copy(tale_model() / "tokenizer.model", tmp_path)
+    config = tmp_path / "tokenizer_config.json"
+    config.write_text('{"chat_template": "one"}')
+    assert load_tokenizer(tmp_path).chat_template == "one"
+    config.write_text('{"chat_template": [{"name": "default", "template": "two"}, {"name": "rag", "template": "3"}]}')
+    assert load_tokenizer(tmp_path).chat_template == {"default": "two", "rag": "3"}
+    (tmp_path / "chat_template.jinja").write_text("four")
+    assert load_tokenizer(tmp_path).chat_template == "four"
+    (tmp_path / "chat_template.jinja").unlink()
+    for wrong in ("[1]", "3", '[{"name": "x"}]'):
+        config.write_text(f'{{"chat_template": {wrong}}}')
+        with pytest.raises(ValueError, match=r"tokenizer_config\.json: (a list of chat templates|chat_template) must"):
+            load_tokenizer(tmp_path)
+
+
+def test_the_class_that_the_files_ask_for(tmp_path: Path) -> None:
+    assert type(AutoTokenizer.from_pretrained(tale_model())) is LlamaTokenizerFast
+    assert type(AutoTokenizer.from_pretrained(tale_model(), use_fast=False)) is LlamaTokenizer
+    shutil.copy(tale_model() / "tokenizer.model", tmp_path)
+    assert type(AutoTokenizer.from_pretrained(tmp_path)) is LlamaTokenizer
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "LlamaTokenizerFast"}')
+    fast = AutoTokenizer.from_pretrained(tmp_path, padding_side="right", add_eos_token=True)
+    assert (type(fast), fast.padding_side) == (LlamaTokenizerFast, "right")
+    assert fast.encode("a fox") == [*load_tokenizer(tale_model()).encode("a fox"), 2]
+    with pytest.raises(TypeError, match="AutoTokenizer has no instances"):
+        AutoTokenizer()
 
 
 def test_legacy_is_read_from_the_settings(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ llama.cpp's lists and transformers' agree wherever they overlap, but for text af
 a space before it and the other does not, so each list says which tokenizers it belongs to.
 """
 
-import inspect
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -24,9 +23,8 @@ GROUPS: list[dict[str, Any]] = json.loads(
 CLASSES: dict[str, Callable[[], Tokenizer]] = {
     "slow, legacy": lambda: LlamaTokenizer(LLAMA2_TOKENIZER, legacy=True),
     "slow": lambda: LlamaTokenizer(LLAMA2_TOKENIZER, legacy=False),
+    "fast": lambda: LlamaTokenizerFast(LLAMA2_TOKENIZER),
 }
-if "vocab_file" in inspect.signature(LlamaTokenizerFast).parameters:
-    CLASSES["fast"] = lambda: LlamaTokenizerFast(vocab_file=LLAMA2_TOKENIZER)  # type: ignore[call-arg]
 PLAIN, SPECIAL, HF, HF_NOT_LEGACY = range(4)
 RUNS = [(group, kind) for group in range(4) for kind in GROUPS[group]["classes"] if kind in CLASSES]
 
@@ -46,7 +44,9 @@ def test_every_id_is_as_published(group: int, kind: str) -> None:
 def test_published_ids_decode_to_their_text(kind: str) -> None:
     tokenizer = CLASSES[kind]()
     for group in (PLAIN, HF):
-        published = {text: ids for text, ids in GROUPS[group]["vectors"] if "<s>" not in text}
+        # The legacy model takes the first space for its own when it decodes, as in transformers 4.34
+        lost = ("<s>", " ") if kind == "slow, legacy" else ("<s>",)
+        published = {text: ids for text, ids in GROUPS[group]["vectors"] if "<s>" not in text and text[:1] not in lost}
         assert {text: tokenizer.decode(ids, skip_special_tokens=True) for text, ids in published.items()} == {
             text: text for text in published
         }

@@ -3,10 +3,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import AddedToken
 
 from minillama.shipped import sample_text, tale_model
 from minillama.tokenizer import LlamaTokenizer
-from minillama.tokenizer.base import SpecialTokens
 from tests.tiny import LLAMA2_TOKENIZER, needs_llama2_tokenizer
 
 TALE = LlamaTokenizer.from_pretrained(tale_model())
@@ -23,7 +23,8 @@ TEXTS = (
 
 @given(TEXTS)
 def test_text_comes_back_as_it_was(text: str) -> None:
-    assert TALE.decode(TALE.encode(text), skip_special_tokens=True) == text
+    expected = text.removeprefix(" ")  # which a legacy model takes for its own, as in transformers 4.34
+    assert TALE.decode(TALE.encode(text), skip_special_tokens=True) == expected
 
 
 def test_tales_come_back_as_they_were() -> None:
@@ -49,8 +50,8 @@ def test_a_byte_is_its_id_minus_three() -> None:
 def test_what_is_put_around_a_text() -> None:
     plain = TALE.encode("a fox", add_special_tokens=False)
     assert TALE.encode("a fox") == [1, *plain]
-    special = SpecialTokens(add_bos_token=False, add_eos_token=True)
-    assert LlamaTokenizer(tale_model() / "tokenizer.model", special).encode("a fox") == [*plain, 2]
+    other = LlamaTokenizer(tale_model() / "tokenizer.model", add_bos_token=False, add_eos_token=True)
+    assert other.encode("a fox") == [*plain, 2]
     assert TALE.encode("") == [1]
     assert TALE.encode("", add_special_tokens=False) == []
 
@@ -59,7 +60,7 @@ def test_special_tokens_in_the_text_are_recognised() -> None:
     ids = TALE.encode("a</s><s>b", add_special_tokens=False)
     a, b = TALE.encode("a", add_special_tokens=False), TALE.encode("b", add_special_tokens=False)
     assert ids == [*a, 2, 1, *b]
-    assert TALE.decode(ids) == "a</s><s>b"
+    assert TALE.decode(ids) == " a</s><s>b"  # the space is transformers 4.34's
     assert TALE.decode(ids, skip_special_tokens=True) == "a b"
 
 
@@ -74,13 +75,14 @@ def test_without_legacy_a_marker_comes_before_the_whole_text_only() -> None:
 
 
 def test_added_tokens_have_the_ids_beyond_the_model() -> None:
-    special = SpecialTokens(added={"<|call|>": 4096, "<|note|>": 4097}, hidden={"<|call|>"})
-    tokenizer = LlamaTokenizer(tale_model() / "tokenizer.model", special)
+    call, note = AddedToken("<|call|>", special=True, normalized=False), AddedToken("<|note|>")
+    tokenizer = LlamaTokenizer(tale_model() / "tokenizer.model", added_tokens_decoder={4096: call, 4097: note})
     assert len(tokenizer) == 4098
     ids = tokenizer.encode("a<|note|><|call|>", add_special_tokens=False)
     assert ids == [*tokenizer.encode("a", add_special_tokens=False), 4097, 4096]
-    assert tokenizer.decode(ids) == "a<|note|><|call|>"
-    assert tokenizer.decode(ids, skip_special_tokens=True) == "a<|note|>"
+    assert tokenizer.decode(ids) == "a <|note|> <|call|>"  # as in transformers 4.34
+    assert tokenizer.decode(ids, spaces_between_special_tokens=False) == "a<|note|><|call|>"
+    assert tokenizer.decode(ids, skip_special_tokens=True) == "a <|note|>"
 
 
 def test_ids_of_pieces() -> None:

@@ -14,6 +14,11 @@ NOT_LEGACY = LlamaTokenizer(tale_model() / "tokenizer.model", legacy=False)
 tokenizers = pytest.mark.parametrize("tokenizer", [SLOW, FAST, NOT_LEGACY], ids=["slow", "fast", "not legacy"])
 
 
+def comes_back(tokenizer: Tokenizer, text: str) -> str:
+    """What a text decodes to: a legacy model takes the first space for its own, as in transformers 4.34."""
+    return text.removeprefix(" ") if isinstance(tokenizer, LlamaTokenizer) and tokenizer.legacy else text
+
+
 def stream(tokenizer: Tokenizer, ids: list[int], before: list[int]) -> str:
     decoder = StreamDecoder(tokenizer, before)
     pieces = [decoder.push(index) for index in ids]
@@ -24,7 +29,7 @@ def stream(tokenizer: Tokenizer, ids: list[int], before: list[int]) -> str:
 @tokenizers
 @given(TEXTS)
 def test_the_pieces_are_the_text(tokenizer: Tokenizer, text: str) -> None:
-    assert stream(tokenizer, tokenizer.encode(text), []) == text
+    assert stream(tokenizer, tokenizer.encode(text), []) == comes_back(tokenizer, text)
 
 
 @tokenizers
@@ -32,8 +37,9 @@ def test_the_pieces_are_the_text(tokenizer: Tokenizer, text: str) -> None:
 def test_a_prompt_is_continued_with_its_spaces(tokenizer: Tokenizer, prompt: str, text: str) -> None:
     before, ids = tokenizer.encode(prompt), tokenizer.encode(text, add_special_tokens=False)
     whole = tokenizer.decode(before + ids, skip_special_tokens=True)
-    assert whole.startswith(prompt)
-    assert stream(tokenizer, ids, before) == whole[len(prompt) :]
+    shown = comes_back(tokenizer, prompt)
+    assert whole.startswith(shown)
+    assert stream(tokenizer, ids, before) == whole[len(shown) :]
 
 
 @tokenizers
@@ -57,7 +63,7 @@ def test_any_ids_stream_to_what_they_decode_to(ids: list[int]) -> None:
 def test_any_ids_continue_a_prompt(prompt: str, ids: list[int]) -> None:
     before = SLOW.encode(prompt)
     whole = SLOW.decode(before + ids, skip_special_tokens=True)
-    assert prompt + stream(SLOW, ids, before) == whole
+    assert comes_back(SLOW, prompt) + stream(SLOW, ids, before) == whole
 
 
 @tokenizers
@@ -81,4 +87,4 @@ def test_special_tokens_are_silent(tokenizer: Tokenizer) -> None:
 @given(TEXTS)
 def test_the_pieces_are_the_text_with_llama_2(text: str) -> None:
     tokenizer = LlamaTokenizer(LLAMA2_TOKENIZER)
-    assert stream(tokenizer, tokenizer.encode(text), []) == text
+    assert stream(tokenizer, tokenizer.encode(text), []) == comes_back(tokenizer, text)
