@@ -10,8 +10,8 @@ text -> tokenizer -> ids (B, T)
     model/         THE MODEL: norm, rope, attention, cache, mlp, decoder, heads; a file each
     weights/       checkpoints: tensor names, files, number formats
     generation/    logits -> next id -> text
-    llama.py       LlamaForCausalLM, which ties them together
-    generate.py    python -m minillama.generate
+    llama.py       LlamaModel, LlamaForCausalLM, LlamaForSequenceClassification, which tie them together
+    generate.py    python -m minillama.generate, and with --chat a conversation (chat.py)
 """
 
 from typing import TYPE_CHECKING, Any
@@ -20,21 +20,27 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from minillama.config import LlamaConfig as LlamaConfig
+    from minillama.generation import GenerationConfig as GenerationConfig
+    from minillama.generation import TextStreamer as TextStreamer
     from minillama.llama import LlamaForCausalLM as LlamaForCausalLM
     from minillama.llama import LlamaForSequenceClassification as LlamaForSequenceClassification
     from minillama.llama import LlamaModel as LlamaModel
     from minillama.shipped import tale_model as tale_model
+    from minillama.tokenizer import AutoTokenizer as AutoTokenizer
     from minillama.tokenizer import LlamaTokenizer as LlamaTokenizer
     from minillama.tokenizer import LlamaTokenizerFast as LlamaTokenizerFast
     from minillama.tokenizer import load_tokenizer as load_tokenizer
 
 _HOMES = {
+    "AutoTokenizer": "minillama.tokenizer",
+    "GenerationConfig": "minillama.generation",
     "LlamaConfig": "minillama.config",
     "LlamaForCausalLM": "minillama.llama",
     "LlamaForSequenceClassification": "minillama.llama",
     "LlamaModel": "minillama.llama",
     "LlamaTokenizer": "minillama.tokenizer",
     "LlamaTokenizerFast": "minillama.tokenizer",
+    "TextStreamer": "minillama.generation",
     "load_tokenizer": "minillama.tokenizer",
     "tale_model": "minillama.shipped",
 }

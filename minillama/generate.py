@@ -27,8 +27,8 @@ from tqdm import tqdm
 import minillama
 from minillama.chat import Conversation, converse
 from minillama.compat import COMPAT
-from minillama.config import LlamaConfig, read_json_object
-from minillama.generation import Continuation, Sampling, generate
+from minillama.config import LlamaConfig
+from minillama.generation import Continuation, GenerationConfig, Sampling, generate
 from minillama.generation.loop import room_after
 from minillama.generation.statistics import STATS, TimedEngine
 from minillama.llama import LlamaForCausalLM
@@ -192,10 +192,9 @@ def run(args: argparse.Namespace) -> int:
     )
     folder = weights if weights.is_dir() else weights.parent
     tokenizer = load_tokenizer(args.tokenizer or folder)
-    generation = generation_settings(folder)
-    sampling = Sampling(**generation["sampling"] | given)
+    sampling = Sampling(**sampling_settings(model.generation_config, folder) | given)
     allowed = usable_ids(tokenizer, model.config, args.tokenizer or folder)
-    eos = generation["eos"] or end_ids(model.config, tokenizer)
+    eos = end_ids(model, tokenizer)
     if args.chat:
         chat(args, model, tokenizer, sampling, eos, allowed)
         return 0
@@ -327,30 +326,25 @@ def usable_ids(tokenizer: Tokenizer, config: LlamaConfig, where: object) -> int 
     return None
 
 
-def generation_settings(folder: Path) -> dict[str, Any]:
-    """What generation_config.json says, where there is one: the ids that end a text, and how to sample."""
-    file = folder / "generation_config.json"
-    stated = read_json_object(file, "generation settings") if file.exists() else {}
-    eos = stated.get("eos_token_id")
-    ids = eos if isinstance(eos, list) else [] if eos is None else [eos]
-    if not all(type(index) is int for index in ids):
-        raise ValueError(f"{file}: eos_token_id must be a whole number or a list of them, not {eos!r}")
-    sampling = SAMPLING | {name: stated[name] for name in SAMPLING if stated.get(name) is not None}
-    if stated.get("do_sample") is False:
+def sampling_settings(stated: GenerationConfig, folder: Path) -> dict[str, float]:
+    """How to sample as the checkpoint asks for it; what it does not say is as in SAMPLING."""
+    fields = stated.to_dict()
+    sampling = SAMPLING | {name: fields[name] for name in SAMPLING if name in fields}
+    if fields.get("do_sample") is False:
         sampling["temperature"] = 0
-    if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in sampling.values()):
-        raise ValueError(f"{file}: {', '.join(SAMPLING)} must be numbers, not {stated}")
     try:
         Sampling(**sampling)
     except ValueError as error:
-        raise ValueError(f"{file}: {error}") from None
-    return {"eos": ids, "sampling": sampling}
+        raise ValueError(f"{folder / 'generation_config.json'}: {error}") from None
+    return sampling
 
 
-def end_ids(config: LlamaConfig, tokenizer: Tokenizer) -> list[int]:
-    """The ids that end a text where generation_config.json has none: the config's, else the tokenizer's."""
+def end_ids(model: LlamaForCausalLM, tokenizer: Tokenizer) -> list[int]:
+    """The ids that end a text: those of generation_config.json, else of the config, else of the tokenizer."""
+    stated = model.generation_config.eos_token_id
+    ids = stated if isinstance(stated, list) else [] if stated is None else [stated]
     of_tokenizer = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-    return list(config.eos_token_ids) or of_tokenizer
+    return ids or list(model.config.eos_token_ids) or of_tokenizer
 
 
 def print_streaming(

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, ClassVar, TypeVar
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, ClassVar, TypeVar
 
 import numpy as np
 
 from minillama.arrays import Array
 from minillama.compat import COMPAT
 from minillama.config import LlamaConfig
+from minillama.fields import ModelOutput
+from minillama.generation import GenerationConfig, GenerationMixin
+from minillama.generation.config import FILE as GENERATION_CONFIG
 from minillama.model.cache import KVCache
 from minillama.model.engine import NumpyEngine
 from minillama.model.heads import (
@@ -24,7 +28,6 @@ from minillama.model.ops import Tap, linear, no_tap, scoped
 from minillama.outputs import (
     BaseModelOutputWithPast,
     CausalLMOutputWithPast,
-    ModelOutput,
     SequenceClassifierOutputWithPast,
 )
 from minillama.pretrained import LlamaPreTrainedModel
@@ -117,10 +120,24 @@ class _WithHead(LlamaPreTrainedModel):
         self.model.__dict__ |= self.__dict__
 
 
-class LlamaForCausalLM(_WithHead):
-    """LLaMA with a language-modelling head: the scores of every token to come next."""
+class LlamaForCausalLM(_WithHead, GenerationMixin):
+    """LLaMA with a language-modelling head: the scores of every token to come next, and texts continued with them.
+
+    generation_config: how `generate` goes about it; that of the checkpoint's generation_config.json where there is one.
+    """
 
     head: ClassVar[str | None] = LM_HEAD
+
+    def _build(self, *args: Any) -> None:
+        super()._build(*args)
+        self.generation_config = GenerationConfig.from_model_config(self.config)
+
+    def _opened(self, folder: Path) -> None:
+        if (folder / GENERATION_CONFIG).exists():
+            self.generation_config = GenerationConfig.from_pretrained(folder)
+
+    def _more_files(self, folder: Path) -> dict[Path, bytes | Callable[[BinaryIO], None]]:
+        return {folder / GENERATION_CONFIG: self.generation_config.to_json_string().encode()}
 
     def new_engine(self) -> NumpyEngine:
         """What generation drives: this model with a cache of its own."""

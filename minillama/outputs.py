@@ -1,42 +1,12 @@
-"""What the models return: fields by name, by index or in a row, those that are absent left out of the latter two."""
+"""What the models return."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 from minillama.arrays import Array
+from minillama.fields import ModelOutput
 from minillama.model.cache import KVCache
-
-
-class ModelOutput:
-    """A dataclass that can be read as a tuple and as a mapping too."""
-
-    def to_tuple(self) -> tuple[Any, ...]:
-        """The fields that are not None, in their order."""
-        return tuple(getattr(self, name) for name in self.keys())
-
-    def keys(self) -> list[str]:
-        """The names of the fields that are not None."""
-        names = [field.name for field in fields(self)]  # type: ignore[arg-type]  # every subclass is a dataclass
-        return [name for name in names if getattr(self, name) is not None]
-
-    def __getitem__(self, key: int | slice | str) -> Any:
-        if not isinstance(key, str):
-            return self.to_tuple()[key]
-        if key not in (field.name for field in fields(self)):  # type: ignore[arg-type]
-            raise KeyError(key)
-        return getattr(self, key)
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self.to_tuple())
-
-    def __contains__(self, name: object) -> bool:
-        return name in self.keys()
-
-    def __len__(self) -> int:
-        return len(self.keys())
 
 
 @dataclass

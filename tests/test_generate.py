@@ -57,8 +57,8 @@ def test_the_end_of_a_text_is_the_checkpoints(tmp_path: Path, capfd: Capture) ->
     ("settings", "words"),
     [
         ({"temperature": -1}, "temperature must be"),
-        ({"top_p": "most"}, "must be numbers"),
-        ({"eos_token_id": "</s>"}, "eos_token_id must be a whole number or a list"),
+        ({"top_p": "most"}, "top_p must be a number between 0 and 1"),
+        ({"eos_token_id": "</s>"}, "eos_token_id must be an id or a list of one or more"),
     ],
 )
 def test_settings_that_make_no_sense(settings: dict[str, Any], words: str, tmp_path: Path, capfd: Capture) -> None:

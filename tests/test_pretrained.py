@@ -254,3 +254,14 @@ def test_a_config_may_be_given_and_its_fields_set_otherwise(tmp_path: Path) -> N
     assert LlamaModel.from_pretrained(tmp_path, torch_dtype="float64").dtype == np.float64
     with pytest.raises(ValueError, match=r"dtype must be one of auto, float32, float64, not 'float16'"):
         LlamaModel.from_pretrained(tmp_path, dtype=np.float16)
+
+
+def test_settings_of_generation_are_read_kept_and_saved(tmp_path: Path) -> None:
+    assert LlamaForCausalLM.from_pretrained(tale_model()).generation_config.repetition_penalty == 1.2
+    model = LlamaForCausalLM(tiny_config(eos_token_id=[4, 5], pad_token_id=0), seed=1)
+    assert model.generation_config.eos_token_id == [4, 5]
+    model.generation_config.update(max_new_tokens=3, num_beams=2)
+    model.save_pretrained(tmp_path)
+    again = LlamaForCausalLM.from_pretrained(tmp_path)
+    assert again.generation_config == model.generation_config
+    np.testing.assert_array_equal(again.generate(IDS), model.generate(IDS, max_new_tokens=3, num_beams=2))

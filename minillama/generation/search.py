@@ -5,13 +5,14 @@ Both classes are driven by minillama.generation.loop: `step` takes the logits of
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from minillama.arrays import Array
+from minillama.fields import ModelOutput
 from minillama.generation.config import GenerationConfig
 from minillama.generation.processors import LogitsProcessorList
 from minillama.generation.sampling import check_choice, draw, log_softmax
@@ -28,9 +29,9 @@ class Streamer(Protocol):
 
 
 @dataclass
-class GenerateOutput:
-    """What `generate` returns with return_dict_in_generate: by name, by index or in a row, absent items left out of the
-    latter two. R rows: the prompts times num_return_sequences, one after the other.
+class GenerateOutput(ModelOutput):
+    """What `generate` returns with return_dict_in_generate. R rows: the prompts times num_return_sequences, one after
+    the other.
 
     sequences: ids (R, L), the prompt first. scores, logits: of each step, after and before the processors, one row
     (V,) a sequence or beam; those of beams are log probabilities, and those of sequences that have ended count for
@@ -43,25 +44,6 @@ class GenerateOutput:
     scores: tuple[Array, ...] | None = None
     logits: tuple[Array, ...] | None = None
     beam_indices: Array | None = None
-
-    def keys(self) -> list[str]:
-        """The names of the fields that are not None."""
-        return [field.name for field in fields(self) if getattr(self, field.name) is not None]
-
-    def to_tuple(self) -> tuple[Any, ...]:
-        """The fields that are not None, in their order."""
-        return tuple(getattr(self, name) for name in self.keys())
-
-    def __getitem__(self, key: int | slice | str) -> Any:
-        if isinstance(key, str):
-            return {field.name: getattr(self, field.name) for field in fields(self)}[key]
-        return self.to_tuple()[key]
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self.to_tuple())
-
-    def __len__(self) -> int:
-        return len(self.keys())
 
 
 class _Search:

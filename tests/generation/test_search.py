@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minillama.arrays import Array
-from minillama.generation import GenerateOutput, GenerationConfig, GenerationMixin, Sampling, generate
+from minillama.generation import GenerateOutput, GenerationConfig, Sampling, generate
 from minillama.generation.loop import drive
 from minillama.generation.processors import LogitsProcessorList
 from minillama.generation.sampling import log_softmax
@@ -20,19 +20,15 @@ from minillama.llama import LlamaForCausalLM
 from tests.tiny import SEEDS, random_ids, random_weights, tiny_config
 
 
-class Model(LlamaForCausalLM, GenerationMixin):
-    pass
-
-
-def tiny(seed: int = 0, **overrides: Any) -> Model:
+def tiny(seed: int = 0, **overrides: Any) -> LlamaForCausalLM:
     """A tiny model that generates, in float64; no end of text unless a test sets one."""
     config = tiny_config(**overrides)
-    model = Model(config, random_weights(config, seed), dtype="float64")
+    model = LlamaForCausalLM(config, random_weights(config, seed), dtype="float64")
     model.generation_config = GenerationConfig(bos_token_id=1)
     return model
 
 
-def log_probs(model: Model, ids: Any) -> Array:
+def log_probs(model: LlamaForCausalLM, ids: Any) -> Array:
     """(B, V) after the last of ids (B, T)."""
     return log_softmax(model.forward(ids).logits[:, -1])
 
@@ -225,7 +221,9 @@ def test_one_beam_is_greedy(seed: int, new: int) -> None:
     assert outputs[0] == outputs[1]
 
 
-def every_continuation(model: Model, prompt: list[int], steps: int, end: int | None) -> dict[tuple[int, ...], float]:
+def every_continuation(
+    model: LlamaForCausalLM, prompt: list[int], steps: int, end: int | None
+) -> dict[tuple[int, ...], float]:
     """The log probability of every continuation that ends: with `end`, or after so many steps."""
     ended, going = {}, {(): 0.0}
     for step in range(steps):

@@ -21,7 +21,6 @@ from hypothesis import strategies as st
 from minillama.arrays import Array
 from minillama.generation import processors as ours_
 from minillama.generation.config import DEFAULTS, GenerationConfig
-from minillama.generation.mixin import GenerationMixin
 from minillama.llama import LlamaForCausalLM
 from minillama.shipped import tale_model
 from minillama.tokenizer import load_tokenizer
@@ -45,10 +44,6 @@ SMALL: dict[str, Any] = {
     "bos_token_id": 1,
     "eos_token_id": 2,
 }
-
-
-class Model(LlamaForCausalLM, GenerationMixin):
-    pass
 
 
 @contextmanager
@@ -83,7 +78,7 @@ class Pair:
         with lifted():  # its frequencies too
             self.judge.model.rotary_emb = type(self.judge.model.rotary_emb)(self.judge.config)
         self.judge.generation_config = transformers.GenerationConfig(bos_token_id=1, eos_token_id=2)
-        self.ours = Model.from_pretrained(folder, dtype="float64")
+        self.ours = LlamaForCausalLM.from_pretrained(folder, dtype="float64")
         self.ours.generation_config = GenerationConfig(bos_token_id=1, eos_token_id=2)
 
     def both(self, ids: Any, attention_mask: Any = None, **how: Any) -> tuple[Any, Any]:
