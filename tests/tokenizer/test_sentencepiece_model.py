@@ -129,3 +129,14 @@ def test_decoding_drops_the_first_marker_of_llama_2(legacy: bool) -> None:
     assert tokenizer.decode([869]) == "."
     assert tokenizer.decode([15043, 869]) == "Hello ."
     assert tokenizer.decode([243]) == "\ufffd"
+
+
+def test_without_a_prefix_space() -> None:
+    tokenizer = LlamaTokenizer(tale_model() / "tokenizer.model", legacy=False, add_prefix_space=False)
+    bare_a = TALE.vocab["a"]
+    assert tokenizer.encode("a", add_special_tokens=False) == [bare_a]
+    assert tokenizer.encode("<s>a", add_special_tokens=False) == [1, bare_a]
+    for text in ("a fox", " a fox", "▁", "  "):
+        assert tokenizer.decode(tokenizer.encode(text), skip_special_tokens=True) == text.replace("▁", " ")
+    with pytest.raises(ValueError, match="add_prefix_space=False needs legacy=False"):
+        LlamaTokenizer(tale_model() / "tokenizer.model", add_prefix_space=False)

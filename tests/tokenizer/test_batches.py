@@ -1,0 +1,112 @@
+"""Texts to batches, for both classes, with the tale model's vocabulary."""
+
+import copy
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+
+from minillama.shipped import tale_model
+from minillama.tokenizer import BatchEncoding, LlamaTokenizer, LlamaTokenizerFast, Tokenizer
+
+SLOW = LlamaTokenizer.from_pretrained(tale_model(), pad_token="</s>")
+FAST = LlamaTokenizerFast.from_pretrained(tale_model(), pad_token="</s>")
+both = pytest.mark.parametrize("tokenizer", [SLOW, FAST], ids=["slow", "fast"])
+TEXTS = ["A fox", "Once upon a time there was a crow", ""]
+
+
+def ids_of(tokenizer: Tokenizer, text: str) -> list[int]:
+    return tokenizer.encode(text, add_special_tokens=False)
+
+
+@both
+def test_one_and_several(tokenizer: Tokenizer) -> None:
+    one = tokenizer("A fox")
+    ids = [1, *ids_of(tokenizer, "A fox")]
+    assert dict(one) == {"input_ids": ids, "attention_mask": [1] * len(ids)}
+    assert dict(tokenizer.encode_plus("A fox")) == dict(one)
+    several = tokenizer(TEXTS)
+    assert several.input_ids == [tokenizer.encode(text) for text in TEXTS]
+    assert dict(tokenizer.batch_encode_plus(TEXTS)) == dict(several)
+    assert tokenizer([]).input_ids == []
+    pairs = tokenizer(TEXTS[:2], TEXTS[1:])
+    assert pairs["input_ids"][0] == [*tokenizer.encode(TEXTS[0]), *tokenizer.encode(TEXTS[1])]
+    assert tokenizer(TEXTS[:1], TEXTS[1:2], return_token_type_ids=True).token_type_ids == [
+        [0] * len(tokenizer.encode(TEXTS[0])) + [1] * len(tokenizer.encode(TEXTS[1]))
+    ]
+
+
+@both
+def test_arrays(tokenizer: Tokenizer) -> None:
+    batch = tokenizer(TEXTS, padding=True, return_tensors="np")
+    width = len(tokenizer.encode(TEXTS[1]))
+    assert batch.input_ids.shape == batch.attention_mask.shape == (3, width)
+    for row, mask, text in zip(batch.input_ids, batch.attention_mask, TEXTS, strict=True):
+        assert row[mask == 1].tolist() == tokenizer.encode(text)
+        assert set(row[mask == 0]) <= {2}
+        assert mask[0 if tokenizer.padding_side == "right" else -1] == 1
+    assert tokenizer("A fox", return_tensors="np").input_ids.shape == (1, len(tokenizer.encode("A fox")))
+    with pytest.raises(ValueError, match="the rows of input_ids differ in length and make no array: give padding=True"):
+        tokenizer(TEXTS, return_tensors="np")
+    with pytest.raises(ValueError, match="return_tensors must be 'np', not 'pt': minillama has NumPy arrays only"):
+        tokenizer("A fox", return_tensors="pt")
+
+
+@both
+def test_longer_and_shorter(tokenizer: Tokenizer) -> None:
+    long = tokenizer.encode(TEXTS[1])
+    assert tokenizer(TEXTS[1], truncation=True, max_length=4).input_ids == long[:4]
+    assert tokenizer.encode(TEXTS[1], max_length=4) == long[:4]
+    padded = tokenizer("A fox", padding="max_length", max_length=9, pad_to_multiple_of=4)
+    assert (len(padded.input_ids), sum(padded.attention_mask)) == (12, len(tokenizer.encode("A fox")))
+    batch = tokenizer(TEXTS, padding="max_length", truncation=True, max_length=3, return_length=True)
+    assert batch["length"] == [3, 3, 3] if tokenizer.is_fast else [len(tokenizer.encode(t)[:3]) for t in TEXTS]
+    assert {len(row) for row in batch.input_ids} == {3}
+
+
+@both
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ({"text": None}, "there is nothing to encode"),
+        ({"text": ["a", "b"], "text_pair": ["c"]}, "text_pair must be a list of as many"),
+        ({"text": "a", "padding": "most"}, "padding must be one of longest, max_length, do_not_pad, not 'most'"),
+        ({"text": "a", "truncation": "some"}, "truncation must be one of longest_first, .*, not 'some'"),
+        ({"text": 3}, "text must be"),
+        ({"text": [["a", 3]]}, "text must be"),
+        ({"text": "ab\ud83d"}, "lone surrogate"),
+        ({"text": ["x", "ab\ud83d"]}, "lone surrogate"),
+    ],
+)
+def test_what_cannot_be_encoded(tokenizer: Tokenizer, how: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        tokenizer(**how)
+
+
+def test_offsets_and_overflowing_rows() -> None:
+    text = "A fox and a crow"
+    out = FAST(text, return_offsets_mapping=True)
+    assert [text[a:b].strip() for a, b in out.offset_mapping][1:3] == ["A", "fox"]
+    assert out.tokens()[:2] == ["<s>", "▁A"]
+    assert (out.word_ids()[0], out.sequence_ids()[1], out.is_fast) == (None, 0, True)
+    assert out.token_to_chars(2) == tuple(out.offset_mapping[2])
+    rows = FAST([text, "A"], truncation=True, max_length=4, stride=1, return_overflowing_tokens=True)
+    assert rows.overflow_to_sample_mapping[-1] == 1
+    first = [row for row, sample in zip(rows.input_ids, rows.overflow_to_sample_mapping, strict=True) if sample == 0]
+    assert all(row[0] == 1 for row in first)
+    assert first[0][-1] == first[1][1]  # one token of each row stands in the next as well
+    with pytest.raises(NotImplementedError, match="only LlamaTokenizerFast knows the offsets"):
+        SLOW(text, return_offsets_mapping=True)
+    with pytest.raises(ValueError, match="only the encodings of LlamaTokenizerFast know this"):
+        SLOW(text).tokens()
+
+
+def test_an_encoding_is_a_dictionary_with_attributes() -> None:
+    encoding = BatchEncoding({"input_ids": [[1, 2]]})
+    assert encoding.input_ids is encoding["input_ids"]
+    assert {**encoding} == {"input_ids": [[1, 2]]}
+    with pytest.raises(AttributeError, match="the encoding has no 'labels', it has input_ids"):
+        encoding.labels  # noqa: B018
+    assert copy.deepcopy(encoding) == pickle.loads(pickle.dumps(encoding)) == encoding
+    assert encoding.convert_to_tensors("np").input_ids.dtype == np.int64
