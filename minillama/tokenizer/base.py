@@ -77,9 +77,12 @@ class Tokenizer(Batches, ChatTemplates, ABC):
         self.model_max_length = NO_LIMIT if limit is None or limit >= NO_LIMIT else int(limit)
         names = settings.pop("model_input_names", None) or ["input_ids", "attention_mask"]
         self.model_input_names = list(names)
+        self.split_special_tokens = bool(settings.pop("split_special_tokens", False))
         self.init_kwargs = settings
 
     def _name(self, name: str, token: Token | None) -> None:
+        if token is not None and not isinstance(token, str | AddedToken):
+            raise ValueError(f"{name} must be a text, an AddedToken or None, not {token!r}")
         if token:
             self._named[name] = as_special(token)
         else:
@@ -297,6 +300,10 @@ class Tokenizer(Batches, ChatTemplates, ABC):
     @abstractmethod
     def _vocabulary_files(self, folder: Path, prefix: str) -> dict[Path, bytes]: ...
 
+    def _class_name(self) -> str:
+        """By which transformers finds its class."""
+        return "LlamaTokenizer"
+
     @abstractmethod
     def _own_settings(self) -> dict[str, Any]: ...
 
@@ -309,7 +316,7 @@ class Tokenizer(Batches, ChatTemplates, ABC):
         settings: dict[str, Any] = dict.fromkeys(("bos_token", "eos_token", "unk_token", "pad_token")) | self._named
         settings |= self.init_kwargs | self._own_settings()
         settings |= {
-            "tokenizer_class": type(self).__name__,
+            "tokenizer_class": self._class_name(),
             "additional_special_tokens": self._additional,
             "added_tokens_decoder": self.added_tokens_decoder,
             "chat_template": self.chat_template,
@@ -318,6 +325,7 @@ class Tokenizer(Batches, ChatTemplates, ABC):
             "truncation_side": self.truncation_side,
             "clean_up_tokenization_spaces": self.clean_up_tokenization_spaces,
             "use_default_system_prompt": self.use_default_system_prompt,
+            "split_special_tokens": self.split_special_tokens,
         }
         if not self._additional:
             del settings["additional_special_tokens"]

@@ -99,6 +99,7 @@ class Batches:
     truncation_side: str
     model_max_length: int
     model_input_names: list[str]
+    split_special_tokens: bool
     add_bos_token: bool
     add_eos_token: bool
     pad_token_type_id = 0
@@ -278,7 +279,8 @@ class Batches:
         options.pop("verbose", None)
         words = options.pop("is_split_into_words", False)
         split = options.pop("split_special_tokens", None)
-        return words, {} if split is None else {"split_special_tokens": split}, options
+        split = self.split_special_tokens if split is None else split
+        return words, {"split_special_tokens": split} if split else {}, options
 
     def _ids_of(self, text: Any, words: bool, how: Mapping[str, Any]) -> list[int]:
         """Ids of a text, of words, of pieces, or ids themselves."""
@@ -335,7 +337,8 @@ class Batches:
             self.build_inputs_with_special_tokens(first, second) if add_special_tokens else first + (second or [])
         )
         if return_token_type_ids or (return_token_type_ids is None and "token_type_ids" in self.model_input_names):
-            row["token_type_ids"] = self.create_token_type_ids_from_sequences(first, second)
+            types = Batches.create_token_type_ids_from_sequences(self, first, second)
+            row["token_type_ids"] = types if add_special_tokens else [0] * len(row["input_ids"])
         if return_special_tokens_mask:
             mask = self.get_special_tokens_mask(first, second)
             row["special_tokens_mask"] = mask if add_special_tokens else [0] * len(row["input_ids"])
@@ -397,11 +400,13 @@ class Batches:
         return_attention_mask: bool | None = None,
         return_tensors: str | None = None,
     ) -> BatchEncoding:
-        """Pad rows that are encoded already: a dictionary of lists, or a list of dictionaries."""
+        """Pad rows that are encoded already: a dictionary of lists, or a list of dictionaries. Arrays give arrays."""
         if isinstance(encoded_inputs, list | tuple) and encoded_inputs and isinstance(encoded_inputs[0], Mapping):
             encoded_inputs = {key: [row[key] for row in encoded_inputs] for key in encoded_inputs[0]}
         if "input_ids" not in encoded_inputs:
             raise ValueError(f"pad needs input_ids, and was given {', '.join(encoded_inputs) or 'nothing'}")
+        if any(isinstance(value, np.ndarray) for value in encoded_inputs.values()):
+            return_tensors = return_tensors or "np"
         entries = {k: v.tolist() if isinstance(v, np.ndarray) else list(v) for k, v in encoded_inputs.items()}
         entries = {k: [x.tolist() if isinstance(x, np.ndarray) else x for x in v] for k, v in entries.items()}
         padding, _, max_length = self._strategies(padding, None, max_length, None, only_padding=True)

@@ -32,7 +32,8 @@ def from_sentencepiece(vocab_file: str | os.PathLike[str], legacy: bool, add_pre
         prepend = [normalizers.Prepend(MARKER)] if add_prefix_space else []
         backend.normalizer = normalizers.Sequence([*prepend, normalizers.Replace(" ", MARKER)])
     else:
-        backend.pre_tokenizer = _metaspace("first" if add_prefix_space else "never")
+        backend.normalizer = normalizers.Replace(" ", MARKER)
+        backend.pre_tokenizer = _marker_in_front() if add_prefix_space else None
     strip = [decoders.Strip(" ", 1, 0)] if add_prefix_space else []
     backend.decoder = decoders.Sequence(
         [decoders.Replace(MARKER, " "), decoders.ByteFallback(), decoders.Fuse(), *strip]
@@ -62,9 +63,15 @@ def merges_of(sp: Any, vocab: dict[str, int]) -> list[tuple[str, str]]:
     return [(left, right) for *_, left, right in sorted(scored)]
 
 
-def _metaspace(prepend_scheme: str) -> Any:
+def _marker_in_front() -> Any:
+    """What puts a marker before the whole text, whatever it begins with.
+
+    Metaspace leaves it out where there is one already, and a space that begins the text would be lost. As all spaces
+    are markers by now, the first one here finds none and puts a space, which the second makes a marker.
+    """
     try:
-        return pre_tokenizers.Metaspace(MARKER, prepend_scheme=prepend_scheme, split=False)
+        first = pre_tokenizers.Metaspace(" ", prepend_scheme="first", split=False)
+        return pre_tokenizers.Sequence([first, pre_tokenizers.Metaspace(MARKER, prepend_scheme="never", split=False)])
     except TypeError:
         import tokenizers
 

@@ -129,7 +129,10 @@ class LlamaTokenizerFast(Tokenizer):
     def _add_tokens(self, tokens: Sequence[Token], special: bool) -> int:
         if special:
             return int(self.backend.add_special_tokens([as_special(token) for token in tokens]))
-        return int(self.backend.add_tokens(list(tokens)))
+        # Found as it is written: looked for in the normalized text, as the library would, it has a marker before it, and
+        # is not found within a word
+        plain = [AddedToken(token, normalized=False) if isinstance(token, str) else token for token in tokens]
+        return int(self.backend.add_tokens(plain))
 
     def _changed(self) -> None:
         super()._changed()
@@ -178,18 +181,25 @@ class LlamaTokenizerFast(Tokenizer):
             single=single, pair=f"{single} {second}", special_tokens=list(dict.fromkeys(tokens))
         )
 
+    def create_token_type_ids_from_sequences(
+        self, token_ids_0: Sequence[int], token_ids_1: Sequence[int] | None = None
+    ) -> list[int]:
+        """0 for every token of the first text, 1 for those of the second; without what is around them, as in
+        transformers."""
+        return [0] * len(token_ids_0) + [1] * len(token_ids_1 or ())
+
     # -- text to pieces ---------------------------------------------------------------------------------------
 
     def tokenize(self, text: str, pair: str | None = None, add_special_tokens: bool = False, **how: Any) -> list[str]:
         """The pieces of a text, or of a pair; special tokens in it recognised."""
         check_text(text)
-        if how.get("split_special_tokens"):
+        if how.get("split_special_tokens", self.split_special_tokens):
             return [self._id_to_piece(index) for index in self._encode_plain(text, first=True)]
         return list(self.backend.encode(text, pair, add_special_tokens=add_special_tokens).tokens)
 
     def _ids(self, text: str, **how: Any) -> list[int]:
         check_text(text)
-        if how.get("split_special_tokens"):
+        if how.get("split_special_tokens", self.split_special_tokens):
             return self._encode_plain(text, first=True) if text else []
         return list(self.backend.encode(text, add_special_tokens=False).ids)
 
@@ -213,7 +223,9 @@ class LlamaTokenizerFast(Tokenizer):
             return super().encode_plus(text, text_pair, return_tensors=tensors, **options)
         batch = self.batch_encode_plus([item], **options)
         if tensors is None and not options.get("return_overflowing_tokens"):
-            return BatchEncoding({key: rows[0] for key, rows in batch.items()}, batch.encodings)
+            # but for the length, which transformers gives as a list of one
+            one = {key: rows if key == "length" else rows[0] for key, rows in batch.items()}
+            return BatchEncoding(one, batch.encodings)
         return batch.convert_to_tensors(tensors)
 
     def batch_encode_plus(
@@ -242,7 +254,7 @@ class LlamaTokenizerFast(Tokenizer):
         texts = list(batch_text_or_text_pairs)
         for text in _texts(texts):
             check_text(text)
-        if how.get("split_special_tokens"):
+        if how.get("split_special_tokens", self.split_special_tokens):
             return super().batch_encode_plus(
                 texts, add_special_tokens=add_special_tokens, padding=padding, truncation=truncation,
                 max_length=max_length, stride=stride, pad_to_multiple_of=pad_to_multiple_of,
@@ -333,10 +345,14 @@ class LlamaTokenizerFast(Tokenizer):
         return Path(self.vocab_file).read_bytes()
 
     def _vocabulary_files(self, folder: Path, prefix: str) -> dict[Path, bytes]:
-        files = {folder / f"{prefix}tokenizer.json": self.backend.to_str(pretty=True).encode()}
+        files = {folder / f"{prefix}tokenizer.json": _older_form(json.loads(self.backend.to_str())).encode()}
         if self.vocab_file is not None and Path(self.vocab_file).is_file():
             files[folder / f"{prefix}tokenizer.model"] = self._sentencepiece_model()
         return files
+
+    def _class_name(self) -> str:
+        # transformers 5 makes any other model anew in the manner of a LlamaTokenizer, and a Llama 3 would not be one
+        return super()._class_name() if self.backend.model.byte_fallback else "PreTrainedTokenizerFast"
 
     def _own_settings(self) -> dict[str, Any]:
         return {"add_bos_token": self.add_bos_token, "add_eos_token": self.add_eos_token, "legacy": self.legacy}
@@ -352,7 +368,10 @@ def load_tokenizer_json(file: Path) -> tuple[tokenizers.Tokenizer, list[int]]:
             f"{file} is a {kind or 'malformed'} tokenizer, and LLaMA's are BPE: get the one that belongs to the model"
         )
     try:
-        backend = tokenizers.Tokenizer.from_file(str(file))
+        try:
+            backend = tokenizers.Tokenizer.from_file(str(file))
+        except Exception:  # tokenizers before 0.20 do not know the newer form of merges
+            backend = tokenizers.Tokenizer.from_str(_older_form(contents))
         around = list(backend.encode("", add_special_tokens=True).ids)
     except (KeyboardInterrupt, SystemExit):
         raise
@@ -365,6 +384,15 @@ def load_tokenizer_json(file: Path) -> tuple[tokenizers.Tokenizer, list[int]]:
     if missing and contents["model"].get("byte_fallback"):
         raise ValueError(f"{file} writes unknown characters as bytes and lacks {', '.join(missing)}: get it again")
     return backend, around
+
+
+def _older_form(contents: dict[str, Any]) -> str:
+    """A tokenizer.json as all versions of the library read it: a merge as a text "a b" and not as a pair, unless a piece
+    holds a space."""
+    merges = contents["model"].get("merges")
+    if merges and all(isinstance(merge, list) and not any(" " in str(piece) for piece in merge) for merge in merges):
+        contents = contents | {"model": contents["model"] | {"merges": [" ".join(merge) for merge in merges]}}
+    return json.dumps(contents, ensure_ascii=False, indent=2)
 
 
 def looks_like_json(file: Path) -> bool:

@@ -111,6 +111,7 @@ class LlamaTokenizer(Tokenizer):
                 continue
             counts = special or content in self.all_special_tokens
             token = AddedToken(content, normalized=not counts, special=counts) if isinstance(given, str) else given
+            token = as_special(token) if special else token
             if content not in vocab:
                 vocab[content] = max([*vocab.values(), *self._added], default=-1) + 1
                 added += 1
@@ -124,7 +125,7 @@ class LlamaTokenizer(Tokenizer):
         super()._changed()
         self._ids_of_added = {token.content: index for index, token in self._added.items()}
         longest_first = sorted(self._ids_of_added, key=len, reverse=True)
-        self._splitter = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
+        self._splitter = re.compile(f"({'|'.join(map(re.escape, longest_first)) or '(?!)'})")
         special = set(self.all_special_tokens)
         ordinary = {content for content in self._ids_of_added if content not in special}
         # Decoded by themselves: tokens that the model does not have
@@ -160,29 +161,30 @@ class LlamaTokenizer(Tokenizer):
     def _ids(self, text: str, **how: Any) -> list[int]:
         return [self._piece_to_id(piece) for piece in self.tokenize(text, **how)]
 
-    def _pieces(self, text: str, split_special_tokens: bool = False) -> list[str]:
-        """Pieces of a text cut at its added tokens, each of which may take the spaces beside it."""
-        if split_special_tokens:
+    def _pieces(self, text: str, split_special_tokens: bool | None = None) -> list[str]:
+        """Pieces of a text cut at its added tokens. One of these may take the spaces beside it, or be a token only as a
+        word of its own; else it goes with the text before it, or behind it."""
+        if self.split_special_tokens if split_special_tokens is None else split_special_tokens:
             return self._stretch(text) if text else []
-        pieces, start = [], 0
-        after: AddedToken | None = None  # the token before the stretch
-        for match in self._splitter.finditer(text):
-            token = self._added[self._ids_of_added[match.group()]]
-            alone = not (
-                (match.start() > 0 and not text[match.start() - 1].isspace())
-                or (match.end() < len(text) and not text[match.end()].isspace())
-            )
-            if token.single_word and not alone:
+        parts = [part for part in self._splitter.split(text) if part]
+        for i, part in enumerate(parts):
+            if part not in self._ids_of_added:
                 continue
-            pieces += self._between(text[start : match.start()], after, token)
-            pieces.append(match.group())
-            start, after = match.end(), token
-        return pieces + self._between(text[start:], after, None)
-
-    def _between(self, text: str, after: AddedToken | None, before: AddedToken | None) -> list[str]:
-        text = text.lstrip() if after is not None and after.rstrip else text
-        text = text.rstrip() if before is not None and before.lstrip else text
-        return self._stretch(text) if text else []
+            token = self._added[self._ids_of_added[part]]
+            before = parts[i - 1] if i > 0 else ""
+            behind = parts[i + 1] if i + 1 < len(parts) else ""
+            if token.rstrip and behind:
+                parts[i + 1] = behind.lstrip()
+            if token.lstrip and before:
+                parts[i - 1] = before.rstrip()
+            if token.single_word and before and before[-1] != " ":
+                parts[i - 1], parts[i] = parts[i - 1] + part, ""
+            elif token.single_word and behind and behind[0] != " ":
+                parts[i + 1], parts[i] = part + parts[i + 1], ""
+        pieces: list[str] = []
+        for part in filter(None, parts):
+            pieces += [part] if part in self._ids_of_added else self._stretch(part)
+        return pieces
 
     def _stretch(self, text: str) -> list[str]:
         """The pieces of a stretch between two added tokens."""
@@ -237,11 +239,11 @@ class LlamaTokenizer(Tokenizer):
     # -- files ------------------------------------------------------------------------------------------------
 
     def _sentencepiece_model(self) -> bytes:
-        model = bytes(self.sp_model.serialized_model_proto())
-        return model if self.legacy else model.removesuffix(_NO_DUMMY_PREFIX)
+        file = Path(self.vocab_file or "")
+        return file.read_bytes() if file.is_file() else bytes(self.sp_model.serialized_model_proto())
 
     def _vocabulary_files(self, folder: Path, prefix: str) -> dict[Path, bytes]:
-        return {folder / f"{prefix}tokenizer.model": Path(self.vocab_file or "").read_bytes()}
+        return {folder / f"{prefix}tokenizer.model": self._sentencepiece_model()}
 
     def _own_settings(self) -> dict[str, Any]:
         return {

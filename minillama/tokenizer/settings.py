@@ -56,8 +56,10 @@ def read_settings(folder: Path) -> dict[str, Any]:
             settings.setdefault("added_tokens_decoder", {})[int(index)] = token
         settings |= {key: value for key, value in found.items() if key not in _NOT_SETTINGS}
     file = folder / ADDED
+    named = [settings[key] for key in NAMED if settings.get(key)] + settings.get("additional_special_tokens", [])
+    special = {token.content for token in named}
     for content, index in (read_json_object(file, "added tokens") if file.exists() else {}).items():
-        token = _added(file, content, index, {})
+        token = _added(file, content, index, {"special": content in special})
         settings.setdefault("added_tokens_decoder", {}).setdefault(int(index), token)
     _read_template(folder, settings)
     return settings
@@ -109,7 +111,9 @@ def added_token(content: str, entry: Mapping[str, Any], special: bool) -> AddedT
 
 def as_special(token: str | AddedToken) -> AddedToken:
     """A token that stands for no text of its own."""
-    return AddedToken(token, normalized=False, special=True) if isinstance(token, str) else token
+    if isinstance(token, str):
+        return AddedToken(token, normalized=False, special=True)
+    return token if token.special else added_token(token.content, token_object(token), special=True)
 
 
 def token_object(token: AddedToken) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def test_settings_from_all_the_files_beside_a_vocabulary(tmp_path: Path) -> None
     assert settings["pad_token"].content == "<filler>"  # of two files, tokenizer_config.json is right
     assert (settings["unk_token"], settings["legacy"]) == (None, False)
     added = {index: (token.content, token.special) for index, token in settings["added_tokens_decoder"].items()}
-    assert added == {4096: ("<pad>", True), 4097: ("<note>", False)}
+    assert added == {4096: ("<pad>", False), 4097: ("<note>", False)}  # only what has a name is special
     assert read_settings(tmp_path / "empty") == {}
 
 
