@@ -14,7 +14,7 @@ from tokenizers import AddedToken
 from minillama.files import write_files
 from minillama.tokenizer.batches import NO_LIMIT, Batches, log
 from minillama.tokenizer.chat import ChatTemplates
-from minillama.tokenizer.settings import NAMED, as_special, settings_files
+from minillama.tokenizer.settings import ADDED, NAMED, TEMPLATE, as_special, settings_files
 
 Token: TypeAlias = str | AddedToken
 
@@ -298,7 +298,7 @@ class Tokenizer(Batches, ChatTemplates, ABC):
     # -- files ------------------------------------------------------------------------------------------------
 
     @abstractmethod
-    def _vocabulary_files(self, folder: Path, prefix: str) -> dict[Path, bytes]: ...
+    def _vocabulary_files(self, legacy_format: bool | None) -> dict[str, bytes]: ...
 
     def _class_name(self) -> str:
         """By which transformers finds its class."""
@@ -308,10 +308,16 @@ class Tokenizer(Batches, ChatTemplates, ABC):
     def _own_settings(self) -> dict[str, Any]: ...
 
     def save_pretrained(
-        self, save_directory: str | os.PathLike[str], filename_prefix: str | None = None
+        self,
+        save_directory: str | os.PathLike[str],
+        legacy_format: bool | None = None,
+        filename_prefix: str | None = None,
     ) -> tuple[str, ...]:
-        """Write the vocabulary and the settings into a folder, all files or none; their paths. OSError that names the
-        file."""
+        """Write the vocabulary and the settings into a folder, all files or none; their paths.
+
+        legacy_format: of LlamaTokenizerFast, True leaves out tokenizer.json and False tokenizer.model. filename_prefix:
+        goes before each name, with a dash. ValueError for a format that it has not, OSError that names the file.
+        """
         folder, prefix = Path(save_directory), f"{filename_prefix}-" if filename_prefix else ""
         settings: dict[str, Any] = dict.fromkeys(("bos_token", "eos_token", "unk_token", "pad_token")) | self._named
         settings |= self.init_kwargs | self._own_settings()
@@ -330,9 +336,11 @@ class Tokenizer(Batches, ChatTemplates, ABC):
         if not self._additional:
             del settings["additional_special_tokens"]
         beyond = {token: index for token, index in self.added_tokens_encoder.items() if index >= self.vocab_size}
-        files = settings_files(folder, settings, beyond) | self._vocabulary_files(folder, prefix)
-        template = folder / "chat_template.jinja"  # an older one would be read instead of that in the settings
-        write_files(files, remove=[template])
+        contents = settings_files(settings, beyond) | self._vocabulary_files(legacy_format)
+        files = {folder / f"{prefix}{name}": content for name, content in contents.items()}
+        # Older ones, which would be read with the new ones
+        older = {folder / f"{prefix}{name}" for name in (TEMPLATE, ADDED)} - files.keys()
+        write_files(files, remove=older)
         return tuple(str(file) for file in files)
 
     def save_vocabulary(

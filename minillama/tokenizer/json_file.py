@@ -80,8 +80,10 @@ class LlamaTokenizerFast(Tokenizer):
             self._add_tokens([token], special=token.special)
         self._add_tokens([*self._named.values(), *self._additional], special=True)
         self._changed()
-        self._add_bos = self._stated(add_bos_token, self.bos_token_id in around[:1] if around is not None else True)
-        self._add_eos = self._stated(add_eos_token, self.eos_token_id in around[1:] if around is not None else False)
+        bos = True if around is None else self.bos_token_id in around[:1]
+        behind = (around or [])[int(bos) :]
+        self._add_bos = self._stated(add_bos_token, bos)
+        self._add_eos = self._stated(add_eos_token, self.eos_token_id in behind)
         self.update_post_processor()
 
     @staticmethod
@@ -129,8 +131,8 @@ class LlamaTokenizerFast(Tokenizer):
     def _add_tokens(self, tokens: Sequence[Token], special: bool) -> int:
         if special:
             return int(self.backend.add_special_tokens([as_special(token) for token in tokens]))
-        # Found as it is written: looked for in the normalized text, as the library would, it has a marker before it, and
-        # is not found within a word
+        # Found as it is written: the library would look for it in the normalized text with a marker before it, and miss
+        # it within a word
         plain = [AddedToken(token, normalized=False) if isinstance(token, str) else token for token in tokens]
         return int(self.backend.add_tokens(plain))
 
@@ -252,6 +254,8 @@ class LlamaTokenizerFast(Tokenizer):
         follows it in rows of its own, and overflow_to_sample_mapping says which text each row is of."""
         padding, truncation, max_length = self._strategies(padding, truncation, max_length, pad_to_multiple_of)
         texts = list(batch_text_or_text_pairs)
+        if unknown := how.keys() - {"split_special_tokens", "verbose"}:
+            raise TypeError(f"a tokenizer takes no argument {unknown.pop()!r}")
         for text in _texts(texts):
             check_text(text)
         if how.get("split_special_tokens", self.split_special_tokens):
@@ -344,10 +348,11 @@ class LlamaTokenizerFast(Tokenizer):
             )
         return Path(self.vocab_file).read_bytes()
 
-    def _vocabulary_files(self, folder: Path, prefix: str) -> dict[Path, bytes]:
-        files = {folder / f"{prefix}tokenizer.json": _older_form(json.loads(self.backend.to_str())).encode()}
-        if self.vocab_file is not None and Path(self.vocab_file).is_file():
-            files[folder / f"{prefix}tokenizer.model"] = self._sentencepiece_model()
+    def _vocabulary_files(self, legacy_format: bool | None) -> dict[str, bytes]:
+        has_model = self.vocab_file is not None and Path(self.vocab_file).is_file()
+        files = {} if legacy_format else {"tokenizer.json": _older_form(json.loads(self.backend.to_str())).encode()}
+        if legacy_format or (legacy_format is None and has_model):
+            files["tokenizer.model"] = self._sentencepiece_model()
         return files
 
     def _class_name(self) -> str:
@@ -387,8 +392,8 @@ def load_tokenizer_json(file: Path) -> tuple[tokenizers.Tokenizer, list[int]]:
 
 
 def _older_form(contents: dict[str, Any]) -> str:
-    """A tokenizer.json as all versions of the library read it: a merge as a text "a b" and not as a pair, unless a piece
-    holds a space."""
+    """A tokenizer.json as all versions of the library read it: a merge as a text "a b" and not as a pair, unless a
+    piece holds a space."""
     merges = contents["model"].get("merges")
     if merges and all(isinstance(merge, list) and not any(" " in str(piece) for piece in merge) for merge in merges):
         contents = contents | {"model": contents["model"] | {"merges": [" ".join(merge) for merge in merges]}}

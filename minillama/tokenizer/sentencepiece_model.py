@@ -12,7 +12,7 @@ import sentencepiece
 from tokenizers import AddedToken
 
 from minillama.tokenizer.base import Token, Tokenizer, check_text
-from minillama.tokenizer.settings import as_special, read_settings
+from minillama.tokenizer.settings import as_special, read_added_tokens, read_settings
 
 MARKER = "▁"  # U+2581, how sentencepiece writes a space
 # Appended to a serialized model, these bytes set normalizer_spec.add_dummy_prefix (field 3 in field 3) to false:
@@ -64,6 +64,8 @@ class LlamaTokenizer(Tokenizer):
         self.sp_model_kwargs = dict(sp_model_kwargs or {})
         self.vocab_file = vocab_file
         self.sp_model = load_sentencepiece(vocab_file, self.legacy, self.sp_model_kwargs)
+        # A model that merges spaces strips, without its dummy prefix, those that a text begins with
+        self._strips = not self.sp_model.encode(" a", out_type=str, enable_sampling=False)[0].startswith(MARKER)
         self._added: dict[int, AddedToken] = {}
         added = settings.pop("added_tokens_decoder", None) or {}
         named = {"unk_token": unk_token, "bos_token": bos_token, "eos_token": eos_token, "pad_token": pad_token}
@@ -84,7 +86,10 @@ class LlamaTokenizer(Tokenizer):
         file = file / "tokenizer.model" if file.is_dir() else file
         if not file.exists():
             raise FileNotFoundError(f"{file} does not exist: a sentencepiece model is expected there")
-        settings = read_settings(file.parent) | overrides
+        settings = read_settings(file.parent)
+        if "added_tokens_decoder" not in settings:
+            settings["added_tokens_decoder"] = read_added_tokens(file.with_name("tokenizer.json"))
+        settings |= overrides
         settings.pop("tokenizer_class", None)
         return cls(file, **settings)
 
@@ -188,9 +193,9 @@ class LlamaTokenizer(Tokenizer):
 
     def _stretch(self, text: str) -> list[str]:
         """The pieces of a stretch between two added tokens."""
-        if self.legacy or not text.startswith((MARKER, " ")):
+        if self.legacy or not self._strips or not text.startswith((MARKER, " ")):
             return list(self.sp_model.encode(text, out_type=str))
-        # Without a dummy prefix sentencepiece strips a leading space: put something before it and take that off again
+        # Put something before the space and take that off again
         shield = self.unk_token or "<unk>"
         pieces = self.sp_model.encode(shield + text, out_type=str)
         return list(pieces)[len(self.sp_model.encode(shield)) :]
@@ -242,8 +247,10 @@ class LlamaTokenizer(Tokenizer):
         file = Path(self.vocab_file or "")
         return file.read_bytes() if file.is_file() else bytes(self.sp_model.serialized_model_proto())
 
-    def _vocabulary_files(self, folder: Path, prefix: str) -> dict[Path, bytes]:
-        return {folder / f"{prefix}tokenizer.model": self._sentencepiece_model()}
+    def _vocabulary_files(self, legacy_format: bool | None) -> dict[str, bytes]:
+        if legacy_format is False:
+            raise ValueError("LlamaTokenizer has no other format than the legacy one; LlamaTokenizerFast has one")
+        return {"tokenizer.model": self._sentencepiece_model()}
 
     def _own_settings(self) -> dict[str, Any]:
         return {

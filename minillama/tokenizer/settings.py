@@ -65,6 +65,15 @@ def read_settings(folder: Path) -> dict[str, Any]:
     return settings
 
 
+def read_added_tokens(file: Path) -> dict[int, AddedToken]:
+    """The added tokens of a tokenizer.json, if there is one, for a vocabulary that is in another file."""
+    entries = (read_json_object(file, "a tokenizer") if file.exists() else {}).get("added_tokens") or []
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise ValueError(f"{file}: added_tokens must be a list of objects, not {str(entries)[:100]}")
+    tokens = [(entry.get("id"), _added(file, entry.get("content"), entry.get("id"), entry)) for entry in entries]
+    return {int(index): token for index, token in tokens}
+
+
 def _read_template(folder: Path, settings: dict[str, Any]) -> None:
     template = settings.get("chat_template")
     if isinstance(template, list):  # of several, by name
@@ -122,8 +131,8 @@ def token_object(token: AddedToken) -> dict[str, Any]:
     return {name: getattr(token, name) for name in flags}
 
 
-def settings_files(folder: Path, settings: Mapping[str, Any], added_beyond: Mapping[str, int]) -> dict[Path, bytes]:
-    """The files that read_settings reads `settings` from, and their contents; with the name of the class in it."""
+def settings_files(settings: Mapping[str, Any], added_beyond: Mapping[str, int]) -> dict[str, bytes]:
+    """The names and contents of the files that read_settings reads `settings` from."""
     written: dict[str, Any] = {}
     for key, value in settings.items():
         if isinstance(value, AddedToken):
@@ -143,10 +152,10 @@ def settings_files(folder: Path, settings: Mapping[str, Any], added_beyond: Mapp
     }
     if written.get("additional_special_tokens"):
         special["additional_special_tokens"] = written["additional_special_tokens"]
-    files = {folder / CONFIG: written, folder / SPECIAL: special}
+    files = {CONFIG: written, SPECIAL: special}
     if added_beyond:
-        files[folder / ADDED] = dict(added_beyond)
+        files[ADDED] = dict(added_beyond)
     return {
-        file: (json.dumps(contents, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
-        for file, contents in files.items()
+        name: (json.dumps(contents, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
+        for name, contents in files.items()
     }
