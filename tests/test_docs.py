@@ -3,7 +3,6 @@
 import ast
 import doctest
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
