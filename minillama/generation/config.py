@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from minillama.config import LlamaConfig, read_json_object
 from minillama.files import write_files
 
@@ -78,6 +80,7 @@ class GenerationConfig:
         raise AttributeError(f"GenerationConfig has no field {name!r}")
 
     def __setattr__(self, name: str, value: Any) -> None:
+        value = _plain(value)
         if value is None:
             self.__dict__.pop(name, None)
         else:
@@ -136,6 +139,13 @@ class GenerationConfig:
     def save_pretrained(self, directory: str | os.PathLike[str]) -> None:
         """Write generation_config.json into `directory` (made if absent), whole or not at all."""
         write_files({Path(directory) / FILE: self.to_json_string().encode()})
+
+
+def _plain(value: Any) -> Any:
+    """Arrays, tuples and numbers of NumPy as lists and numbers of Python, as JSON has them."""
+    if isinstance(value, list | tuple | np.ndarray):
+        return [_plain(item) for item in value]
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def check_field(name: str, value: Any) -> None:

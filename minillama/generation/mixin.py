@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -108,6 +108,9 @@ class GenerationMixin:
         """
         if "inputs" in kwargs and input_ids is None:
             input_ids = kwargs.pop("inputs")
+        if isinstance(input_ids, Mapping):
+            raise ValueError("input_ids is a dictionary, such as a tokenizer returns: give it as **inputs")
+        _check_kinds(generation_config, logits_processor, stopping_criteria, streamer, tokenizer)
         settings = self._settings(generation_config, kwargs)
         ends = settings.eos_token_id
         pad = settings.pad_token_id
@@ -198,7 +201,7 @@ class GenerationMixin:
             ) from None
         if ids.ndim != 2 or ids.size == 0 or not np.issubdtype(ids.dtype, np.integer):
             raise ValueError(
-                f"input_ids must be whole numbers of the shape (B, T), none of them 0, not {ids.dtype} of the shape "
+                f"input_ids must be whole numbers of the shape (B, T), B and T above 0, not {ids.dtype} of the shape "
                 f"{ids.shape}: one prompt is [ids]"
             )
         return ids.astype(np.int64)
@@ -251,6 +254,19 @@ def _criteria(
     if settings.eos_token_id is not None:
         default.append(EosTokenCriteria(settings.eos_token_id))
     return StoppingCriteriaList(with_custom(default, custom))
+
+
+def _check_kinds(config: Any, processors: Any, criteria: Any, streamer: Any, tokenizer: Any) -> None:
+    """ValueError for an argument of generate() that is not of its kind."""
+    if not isinstance(config, GenerationConfig | None):
+        raise ValueError(f"generation_config must be a GenerationConfig, not a {type(config).__name__}")
+    for name, functions in (("logits_processor", processors), ("stopping_criteria", criteria)):
+        if not all(callable(function) for function in _as_list(functions)):
+            raise ValueError(f"{name} must be a function of (input_ids, scores), or a list of them, not {functions!r}")
+    if streamer is not None and not (hasattr(streamer, "put") and hasattr(streamer, "end")):
+        raise ValueError(f"streamer must have put(ids) and end(), and a {type(streamer).__name__} has not")
+    if tokenizer is not None and not hasattr(tokenizer, "decode"):
+        raise ValueError(f"tokenizer must have decode(ids), and a {type(tokenizer).__name__} has not")
 
 
 def _as_list(given: Any) -> list[Any]:

@@ -139,7 +139,8 @@ def log_softmax(logits: Array) -> Array:
 
 def _relative(logits: Array) -> Array:
     """How likely each is, in float64, as a part of the likeliest."""
-    return np.asarray(np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)))
+    with np.errstate(invalid="ignore"):  # all of them -inf: what is drawn from that is refused
+        return np.asarray(np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)))
 
 
 def _softmax(logits: Array) -> Array:

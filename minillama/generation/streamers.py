@@ -52,7 +52,8 @@ class TextStreamer:
         return self.tokenizer.decode(self._ids, **self.decode_kwargs)[len(before) :]
 
     def _flush(self, text: str) -> None:
+        if text.strip():  # of spaces alone, as company, some would be lost
+            self._ids = self._ids[self._shown :]
         if text:
             self.on_finalized_text(text)
-            self._ids = self._ids[self._shown :]
             self._shown = len(self._ids)

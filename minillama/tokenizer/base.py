@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,10 +10,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self, TypeAlias
 
+import numpy as np
 from tokenizers import AddedToken
 
 from minillama.files import write_files
-from minillama.tokenizer.batches import NO_LIMIT, Batches, log
+from minillama.tokenizer.batches import NO_LIMIT, SIDES, Batches, choice, log
 from minillama.tokenizer.chat import ChatTemplates
 from minillama.tokenizer.settings import ADDED, NAMED, TEMPLATE, as_special, settings_files
 
@@ -68,30 +70,35 @@ class Tokenizer(Batches, ChatTemplates, ABC):
     def _set_up(self, named: Mapping[str, Token | None], settings: dict[str, Any], padding_side: str) -> None:
         """Take what both classes take in the same way; settings nobody knows are kept and written back."""
         tokens = {name: named.get(name, settings.pop(name, None)) for name in NAMED}
-        self._named = {name: as_special(token) for name, token in tokens.items() if token}
-        self._additional = [as_special(t) for t in settings.pop("additional_special_tokens", None) or [] if t]
+        self._named = {name: _special(name, token) for name, token in tokens.items() if token}
+        self._additional = _several(settings.pop("additional_special_tokens", None))
         self.chat_template = settings.pop("chat_template", None)
-        self.padding_side = settings.pop("padding_side", None) or padding_side
-        self.truncation_side = settings.pop("truncation_side", None) or "right"
+        if not isinstance(self.chat_template, str | dict | None):
+            raise ValueError(f"chat_template must be a text, or several by name, not {self.chat_template!r}")
+        self.padding_side = choice("padding_side", settings.pop("padding_side", None) or padding_side, SIDES)
+        self.truncation_side = choice("truncation_side", settings.pop("truncation_side", None) or "right", SIDES)
         limit = settings.pop("model_max_length", None)
-        self.model_max_length = NO_LIMIT if limit is None or limit >= NO_LIMIT else int(limit)
+        limit = NO_LIMIT if limit is None else limit
+        if not isinstance(limit, int | float) or isinstance(limit, bool) or not limit >= 1:
+            raise ValueError(f"model_max_length must be a number of tokens, not {limit!r}")
+        self.model_max_length = int(min(limit, NO_LIMIT))
         names = settings.pop("model_input_names", None) or ["input_ids", "attention_mask"]
+        if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+            raise ValueError(f"model_input_names must be a list of names, not {names!r}")
         self.model_input_names = list(names)
         self.split_special_tokens = bool(settings.pop("split_special_tokens", False))
         self.init_kwargs = settings
 
     def _name(self, name: str, token: Token | None) -> None:
-        if token is not None and not isinstance(token, str | AddedToken):
-            raise ValueError(f"{name} must be a text, an AddedToken or None, not {token!r}")
-        if token:
-            self._named[name] = as_special(token)
+        if token is not None and token != "":
+            self._named[name] = _special(name, token)
         else:
             self._named.pop(name, None)
         self._changed()
 
     def _changed(self) -> None:
         """Forget what follows from the tokens there are."""
-        for cached in ("vocab", "_size", "_hidden_ids"):
+        for cached in ("_vocab", "_size", "_hidden_ids"):
             self.__dict__.pop(cached, None)
 
     # -- the vocabulary ---------------------------------------------------------------------------------------
@@ -123,8 +130,13 @@ class Tokenizer(Batches, ChatTemplates, ABC):
         return self.added_tokens_encoder
 
     @cached_property
-    def vocab(self) -> dict[str, int]:
+    def _vocab(self) -> dict[str, int]:
         return self.get_vocab()
+
+    @property
+    def vocab(self) -> dict[str, int]:
+        """Every piece with its id, added tokens among them."""
+        return dict(self._vocab)
 
     def __len__(self) -> int:
         """One more than the largest id."""
@@ -132,7 +144,7 @@ class Tokenizer(Batches, ChatTemplates, ABC):
 
     @cached_property
     def _size(self) -> int:  # streaming asks for it at every token
-        return max(self.vocab.values(), default=-1) + 1
+        return max(self._vocab.values(), default=-1) + 1
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({len(self)} tokens, special: {', '.join(self.all_special_tokens)})"
@@ -182,7 +194,7 @@ class Tokenizer(Batches, ChatTemplates, ABC):
 
     @additional_special_tokens.setter
     def additional_special_tokens(self, tokens: Sequence[Token] | None) -> None:
-        self._additional = [as_special(token) for token in tokens or []]
+        self._additional = _several(tokens)
         self._changed()
 
     @property
@@ -236,19 +248,31 @@ class Tokenizer(Batches, ChatTemplates, ABC):
         """The id of a piece, or a list of ids for several; of one that is not in the vocabulary the unknown token's."""
         if tokens is None:
             return None
-        return self._piece_to_id(tokens) if isinstance(tokens, str) else [self._piece_to_id(token) for token in tokens]
+        pieces = [tokens] if isinstance(tokens, str) else list(tokens)
+        for piece in pieces:
+            if not isinstance(piece, str):
+                raise ValueError(f"a piece must be a text, not {piece!r}")
+        ids = [self._piece_to_id(piece) for piece in pieces]
+        return ids[0] if isinstance(tokens, str) else ids
 
     def convert_ids_to_tokens(self, ids: Any, skip_special_tokens: bool = False) -> Any:
         """The piece of an id, or the list of pieces of several. ValueError for an id outside the vocabulary."""
-        if hasattr(ids, "__index__") and not hasattr(ids, "__len__"):
-            return self._id_to_piece(self._known([ids])[0])
         known = self._known(ids)
+        if _is_one(ids):
+            return self._id_to_piece(known[0])
         hidden = self._hidden_ids if skip_special_tokens else ()
         return [self._id_to_piece(index) for index in known if index not in hidden]
 
-    def _known(self, ids: Iterable[Any]) -> list[int]:
+    def _known(self, ids: Any) -> list[int]:
+        """One id or several as a list, all of them whole numbers in range."""
         size = len(self)
-        known = [int(index) for index in ids]
+        if isinstance(ids, str) or np.ndim(ids) > 1:
+            raise ValueError(f"ids must be a list of whole numbers, not {str(ids)[:60]!r}; for several, batch_decode")
+        several = [ids] if _is_one(ids) else ids
+        try:
+            known = [operator.index(index) for index in several]
+        except TypeError:
+            raise ValueError(f"ids must be whole numbers, not {str(list(several))[:60]}") from None
         for index in known:
             if not 0 <= index < size:
                 raise ValueError(f"the id {index} is outside the tokenizer's 0..{size - 1}")
@@ -272,9 +296,7 @@ class Tokenizer(Batches, ChatTemplates, ABC):
         of LlamaTokenizer, puts a space between an added token and what is beside it. ValueError for an id outside the
         vocabulary.
         """
-        ids = self._known(
-            [token_ids] if hasattr(token_ids, "__index__") and not hasattr(token_ids, "__len__") else token_ids
-        )
+        ids = self._known(token_ids)
         if skip_special_tokens:
             hidden = self._hidden_ids
             ids = [index for index in ids if index not in hidden]
@@ -366,8 +388,27 @@ class Tokenizer(Batches, ChatTemplates, ABC):
     def from_pretrained(cls, path: str | os.PathLike[str], **overrides: Any) -> Self: ...
 
 
+def _special(name: str, token: Any) -> AddedToken:
+    if not isinstance(token, str | AddedToken):
+        raise ValueError(f"{name} must be a text, an AddedToken or None, not {token!r}")
+    return as_special(token)
+
+
+def _several(tokens: Any) -> list[AddedToken]:
+    if not isinstance(tokens, list | tuple | None):
+        raise ValueError(f"additional_special_tokens must be a list of texts, not {tokens!r}")
+    return [_special("additional_special_tokens", token) for token in tokens or [] if token]
+
+
+def _is_one(ids: Any) -> bool:
+    """Whether this is an id, and not several."""
+    return np.ndim(ids) == 0 if isinstance(ids, np.ndarray) else not hasattr(ids, "__iter__")
+
+
 def check_text(text: str) -> None:
-    """ValueError for a lone surrogate, which no encoding of text can hold."""
+    """ValueError for what is no text, and for a lone surrogate, which no encoding of text can hold."""
+    if not isinstance(text, str):
+        raise ValueError(f"a text must be a str, not {str(text)[:60]!r} of type {type(text).__name__}")
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:

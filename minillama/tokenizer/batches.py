@@ -16,7 +16,15 @@ NO_LIMIT = int(1e30)  # model_max_length where nobody has said one; written to f
 _PADDINGS = {True: "longest", False: "do_not_pad", None: "do_not_pad"}
 _TRUNCATIONS = {True: "longest_first", False: "do_not_truncate", None: "do_not_truncate"}
 TRUNCATIONS = ("longest_first", "only_first", "only_second", "do_not_truncate")
+SIDES = ("left", "right")
 PADDINGS = ("longest", "max_length", "do_not_pad")
+
+# What the calls take of options beside their own arguments
+ARRANGED = {
+    "add_special_tokens", "padding", "truncation", "max_length", "stride", "is_split_into_words", "pad_to_multiple_of",
+    "return_tensors", "return_token_type_ids", "return_attention_mask", "return_overflowing_tokens",
+    "return_special_tokens_mask", "return_length", "split_special_tokens", "prepend_batch_axis",
+}  # fmt: skip
 
 
 class BatchEncoding(UserDict[str, Any]):
@@ -80,6 +88,7 @@ class BatchEncoding(UserDict[str, Any]):
         for key, value in self.data.items():
             try:
                 array = np.array([value] if prepend_batch_axis else value)
+                array = array if array.size else array.astype(np.int64)
                 ragged = array.dtype == object
             except ValueError:
                 ragged = True
@@ -193,9 +202,9 @@ class Batches:
         text_pair the same, the second text of each. text_target: texts whose ids become the entry "labels". padding:
         True or "longest" pads to the longest of the batch, "max_length" to max_length. truncation: True or
         "longest_first" takes tokens off the longer text of a pair, "only_first", "only_second" off that one; max_length
-        counts what is put around the texts,
-        and alone truncates. stride: how many tokens overflowing ones share with what was
-        kept. return_tensors: "np" for arrays. The others ask for entries. ValueError for what does not go together.
+        counts what is put around the texts, and alone truncates. stride: how many tokens overflowing ones share with
+        what was kept. return_tensors: "np" for arrays. The others ask for entries. ValueError for what does not go
+        together.
         """
         options = {
             "add_special_tokens": add_special_tokens, "padding": padding, "truncation": truncation,
@@ -247,6 +256,8 @@ class Batches:
     def batch_encode_plus(self, batch_text_or_text_pairs: Sequence[Any], **options: Any) -> BatchEncoding:
         """__call__ for a batch of texts, or of pairs (a, b)."""
         words, how, arranged = self._options(options)
+        if isinstance(batch_text_or_text_pairs, str):
+            raise ValueError("a batch must be a list of texts, not one text")
         # Rows are truncated one by one and padded together
         padding, truncation, max_length = self._strategies(**arranged)
         tensors = arranged.pop("return_tensors", None)
@@ -277,6 +288,8 @@ class Batches:
         if options.pop("return_offsets_mapping", False):
             raise NotImplementedError("only LlamaTokenizerFast knows the offsets of its tokens: use it")
         options.pop("verbose", None)
+        if unknown := options.keys() - ARRANGED:
+            raise TypeError(f"a tokenizer takes no argument {unknown.pop()!r}")
         words = options.pop("is_split_into_words", False)
         split = options.pop("split_special_tokens", None)
         split = self.split_special_tokens if split is None else split
@@ -366,7 +379,7 @@ class Batches:
         equal, and tells none. Texts that are too short for that stay as they are, with a warning."""
         if num_tokens_to_remove <= 0 or truncation_strategy == "do_not_truncate":
             return ids, pair_ids, []
-        left = _choice("truncation_side", self.truncation_side, ("left", "right")) == "left"
+        left = choice("truncation_side", self.truncation_side, SIDES) == "left"
         if truncation_strategy == "longest_first" and pair_ids is not None:
             a, b = len(ids), len(pair_ids)
             for _ in range(num_tokens_to_remove):
@@ -405,15 +418,20 @@ class Batches:
             encoded_inputs = {key: [row[key] for row in encoded_inputs] for key in encoded_inputs[0]}
         if "input_ids" not in encoded_inputs:
             raise ValueError(f"pad needs input_ids, and was given {', '.join(encoded_inputs) or 'nothing'}")
-        if any(isinstance(value, np.ndarray) for value in encoded_inputs.values()):
+        several = [value for value in encoded_inputs.values() if isinstance(value, list | tuple | np.ndarray)]
+        given = (item for value in several for item in (value, *value))
+        if any(isinstance(item, np.ndarray) for item in given):
             return_tensors = return_tensors or "np"
+        # A single row may have numbers beside its lists, such as its length
+        one = {k: v for k, v in encoded_inputs.items() if not isinstance(v, list | tuple | np.ndarray)}
+        encoded_inputs = {k: v for k, v in encoded_inputs.items() if k not in one}
         entries = {k: v.tolist() if isinstance(v, np.ndarray) else list(v) for k, v in encoded_inputs.items()}
         entries = {k: [x.tolist() if isinstance(x, np.ndarray) else x for x in v] for k, v in entries.items()}
-        padding, _, max_length = self._strategies(padding, None, max_length, None, only_padding=True)
+        padding, _, max_length = self._strategies(padding, None, max_length, pad_to_multiple_of, only_padding=True)
         rows = entries["input_ids"]
         if not rows or not isinstance(rows[0], list | tuple):
             row = self._padded(entries, max_length, padding, pad_to_multiple_of, return_attention_mask)
-            return BatchEncoding(row).convert_to_tensors(return_tensors)
+            return BatchEncoding(row | one).convert_to_tensors(return_tensors)
         if padding == "longest":
             padding, max_length = "max_length", max(map(len, rows))
         padded = [
@@ -426,7 +444,7 @@ class Batches:
             )
             for i in range(len(rows))
         ]
-        batch = {key: [row[key] for row in padded] for key in padded[0]}
+        batch: dict[str, Any] = {key: [row[key] for row in padded] for key in padded[0]}
         return BatchEncoding(batch).convert_to_tensors(return_tensors)
 
     def _padded(
@@ -445,7 +463,7 @@ class Batches:
         missing = (length or 0) - len(ids)
         if padding == "do_not_pad" or missing <= 0:
             return row
-        left = _choice("padding_side", self.padding_side, ("left", "right")) == "left"
+        left = choice("padding_side", self.padding_side, SIDES) == "left"
         fillers = {
             "input_ids": self.pad_token_id,
             "attention_mask": 0,
@@ -467,12 +485,15 @@ class Batches:
         **_: Any,
     ) -> tuple[str, str, int | None]:
         """Padding and truncation by their full names, and the length they go by."""
+        for name, length, least in (("max_length", max_length, 0), ("pad_to_multiple_of", pad_to_multiple_of, 1)):
+            if length is not None and (not isinstance(length, int | np.integer) or length < least):
+                raise ValueError(f"{name} must be a whole number of at least {least}, not {length!r}")
         if max_length is not None and padding is False and truncation is None and not only_padding:
             truncation = "longest_first"
         padding = getattr(padding, "value", padding)
         truncation = getattr(truncation, "value", truncation)
-        padding = _choice("padding", _PADDINGS.get(padding, padding), PADDINGS)
-        truncation = _choice("truncation", _TRUNCATIONS.get(truncation, truncation), TRUNCATIONS)
+        padding = choice("padding", _PADDINGS.get(padding, padding), PADDINGS)
+        truncation = choice("truncation", _TRUNCATIONS.get(truncation, truncation), TRUNCATIONS)
         if max_length is None and self.model_max_length < NO_LIMIT:
             if padding == "max_length" or truncation != "do_not_truncate":
                 max_length = self.model_max_length
@@ -494,7 +515,8 @@ def _side(ids: list[int], count: int, last: bool) -> list[int]:
     return ids[len(ids) - count :] if last else ids[:count]
 
 
-def _choice(name: str, value: Any, choices: Iterable[str]) -> Any:
+def choice(name: str, value: Any, choices: Iterable[str]) -> Any:
+    """The value, if it is one of the choices; else ValueError."""
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
     return value

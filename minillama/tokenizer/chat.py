@@ -7,6 +7,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from minillama.tokenizer.batches import BatchEncoding, Batches
 from minillama.tokenizer.marks import Marks, plain_data
 
 # The default system prompt of Llama 2, by Meta: Touvron et al. 2023, "Llama 2: Open Foundation and Fine-Tuned Chat
@@ -31,6 +32,8 @@ LLAMA2_TEMPLATE = r"""
 {%- for message in ns.turns -%}
   {%- if message.role != ("assistant" if loop.index0 % 2 else "user") -%}
     {{- raise_exception("after the system message, if any, user and assistant must take turns, the user first") -}}
+  {%- elif message.content is not string -%}
+    {{- raise_exception("in the template of Llama 2 the content of a message must be a text") -}}
   {%- endif -%}
   {%- if message.role == "assistant" -%}
     {{- " " ~ message.content.strip() ~ " " ~ eos_token -}}
@@ -192,24 +195,16 @@ class ChatTemplates:
         padding: bool | str,
         return_tensors: str | None,
         return_dict: bool,
-        how: Mapping[str, Any],
+        how: dict[str, Any],
     ) -> Any:
-        host: Any = self
+        padding = how.pop("padding", padding)
         if padding is True and not batched:
             padding = "max_length"
+        how |= {"padding": padding, "return_tensors": return_tensors, "add_special_tokens": False}
         # A single conversation goes as a batch as well, so that an array of it has the two axes that a model expects
-        made = [host.prepare_for_model(row, add_special_tokens=False, **how) for row in rows]
-        batch = {name: [one[name] for one in made] for name in made[0]}
+        out: Any = Batches.batch_encode_plus(self, rows, **how)  # type: ignore[arg-type]  # the tokenizer's
         if not batched and return_tensors is None:
-            batch = {name: values[0] for name, values in batch.items()}
-        mask = how.get("return_attention_mask")
-        out = host.pad(
-            batch,
-            padding=padding,
-            max_length=how["max_length"],
-            return_attention_mask=mask,
-            return_tensors=return_tensors,
-        )
+            out = BatchEncoding({name: values[0] for name, values in out.items()})
         return out if return_dict else out["input_ids"]
 
 

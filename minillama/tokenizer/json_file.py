@@ -33,7 +33,8 @@ class LlamaTokenizerFast(Tokenizer):
     post-processor does, or else a beginning only. The other arguments are those of LlamaTokenizer, but that
     padding_side is "left" if nothing is said.
 
-    ValueError or OSError that names the file if it is not a sound tokenizer.
+    ValueError or OSError that names the file if it is not a sound tokenizer. Truncation and padding are set on the
+    library's object for the time of a call: threads that give different ones need a tokenizer each.
     """
 
     is_fast = True
@@ -69,8 +70,9 @@ class LlamaTokenizerFast(Tokenizer):
         named: dict[str, Token | None] = {"unk_token": unk_token, "bos_token": bos_token, "eos_token": eos_token}
         if tokenizer_file is not None:  # a default that the file has not is not there, rather than added
             usual = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
-            named = {name: None if t == usual[name] and t not in vocab else t for name, t in named.items()}
-            if named["bos_token"] is None and around:
+            absent = [name for name, token in named.items() if token == usual[name] and token not in vocab]
+            named |= dict.fromkeys(absent)
+            if "bos_token" in absent and around:
                 named["bos_token"] = self.backend.id_to_token(around[0])
         added = settings.pop("added_tokens_decoder", None) or {}
         self._add_bos = self._add_eos = False
@@ -80,7 +82,8 @@ class LlamaTokenizerFast(Tokenizer):
             self._add_tokens([token], special=token.special)
         self._add_tokens([*self._named.values(), *self._additional], special=True)
         self._changed()
-        bos = True if around is None else self.bos_token_id in around[:1]
+        # Another beginning than the file's own takes its place
+        bos = True if around is None else bool(around) and around[0] != self.eos_token_id
         behind = (around or [])[int(bos) :]
         self._add_bos = self._stated(add_bos_token, bos)
         self._add_eos = self._stated(add_eos_token, self.eos_token_id in behind)
@@ -195,6 +198,8 @@ class LlamaTokenizerFast(Tokenizer):
     def tokenize(self, text: str, pair: str | None = None, add_special_tokens: bool = False, **how: Any) -> list[str]:
         """The pieces of a text, or of a pair; special tokens in it recognised."""
         check_text(text)
+        if unknown := how.keys() - {"split_special_tokens"}:
+            raise TypeError(f"a tokenizer takes no argument {unknown.pop()!r}")
         if how.get("split_special_tokens", self.split_special_tokens):
             return [self._id_to_piece(index) for index in self._encode_plain(text, first=True)]
         return list(self.backend.encode(text, pair, add_special_tokens=add_special_tokens).tokens)
@@ -256,9 +261,13 @@ class LlamaTokenizerFast(Tokenizer):
         texts = list(batch_text_or_text_pairs)
         if unknown := how.keys() - {"split_special_tokens", "verbose"}:
             raise TypeError(f"a tokenizer takes no argument {unknown.pop()!r}")
+        if isinstance(batch_text_or_text_pairs, str):
+            raise ValueError("a batch must be a list of texts, not one text")
         for text in _texts(texts):
             check_text(text)
         if how.get("split_special_tokens", self.split_special_tokens):
+            if return_offsets_mapping or return_overflowing_tokens:
+                raise NotImplementedError("with split_special_tokens there are no offsets and no overflowing rows")
             return super().batch_encode_plus(
                 texts, add_special_tokens=add_special_tokens, padding=padding, truncation=truncation,
                 max_length=max_length, stride=stride, pad_to_multiple_of=pad_to_multiple_of,
@@ -412,13 +421,15 @@ def _texts(items: Any) -> Iterator[str]:
     elif isinstance(items, list | tuple):
         for item in items:
             yield from _texts(item)
+    else:
+        raise ValueError(f"a text must be a str, or with is_split_into_words a list of words, not {str(items)[:60]!r}")
 
 
 def _or_value_error(call: Callable[[], Result]) -> Result:
     """What a call of the library gives; its errors, which are plain Exceptions, as ValueErrors."""
     try:
         return call()
-    except TypeError as error:
-        raise ValueError(f"a text must be a str, or with is_split_into_words a list of words: {error}") from None
+    except TypeError:
+        raise ValueError("a text must be a str, or with is_split_into_words a list of words") from None
     except Exception as error:
         raise ValueError(f"{error}") from None

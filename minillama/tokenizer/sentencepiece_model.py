@@ -54,13 +54,18 @@ class LlamaTokenizer(Tokenizer):
         **settings: Any,
     ):
         self.legacy = legacy is not False
-        self.add_bos_token, self.add_eos_token = add_bos_token is not False, add_eos_token is True
+        self.add_bos_token = add_bos_token is None or bool(add_bos_token)
+        self.add_eos_token = bool(add_eos_token)
         self.clean_up_tokenization_spaces = bool(clean_up_tokenization_spaces)
         self.use_default_system_prompt = bool(use_default_system_prompt)
         self.spaces_between_special_tokens = bool(spaces_between_special_tokens)
         self.add_prefix_space = add_prefix_space is not False
         if self.legacy and not self.add_prefix_space:
             raise ValueError("add_prefix_space=False needs legacy=False: a legacy model puts a space before every text")
+        if not isinstance(sp_model_kwargs, Mapping | None):
+            raise ValueError(f"sp_model_kwargs must be a dictionary of arguments, not {sp_model_kwargs!r}")
+        if not isinstance(vocab_file, str | os.PathLike):
+            raise ValueError(f"vocab_file must be the path of a sentencepiece model, not {vocab_file!r}")
         self.sp_model_kwargs = dict(sp_model_kwargs or {})
         self.vocab_file = vocab_file
         self.sp_model = load_sentencepiece(vocab_file, self.legacy, self.sp_model_kwargs)
@@ -71,6 +76,8 @@ class LlamaTokenizer(Tokenizer):
         named = {"unk_token": unk_token, "bos_token": bos_token, "eos_token": eos_token, "pad_token": pad_token}
         self._set_up(named, settings, padding_side="right")
         for index, token in added.items():
+            if not isinstance(token, AddedToken):
+                raise ValueError(f"added_tokens_decoder must map ids to AddedTokens, not to {token!r}")
             # In the model's own range an id has the piece that the model gives it
             if int(index) >= self.vocab_size or self.sp_model.id_to_piece(int(index)) == token.content:
                 self._added[int(index)] = token
@@ -108,7 +115,8 @@ class LlamaTokenizer(Tokenizer):
         return pieces | self.added_tokens_encoder
 
     def _add_tokens(self, tokens: Sequence[Token], special: bool) -> int:
-        vocab, added = dict(self.vocab), 0
+        vocab, added = self.vocab, 0
+        free = max([*vocab.values(), *self._added], default=-1) + 1
         taken = {token.content for token in self._added.values()}
         for given in tokens:
             content = given if isinstance(given, str) else given.content
@@ -118,7 +126,7 @@ class LlamaTokenizer(Tokenizer):
             token = AddedToken(content, normalized=not counts, special=counts) if isinstance(given, str) else given
             token = as_special(token) if special else token
             if content not in vocab:
-                vocab[content] = max([*vocab.values(), *self._added], default=-1) + 1
+                vocab[content] = free + added
                 added += 1
             self._added[vocab[content]] = token
             taken.add(content)
@@ -153,6 +161,8 @@ class LlamaTokenizer(Tokenizer):
         """The pieces of a text, special tokens in it recognised; with split_special_tokens=True they are text. The
         other arguments change nothing, as in transformers."""
         check_text(text)
+        if unknown := how.keys() - {"split_special_tokens"}:
+            raise TypeError(f"a tokenizer takes no argument {unknown.pop()!r}")
         if self.legacy or not text:
             return self._pieces(text, **how)
         pieces = self._pieces(self._prefixed(text), **how)
@@ -279,5 +289,7 @@ def load_sentencepiece(
         )
     except TypeError as error:
         raise ValueError(f"sp_model_kwargs are not arguments of sentencepiece: {error}") from None
-    except RuntimeError:
+    except RuntimeError as error:
+        if "exclusive" in str(error):
+            raise ValueError("sp_model_kwargs cannot name another model: leave that out") from None
         raise ValueError(f"{vocab_file} is not a sound sentencepiece model: get it again") from None

@@ -41,7 +41,7 @@ def test_every_field_has_a_check_and_every_default_passes_it() -> None:
         ("typical_p", [0, 1.1], [1, 0.5]),
         ("repetition_penalty", [0, -1, float("inf")], [0.5, 2]),
         ("no_repeat_ngram_size", [-1], [0, 3]),
-        ("bad_words_ids", [[], [[]], [3], [[3, -1]], [["a"]], ((3,),)], [[[3], [4, 5]]]),
+        ("bad_words_ids", [[], [[]], [3], [[3, -1]], [["a"]]], [[[3], [4, 5]]]),
         ("length_penalty", ["long", 101, float("nan")], [-1, 0.5]),
         ("early_stopping", ["always", 2], [True, "never"]),
         ("pad_token_id", ["<pad>", 1.0], [0, -1]),

@@ -186,7 +186,7 @@ def test_a_streamer_sees_the_prompts_and_then_each_id() -> None:
     ("ids", "how", "message"),
     [
         ([5, 6], {}, r"one prompt is \[ids\]"),
-        ([[]], {}, "none of them 0"),
+        ([[]], {}, "B and T above 0"),
         ([[0.5]], {}, "whole numbers"),
         ([[5, 6], [7]], {}, "different lengths"),
         ([[5, 37]], {}, "37"),
@@ -229,3 +229,29 @@ def test_values_that_ask_for_nothing_pass() -> None:
     neutral = {"num_beam_groups": 1, "encoder_repetition_penalty": 1.0, "diversity_penalty": 0.0, "epsilon_cutoff": 0}
     model.generation_config = GenerationConfig(**neutral, output_attentions=False)
     assert model.generate(PROMPT, max_new_tokens=2).shape == (1, 5)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    model = tiny()
+    ids = model.generate(
+        [[5, 6]], max_new_tokens=np.int64(3), eos_token_id=(np.int64(2), 3), bad_words_ids=np.array([[4]])
+    )
+    np.testing.assert_array_equal(
+        ids, model.generate([[5, 6]], max_new_tokens=3, eos_token_id=[2, 3], bad_words_ids=[[4]])
+    )
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ({"generation_config": {"num_beams": 2}}, "generation_config must be a GenerationConfig, not a dict"),
+        ({"logits_processor": 5}, "logits_processor must be a function"),
+        ({"stopping_criteria": [5]}, "stopping_criteria must be a function"),
+        ({"streamer": print}, "streamer must have put"),
+        ({"tokenizer": "x"}, "tokenizer must have decode"),
+        ({"input_ids": {"input_ids": [[5]]}}, "give it as \\*\\*inputs"),
+    ],
+)
+def test_arguments_of_another_kind(how: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        tiny().generate(**{"input_ids": [[5]]} | how)

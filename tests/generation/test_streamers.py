@@ -19,8 +19,9 @@ class Pieces(TextStreamer):
         self.ended += stream_end
 
 
-def test_the_pieces_make_the_text_and_none_breaks_a_character() -> None:
-    tokenizer = load_tokenizer(tale_model())
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer.model"])
+def test_the_pieces_make_the_text_and_none_breaks_a_character(name: str) -> None:
+    tokenizer = load_tokenizer(tale_model() / name)
     ids = np.array(tokenizer.encode(TEXT))
     for skip in (False, True):
         streamer = Pieces(tokenizer, skip_prompt=skip, skip_special_tokens=True)

@@ -72,7 +72,7 @@ def plain(value: Any) -> Any:
     if hasattr(value, "keys"):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, np.ndarray):
-        return ("array", value.dtype.kind, value.tolist())
+        return ("array", value.dtype.kind if value.size else "i", value.tolist())
     return [plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 

@@ -69,7 +69,8 @@ def plain(value: Any) -> Any:
     if hasattr(value, "keys"):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, np.ndarray):
-        return ("array", value.dtype.kind, value.tolist())
+        # An empty array is of floats there, for no reason; here it holds ids
+        return ("array", value.dtype.kind if value.size else "i", value.tolist())
     if isinstance(value, AddedToken):
         return str(value)
     return [plain(item) for item in value] if isinstance(value, list | tuple) else value

@@ -110,3 +110,72 @@ def test_an_encoding_is_a_dictionary_with_attributes() -> None:
         encoding.labels  # noqa: B018
     assert copy.deepcopy(encoding) == pickle.loads(pickle.dumps(encoding)) == encoding
     assert encoding.convert_to_tensors("np").input_ids.dtype == np.int64
+
+
+@both
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda t: t("a", pad_to_multiple_of=-4), "pad_to_multiple_of must be a whole number of at least 1, not -4"),
+        (lambda t: t("a", max_length="2"), "max_length must be a whole number of at least 0, not '2'"),
+        (lambda t: t(np.array(["a", "b"])), "a text must be"),
+        (lambda t: t.batch_encode_plus("abc"), "a batch must be a list of texts"),
+        (lambda t: t.tokenize(None), "a text must be a str, not 'None' of type NoneType"),
+        (lambda t: t.decode("12"), "ids must be a list of whole numbers, not '12'"),
+        (lambda t: t.decode([1.7]), r"ids must be whole numbers, not \[1.7\]"),
+        (lambda t: t.decode([[1, 2]]), "for several, batch_decode"),
+        (lambda t: t.convert_tokens_to_ids([5]), "a piece must be a text, not 5"),
+        (lambda t: setattr(t, "additional_special_tokens", "<x>"), "additional_special_tokens must be a list"),
+        (lambda t: setattr(t, "bos_token", 5), "bos_token must be a text, an AddedToken or None, not 5"),
+    ],
+)
+def test_calls_that_make_no_sense(tokenizer: Tokenizer, call: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        call(tokenizer)
+
+
+@both
+def test_unknown_options_are_named(tokenizer: Tokenizer) -> None:
+    for call in (tokenizer, tokenizer.encode, tokenizer.tokenize):
+        with pytest.raises(TypeError, match="a tokenizer takes no argument 'padd'"):
+            call("a", padd=True)
+
+
+@pytest.mark.parametrize("kind", [LlamaTokenizer, LlamaTokenizerFast])
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"bos_token": 5}, "bos_token must be a text"),
+        ({"additional_special_tokens": "<x>"}, "additional_special_tokens must be a list of texts, not '<x>'"),
+        ({"model_max_length": "12"}, "model_max_length must be a number of tokens, not '12'"),
+        ({"model_input_names": "input_ids"}, "model_input_names must be a list of names"),
+        ({"padding_side": "middle"}, "padding_side must be one of left, right, not 'middle'"),
+        ({"chat_template": 5}, "chat_template must be a text, or several by name, not 5"),
+    ],
+)
+def test_settings_that_make_no_sense(kind: Any, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        kind(tale_model() / "tokenizer.model", **settings)
+
+
+def test_flags_may_be_numbers_and_one_id_may_stand_alone() -> None:
+    a = ids_of(SLOW, "a")
+    for kind in (LlamaTokenizer, LlamaTokenizerFast):
+        tokenizer = kind(tale_model() / "tokenizer.model", add_bos_token=0, add_eos_token=np.bool_(True))
+        assert tokenizer.encode("a") == [*a, 2]
+    assert SLOW.decode(a[0]) == SLOW.decode(np.array(a[0])) == SLOW.decode(np.array(a)) == "a"
+    assert FAST.convert_ids_to_tokens(np.int64(a[0])) == "▁a"
+
+
+@both
+def test_arrays_are_padded_to_arrays_and_empty_ones_are_of_integers(tokenizer: Tokenizer) -> None:
+    padded = tokenizer.pad([{"input_ids": np.array([1, 2])}, {"input_ids": np.array([3])}])
+    assert padded.input_ids.shape == (2, 2)
+    assert tokenizer("", add_special_tokens=False, return_tensors="np").input_ids.dtype == np.int64
+    assert tokenizer.pad(tokenizer("a b", return_length=True))["length"] in (3, [3])
+
+
+def test_the_vocabulary_handed_out_is_a_copy() -> None:
+    SLOW.vocab.clear()
+    SLOW.get_vocab().clear()
+    assert len(SLOW) == len(SLOW.vocab) == 4096

@@ -352,6 +352,21 @@ def test_arrays_padding_and_truncation(tmp_path: Path) -> None:
     assert tokenizer.apply_chat_template(one, return_dict=True)["input_ids"] == ids[0]
     assert tokenizer.apply_chat_template(two, truncation=True, max_length=5) == ids[1][:5]
     assert tokenizer.apply_chat_template(one, padding=True, max_length=30) == ids[0] + [0] * (30 - len(ids[0]))
+    wide = tokenizer.apply_chat_template(
+        [one, two],
+        return_dict=True,
+        tokenizer_kwargs={"padding": True, "pad_to_multiple_of": 16, "return_length": True},
+    )
+    assert {len(row) % 16 for row in wide["input_ids"]} == {0}
+    assert wide["length"] == [len(row) for row in ids]
+    with pytest.raises(TypeError, match="a tokenizer takes no argument 'foo'"):
+        tokenizer.apply_chat_template(one, tokenizer_kwargs={"foo": 1})
     assert "attention_mask" not in tokenizer.apply_chat_template(
         one, return_dict=True, tokenizer_kwargs={"return_attention_mask": False}
     )
+
+
+def test_parts_are_not_for_the_template_of_llama_2(tmp_path: Path) -> None:
+    parts = [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}]
+    with pytest.raises(ValueError, match="in the template of Llama 2 the content of a message must be a text"):
+        tokenizer_of("slow, legacy", tmp_path).apply_chat_template(parts)

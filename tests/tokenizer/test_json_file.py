@@ -101,3 +101,12 @@ def test_a_tokenizer_of_another_kind(tmp_path: Path) -> None:
     file.write_text('{"model": {"type": "WordPiece", "vocab": {}}}')
     with pytest.raises(ValueError, match=r"tokenizer.json is a WordPiece tokenizer, and LLaMA's are BPE"):
         LlamaTokenizerFast(tokenizer_file=file)
+
+
+def test_named_tokens_come_before_those_of_the_file(tmp_path: Path) -> None:
+    file = byte_level(tmp_path, [BEGIN, TEXT])
+    assert LlamaTokenizerFast.from_pretrained(file, bos_token=None).encode("a") == LlamaTokenizerFast.from_pretrained(
+        file, add_bos_token=False
+    ).encode("a")
+    other = LlamaTokenizerFast(tokenizer_file=file, bos_token="<BOS>")
+    assert other.encode("a")[0] == other.bos_token_id == other.convert_tokens_to_ids("<BOS>") == 258
