@@ -56,11 +56,11 @@ class LlamaModel(LlamaPreTrainedModel):
         """The hidden state of every position.
 
         input_ids: (B, T) integers, or inputs_embeds: (B, T, D), exactly one of them. attention_mask: (B, past + T), 1
-        keeps a token and 0 marks padding. position_ids: (B, T), by default counted on from the cached tokens, padding
-        included. past_key_values: the cache of an earlier call, which is extended in place, or a plain sequence of a
-        pair (k, v) a layer, each (B, G, S, K) with rotated keys, which is not. return_dict=False: a plain tuple. Flags
-        that are None are as in the config. tap: called with the name and array of every intermediate (see
-        docs/notation.md). ValueError for inputs that do not fit each other or the config.
+        keeps a token and 0 marks padding. position_ids: (B, T), or (T,) for all rows alike, by default counted on from
+        the cached tokens, padding included. past_key_values: the cache of an earlier call, which is extended in place,
+        or a plain sequence of a pair (k, v) a layer, each (B, G, S, K) with rotated keys, which is not.
+        return_dict=False: a plain tuple. Flags that are None are as in the config. tap: called with the name and array
+        of every intermediate (see docs/notation.md). ValueError for inputs that do not fit each other or the config.
         """
         x = self._embedded(input_ids, inputs_embeds)
         B, T, _ = x.shape
@@ -280,7 +280,7 @@ def _mask(attention_mask: Any, shape: tuple[int, int]) -> Array | None:
 def _positions(position_ids: Any, shape: tuple[int, int]) -> Array | None:
     if position_ids is None:
         return None
-    positions = _integers("position_ids", position_ids, 2)
+    positions = _integers("position_ids", np.atleast_2d(position_ids), 2)
     if positions.shape not in (shape, (1, shape[1])) or (positions < 0).any():
         raise ValueError(f"position_ids must be {shape} integers of 0 or more, not of the shape {positions.shape}")
     return np.broadcast_to(positions, shape)
@@ -293,7 +293,10 @@ def _keep(hidden: Array, logits_to_keep: int | Sequence[int] | Array) -> Array:
         if count < 0:
             raise ValueError(f"logits_to_keep must be 0 (all), a number of positions or a list of them, not {count}")
         return hidden[:, -count:]
-    return hidden[:, _integers("logits_to_keep", logits_to_keep, 1)]
+    wanted, T = _integers("logits_to_keep", logits_to_keep, 1), hidden.shape[1]
+    if ((wanted < -T) | (wanted >= T)).any():
+        raise ValueError(f"logits_to_keep has {wanted[(wanted < -T) | (wanted >= T)][0]}, and there are {T} positions")
+    return hidden[:, wanted]
 
 
 class _Collector:

@@ -73,6 +73,8 @@ class LlamaPreTrainedModel:
     ) -> None:
         _check_choice("engine", engine, ENGINES)
         _check_choice("compat", compat, tuple(COMPAT))
+        if not isinstance(seed, int) or seed < 0:
+            raise ValueError(f"seed must be a whole number of 0 or more, not {seed!r}")
         if engine == "numba":
             raise ValueError("engine 'numba' is not built yet: use 'numpy' or 'auto'")
         if self.head is not None and self.head not in tensors:
@@ -168,11 +170,12 @@ class LlamaPreTrainedModel:
 
         Rows that are new, in the table and in the head, are drawn as a new model's are; those that are too many go.
         """
-        rows = self.config.vocab_size if new_num_tokens is None else new_num_tokens
+        for what, number in (("new_num_tokens", new_num_tokens), ("pad_to_multiple_of", pad_to_multiple_of)):
+            if number is not None and (not isinstance(number, int | np.integer) or number < 1):
+                raise ValueError(f"{what} must be a whole number of at least 1, not {number!r}")
+        rows = self.config.vocab_size if new_num_tokens is None else int(new_num_tokens)
         if pad_to_multiple_of is not None:
-            rows = -(-rows // pad_to_multiple_of) * pad_to_multiple_of
-        if rows < 1:
-            raise ValueError(f"new_num_tokens must be at least 1, not {new_num_tokens}")
+            rows = int(-(-rows // pad_to_multiple_of) * pad_to_multiple_of)
         made: dict[int, Tensor] = {}  # a tied head stays the same tensor
         for name in (names.EMBED_TOKENS, names.LM_HEAD):
             old = self.weights.tensors.get(name)

@@ -102,6 +102,7 @@ def test_positions_count_on_by_default_padding_included() -> None:
     model = tiny_model()
     out = model(IDS, position_ids=np.arange(6)[None])
     np.testing.assert_array_equal(out.logits, model(IDS).logits)
+    np.testing.assert_array_equal(out.logits, model(IDS, position_ids=range(6)).logits)
     past = model(IDS[:, :4]).past_key_values
     counted = model(IDS[:, 4:], past_key_values=past, position_ids=[[4, 5]]).logits
     assert_close(counted, out.logits[:, 4:])
@@ -143,11 +144,11 @@ def test_a_cache_of_another_batch_or_of_another_kind() -> None:
         model(IDS, past_key_values=[(IDS, IDS)])
 
 
-@pytest.mark.parametrize("wrong", [{"engine": "abacus"}, {"dtype": "float16"}, {"compat": "hf3"}])
+@pytest.mark.parametrize("wrong", [{"engine": "abacus"}, {"dtype": "float16"}, {"compat": "hf3"}, {"seed": -1}])
 def test_choices_are_named(wrong: dict[str, str]) -> None:
     (name,) = wrong
     config = tiny_config()
-    with pytest.raises(ValueError, match=f"{name} must be one of"):
+    with pytest.raises(ValueError, match=f"{name} must be (one of|a whole number)"):
         LlamaForCausalLM(config, random_weights(config), **wrong)
 
 
@@ -221,6 +222,8 @@ def test_logits_of_some_positions() -> None:
     assert model(IDS, logits_to_keep=99).logits.shape == every.shape
     with pytest.raises(ValueError, match="leave logits_to_keep out"):
         model(IDS, labels=IDS, logits_to_keep=1)
+    with pytest.raises(ValueError, match="logits_to_keep has 6, and there are 6 positions"):
+        model(IDS, logits_to_keep=[2, 6])
     with pytest.raises(ValueError, match="logits_to_keep must be 0"):
         model(IDS, logits_to_keep=-1)
 

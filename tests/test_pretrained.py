@@ -143,8 +143,10 @@ def test_a_smaller_vocabulary_and_a_rounded_one() -> None:
         model(np.array([[20]]))
     assert model.resize_token_embeddings(pad_to_multiple_of=16).weight.shape == (32, 16)
     assert model.resize_token_embeddings().weight.shape == (32, 16)
-    with pytest.raises(ValueError, match="new_num_tokens must be at least 1"):
-        model.resize_token_embeddings(0)
+    for wrong in ({"new_num_tokens": 0}, {"new_num_tokens": 2.5}, {"pad_to_multiple_of": 0}):
+        with pytest.raises(ValueError, match="must be a whole number of at least 1, not "):
+            model.resize_token_embeddings(**wrong)
+    assert model.config.vocab_size == 32
 
 
 def test_heads_cannot_be_pruned() -> None:
