@@ -5,7 +5,7 @@ files beside a vocabulary) and chat (templates); sentencepiece_model and json_fi
 between them.
 """
 
-from minillama.tokenizer.batches import BatchEncoding
+from minillama.tokenizer.batch_encoding import BatchEncoding
 from minillama.tokenizer.json_file import LlamaTokenizerFast
 from minillama.tokenizer.loading import AutoTokenizer, Tokenizer, load_tokenizer
 from minillama.tokenizer.sentencepiece_model import LlamaTokenizer

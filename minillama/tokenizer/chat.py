@@ -7,7 +7,8 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from minillama.tokenizer.batches import BatchEncoding, Batches
+from minillama.tokenizer.batch_encoding import BatchEncoding
+from minillama.tokenizer.batches import Batches
 from minillama.tokenizer.marks import Marks, plain_data
 
 # The default system prompt of Llama 2, by Meta: Touvron et al. 2023, "Llama 2: Open Foundation and Fine-Tuned Chat

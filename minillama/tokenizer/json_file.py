@@ -15,7 +15,7 @@ from tokenizers import AddedToken, processors
 
 from minillama.config import read_json_object
 from minillama.tokenizer.base import Token, Tokenizer, check_text
-from minillama.tokenizer.batches import BatchEncoding
+from minillama.tokenizer.batch_encoding import BatchEncoding
 from minillama.tokenizer.from_sentencepiece import from_sentencepiece
 from minillama.tokenizer.settings import as_special, read_settings
 
