@@ -80,8 +80,11 @@ def test_the_loss_of_no_label_is_nan() -> None:
 
 
 def test_a_label_outside_the_vocabulary_is_an_error() -> None:
+    model = tiny_model()
+    past = model(IDS).past_key_values
     with pytest.raises(ValueError, match=r"labels has 37, outside the vocabulary 0\.\.36"):
-        tiny_model()(IDS, labels=np.full_like(IDS, 37))
+        model(IDS, labels=np.full_like(IDS, 37), past_key_values=past)
+    assert past.length == 6  # what is wrong is found before anything is computed
 
 
 # -- inputs -------------------------------------------------------------------------------------------------------

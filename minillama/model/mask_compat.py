@@ -18,7 +18,7 @@ def unseen_scores(visible: Array, attention_mask: Array | None, blind_queries: s
     T, S = visible.shape[2:]
     blind = ~visible.any(axis=-1, keepdims=True)  # (B, 1, T, 1)
     equal, never = np.float32(0), np.float32(-math.inf)  # exact in every dtype that scores may have
-    if blind_queries == "everything" or T == 1:  # a single query has no causal mask in transformers 4
+    if blind_queries == "everything":
         return np.where(blind, equal, never)
     # Two masks of the lowest number are added: where both forbid, that is -inf; where one does, it is the same number
     # in the whole row, in which the scores themselves are lost

@@ -88,6 +88,8 @@ def test_the_token_before_the_first_padding_is_read_in_the_way_of_transformers_4
         (1, [1], "regression"),
         (1, [0.5], "regression"),
         (3, [2], "single_label_classification"),
+        (2, [0], "single_label_classification"),
+        (2, [[0.0, 1.0]], "multi_label_classification"),
         (3, [[1.0, 0.0, 1.0]], "multi_label_classification"),
     ],
 )

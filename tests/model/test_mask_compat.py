@@ -31,7 +31,7 @@ def test_in_transformers_5_it_looks_at_everything() -> None:
 def test_in_transformers_4_it_looks_at_padding_before_and_tokens_after_it() -> None:
     third = round(1 / 3, 3)
     assert looked_at(5, 5, "forbidden once") == [[third, 0, third, third, 0], [0.25] * 4 + [0], *SEEING]
-    assert looked_at(1, 2, "forbidden once") == [[0.5, 0.5]]  # a single query: no causal mask
+    assert looked_at(1, 2, "forbidden once") == [[0.5, 0.5]]  # nothing comes after a single query
 
 
 @pytest.mark.parametrize("mode", ["everything", "forbidden once"])

@@ -98,3 +98,12 @@ def test_yarn_takes_its_factor_from_the_lengths_where_none_is_given() -> None:
 def test_parts_of_heads(scaling: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         tiny_config(rope_scaling=scaling)
+
+
+def test_yarn_of_a_very_short_trained_context_is_as_in_transformers() -> None:
+    scaling = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 8} | {
+        "beta_fast": 2.5, "beta_slow": 2.49, "truncate": False,
+    }  # fmt: skip
+    config = tiny_config(head_dim=4, rope_theta=100.0, rope_scaling=scaling)
+    # The blend ends before it begins, and is left so: no pair is divided by the factor
+    assert_close(inverse_frequencies(config, np.asarray(1)), np.array([1, 0.1]))
