@@ -414,5 +414,8 @@ def progress_bar(model: LlamaForCausalLM, passes: int) -> Iterator[Any]:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    sys.exit(main())
+    try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        sys.exit(main())
+    except KeyboardInterrupt:  # while the arguments are read
+        sys.exit(130)
