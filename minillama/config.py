@@ -33,7 +33,7 @@ _SIZES = (
 )
 
 
-# Fields of every Hugging Face configuration, with what they are where nobody sets them; written back only if set
+# Fields of every Hugging Face configuration, with what they are where nobody sets them; written only if they differ
 _OPTIONAL: dict[str, Any] = {
     "id2label": {0: "LABEL_0", 1: "LABEL_1"},
     "label2id": {"LABEL_0": 0, "LABEL_1": 1},
@@ -43,7 +43,15 @@ _OPTIONAL: dict[str, Any] = {
     "return_dict": True,
     "torch_dtype": None,
 }
-_FLAGS = {"use_cache": True, "tie_word_embeddings": False, "attention_bias": False, "mlp_bias": False}
+_FLAGS = {  # some published configs say null, which means these
+    "use_cache": True,
+    "tie_word_embeddings": False,
+    "attention_bias": False,
+    "mlp_bias": False,
+    "output_attentions": False,
+    "output_hidden_states": False,
+    "return_dict": True,
+}
 
 
 class LlamaConfig:
@@ -57,7 +65,10 @@ class LlamaConfig:
     """
 
     model_type = "llama"
+    id2label: dict[int, str]
+    label2id: dict[str, int]
     problem_type: str | None
+    torch_dtype: str | None
     output_attentions: bool
     output_hidden_states: bool
     return_dict: bool
@@ -88,15 +99,8 @@ class LlamaConfig:
         head_dim: int | None = None,
         **kwargs: Any,
     ):
-        rope_parameters = kwargs.pop("rope_parameters", None)
-        if rope_parameters is not None:
-            if not isinstance(rope_parameters, dict):
-                raise ValueError(f"rope_parameters must be a dictionary, not {rope_parameters!r}")
-            rope_theta = rope_parameters.get("rope_theta", rope_theta)
-            scaling = {key: value for key, value in rope_parameters.items() if key != "rope_theta"}
-            rope_scaling = None if _rope_type(scaling) == "default" else scaling or None
-        if "dtype" in kwargs:
-            kwargs.setdefault("torch_dtype", kwargs.pop("dtype"))
+        kwargs = _copied(_in_one_spelling(kwargs))
+        rope_theta, rope_scaling = kwargs.pop("rope_theta", rope_theta), kwargs.pop("rope_scaling", rope_scaling)
         kwargs.pop("model_type", None)
         num_labels = kwargs.pop("num_labels", None)
 
@@ -117,7 +121,7 @@ class LlamaConfig:
         self.pretraining_tp = pretraining_tp
         self.tie_word_embeddings = tie_word_embeddings
         self.rope_theta = rope_theta
-        self.rope_scaling = rope_scaling
+        self.rope_scaling = _copied(rope_scaling)
         self.attention_bias = attention_bias
         self.attention_dropout = attention_dropout
         self.mlp_bias = mlp_bias
@@ -129,20 +133,32 @@ class LlamaConfig:
                 )
             head_dim = hidden_size // num_attention_heads
         self.head_dim: int = head_dim  # type: ignore[assignment]  # validate() refuses None
-        for name, default in _FLAGS.items():  # some published configs say null
+        id2label, label2id = kwargs.pop("id2label", None), kwargs.pop("label2id", None)
+        self.num_labels = 2 if num_labels is None else num_labels
+        if id2label is not None:
+            self.id2label = _by_number(id2label)
+            self.label2id = {label: number for number, label in self.id2label.items()}
+        if label2id is not None:
+            self.label2id = label2id
+        for name in _OPTIONAL.keys() - {"id2label", "label2id"}:
+            setattr(self, name, kwargs.pop(name, _OPTIONAL[name]))
+        for name, default in _FLAGS.items():
             setattr(self, name, default if getattr(self, name) is None else getattr(self, name))
-        self.extra = kwargs
-        if isinstance(self.extra.get("id2label"), dict):  # JSON has no numbers as keys
-            self.extra["id2label"] = {int(key): label for key, label in self.extra["id2label"].items()}
-        if num_labels is not None and self.extra.get("id2label") is None:
-            self.num_labels = num_labels
+        self.extra = kwargs  # keys that mean nothing here; apart, because they may have the names of methods
         self.validate()
 
     def __getattr__(self, name: str) -> Any:
-        values = _OPTIONAL | self.__dict__.get("extra", {})
-        if name in values:
-            return values[name]
+        extra = self.__dict__.get("extra", {})
+        if name in extra:
+            return extra[name]
         raise AttributeError(f"LlamaConfig has no field {name!r}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        extra = self.__dict__.get("extra", {})
+        if name in extra:
+            extra[name] = value
+        else:
+            super().__setattr__(name, value)
 
     @property
     def num_labels(self) -> int:
@@ -153,8 +169,8 @@ class LlamaConfig:
     def num_labels(self, number: int) -> None:
         if not _is_int(number) or number < 1:
             raise ValueError(f"num_labels must be a whole number of at least 1, not {number!r}")
-        self.extra["id2label"] = {i: f"LABEL_{i}" for i in range(number)}
-        self.extra["label2id"] = {f"LABEL_{i}": i for i in range(number)}
+        self.id2label = {i: f"LABEL_{i}" for i in range(number)}
+        self.label2id = {f"LABEL_{i}": i for i in range(number)}
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, LlamaConfig) and self.to_dict() == other.to_dict()
@@ -180,7 +196,7 @@ class LlamaConfig:
     def context_length(self) -> int:
         """The most tokens a sequence may have: max_position_embeddings, stretched by linear and dynamic scaling."""
         if self.rope_type in ("linear", "dynamic"):
-            return int(self.max_position_embeddings * self.rope_scaling["factor"])  # type: ignore[index]
+            return int(self.max_position_embeddings * self.rope_scaling["factor"])
         return self.max_position_embeddings
 
     @property
@@ -212,6 +228,10 @@ class LlamaConfig:
             value = getattr(self, name)
             if not _is_number(value) or not value > 0:
                 raise ValueError(f"{name} must be a number above 0, not {value!r}")
+        if not _is_number(self.initializer_range) or self.initializer_range < 0:
+            raise ValueError(f"initializer_range must be a number of 0 or above, not {self.initializer_range!r}")
+        if not isinstance(self.label2id, dict):
+            raise ValueError(f"label2id must map names to numbers, not be {str(self.label2id)[:60]}")
         if (
             self.num_attention_heads * self.head_dim % self.pretraining_tp
             or self.intermediate_size % self.pretraining_tp
@@ -300,8 +320,9 @@ class LlamaConfig:
     @classmethod
     def from_dict(cls, values: dict[str, Any], **overrides: Any) -> LlamaConfig:
         """A config from the keys of a config.json, some of them set otherwise; unknown keys are kept."""
-        if "num_labels" in overrides:  # the labels that were there are then of another number
-            values = {key: value for key, value in values.items() if key not in ("id2label", "label2id")}
+        values, overrides = _in_one_spelling(values), _in_one_spelling(overrides)
+        if overrides.keys() & {"num_labels", "id2label"}:  # the labels that were there are others then
+            values = {key: value for key, value in values.items() if key not in ("num_labels", "id2label", "label2id")}
         return cls(**values | overrides)
 
     @classmethod
@@ -328,8 +349,11 @@ class LlamaConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Every field and every unknown key, as written to config.json."""
-        fields = {key: value for key, value in self.__dict__.items() if key != "extra"}
-        return {"model_type": self.model_type, **fields, **self.extra}
+        usual = {key for key, default in _OPTIONAL.items() if getattr(self, key) == default}
+        if not {"id2label", "label2id"} <= usual:  # where one is not, the other does not follow from it
+            usual -= {"id2label", "label2id"}
+        fields = {key: value for key, value in self.__dict__.items() if key not in usual | {"extra"}}
+        return _copied({"model_type": self.model_type, **fields, **self.extra})
 
     def to_json_string(self) -> str:
         """The text of config.json. A callable hidden_act has no name to write: ValueError."""
@@ -337,7 +361,10 @@ class LlamaConfig:
             raise ValueError(
                 "hidden_act is a function and config.json can hold only a name: set it to one before saving"
             )
-        return json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
+        try:
+            return json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
+        except TypeError as error:
+            raise ValueError(f"the config has a value that JSON cannot hold: {error}") from None
 
     def save_pretrained(self, directory: str | os.PathLike[str]) -> None:
         """Write config.json into `directory` (made if absent), whole or not at all."""
@@ -359,6 +386,40 @@ def read_json_object(file: Path, what: str) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ValueError(f"{file} holds a JSON {type(values).__name__}, not an object: {what} is expected there")
     return values
+
+
+def _in_one_spelling(values: dict[str, Any]) -> dict[str, Any]:
+    """The newer spellings, rope_parameters and dtype, in the older ones."""
+    values = dict(values)
+    parameters = values.pop("rope_parameters", None)
+    if parameters is not None:
+        if not isinstance(parameters, dict):
+            raise ValueError(f"rope_parameters must be a dictionary, not {parameters!r}")
+        scaling = {key: value for key, value in parameters.items() if key != "rope_theta"}
+        values["rope_scaling"] = None if _rope_type(scaling) == "default" else scaling or None
+        if "rope_theta" in parameters:
+            values["rope_theta"] = parameters["rope_theta"]
+    if "dtype" in values:
+        values.setdefault("torch_dtype", values.pop("dtype"))
+    return values
+
+
+def _by_number(id2label: Any) -> dict[int, Any]:
+    """The names of labels by number; JSON has no numbers as keys."""
+    try:
+        names = {int(number): name for number, name in id2label.items()}
+    except (AttributeError, ValueError, TypeError):
+        raise ValueError(f"id2label must map numbers to names, not be {str(id2label)[:60]}") from None
+    if not names:
+        raise ValueError("id2label must name at least one label")
+    return names
+
+
+def _copied(value: Any) -> Any:
+    """Dictionaries and lists anew, so that no two configs share one."""
+    if isinstance(value, dict):
+        return {key: _copied(item) for key, item in value.items()}
+    return [_copied(item) for item in value] if isinstance(value, list) else value
 
 
 def _rope_type(scaling: dict[str, Any]) -> Any:

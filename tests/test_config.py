@@ -132,7 +132,7 @@ def test_labels_are_as_many_as_the_number_says() -> None:
     assert LlamaConfig.from_dict(json.loads(named.to_json_string())) == named
     assert LlamaConfig.from_dict(named.to_dict(), num_labels=1).id2label == {0: "LABEL_0"}
     named.num_labels = 2
-    assert named.to_dict()["label2id"] == {"LABEL_0": 0, "LABEL_1": 1}
+    assert named.label2id == {"LABEL_0": 0, "LABEL_1": 1}
     with pytest.raises(ValueError, match="num_labels must be a whole number of at least 1, not 0"):
         LlamaConfig(num_labels=0)
 
@@ -149,3 +149,91 @@ def test_slices_must_divide_what_they_slice() -> None:
     assert LlamaConfig(pretraining_tp=2).pretraining_tp == 2
     with pytest.raises(ValueError, match="pretraining_tp 3 does not divide both"):
         LlamaConfig(pretraining_tp=3)
+
+
+# What may be set on a config after it is made: known fields, a field from a file, a key that means nothing here
+CHANGES: dict[str, object] = {
+    "hidden_act": "gelu", "problem_type": "regression", "id2label": {0: "sad", 1: "merry"}, "torch_dtype": "float16",
+    "output_attentions": True, "return_dict": False, "num_labels": 5, "theme": "sea", "rms_norm_eps": 0.5,
+    "label2id": {"sad": 0, "merry": 1}, "rope_scaling": {"rope_type": "linear", "factor": 2.0},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CHANGES)
+@pytest.mark.parametrize("stated", [False, True])
+def test_what_is_set_later_is_read_written_and_compared(name: str, stated: bool, tmp_path: Path) -> None:
+    values = {"theme": "forest"} | (
+        {"problem_type": None, "id2label": {"0": "a"}, "return_dict": True} if stated else {}
+    )
+    config, before = LlamaConfig(**values), LlamaConfig(**values)
+    setattr(config, name, CHANGES[name])
+    assert getattr(config, name) == CHANGES[name]
+    assert config != before
+    config.save_pretrained(tmp_path)
+    again = LlamaConfig.from_pretrained(tmp_path)
+    assert again == config
+    assert getattr(again, name) == CHANGES[name]
+    assert again.num_labels == len(again.id2label)
+
+
+def test_no_two_configs_share_what_can_be_changed() -> None:
+    LlamaConfig().id2label[0] = "changed"
+    assert LlamaConfig().id2label == {0: "LABEL_0", 1: "LABEL_1"}
+    scaling = {"rope_type": "linear", "factor": 2.0}
+    config = LlamaConfig(rope_scaling=scaling, theme={"of": ["a"]})
+    twin = LlamaConfig.from_dict(config.to_dict())
+    scaling["factor"] = 3.0
+    config.to_dict()["theme"]["of"].append("b")
+    twin.rope_scaling["factor"] = 4.0
+    twin.theme["of"].append("c")
+    assert (config.rope_scaling["factor"], config.theme) == (2.0, {"of": ["a"]})
+
+
+def test_saying_the_default_changes_nothing() -> None:
+    defaults = {
+        "num_labels": 2,
+        "return_dict": True,
+        "id2label": {"0": "LABEL_0", "1": "LABEL_1"},
+        "problem_type": None,
+    }
+    assert LlamaConfig(**defaults) == LlamaConfig(id2label=None, output_attentions=None) == LlamaConfig()
+
+
+def test_overrides_come_before_either_spelling() -> None:
+    newer = {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 5e5}, "dtype": "float16"}
+    config = LlamaConfig.from_dict(newer, rope_theta=7.0, torch_dtype="bfloat16")
+    assert (config.rope_theta, config.rope_type, config.torch_dtype) == (7.0, "linear", "bfloat16")
+    assert LlamaConfig.from_dict(newer, rope_scaling=None).rope_type == "default"
+    assert LlamaConfig.from_dict({"torch_dtype": "float16"}, dtype="bfloat16").torch_dtype == "bfloat16"
+    assert LlamaConfig.from_dict({"rope_theta": 9.0}, rope_parameters={"rope_theta": 8.0}).rope_theta == 8.0
+
+
+def test_names_of_labels_that_are_given_are_kept() -> None:
+    stored = {"id2label": {"0": "a", "1": "b", "2": "c"}, "label2id": {"a": 0, "b": 1, "c": 2}}
+    given = LlamaConfig.from_dict(stored, num_labels=2, label2id={"x": 0, "y": 1})
+    assert (given.id2label, given.label2id) == ({0: "LABEL_0", 1: "LABEL_1"}, {"x": 0, "y": 1})
+    renamed = LlamaConfig.from_dict(stored, id2label={0: "p", 1: "q"})
+    assert (renamed.num_labels, renamed.label2id) == (2, {"p": 0, "q": 1})
+    assert LlamaConfig.from_dict(stored, num_labels=2).label2id == {"LABEL_0": 0, "LABEL_1": 1}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"id2label": {}}, "id2label must name at least one label"),
+        ({"id2label": {"one": "a"}}, "id2label must map numbers to names"),
+        ({"id2label": "ab"}, "id2label must map numbers to names"),
+        ({"label2id": "ab"}, "label2id must map names to numbers"),
+        ({"initializer_range": None}, "initializer_range must be a number of 0 or above"),
+        ({"initializer_range": -1.0}, "initializer_range must be a number of 0 or above"),
+        ({"pretraining_tp": 4, "intermediate_size": 11010}, "pretraining_tp 4 does not divide both"),
+    ],
+)
+def test_more_that_makes_no_model(wrong: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        LlamaConfig(**wrong)
+
+
+def test_a_value_that_json_cannot_hold() -> None:
+    with pytest.raises(ValueError, match="the config has a value that JSON cannot hold"):
+        LlamaConfig(theme={1, 2}).to_json_string()
