@@ -59,6 +59,16 @@ class KVCache:
         self._positions = positions
         return positions
 
+    def check(self, num_layers: int, num_key_value_heads: int, head_dim: int, rotary: Rotary) -> None:
+        """ValueError if this is the cache of another kind of model."""
+        ours = (len(self), *(self._keys[0].shape[1::2] if self._keys and self._keys[0] is not None else ()))
+        theirs = (num_layers, num_key_value_heads, head_dim)
+        if ours != theirs[: len(ours)] or (self.rotary is not None) != rotary.by_length:
+            raise ValueError(
+                f"past_key_values is the cache of another model: this one has {num_layers} layers, "
+                f"{num_key_value_heads} key/value heads of {head_dim} and its own rotary scaling"
+            )
+
     def append(self, layer: int, k: Array, v: Array) -> tuple[Array, Array]:
         """Add k, v (B, G, T, K) to a layer; everything it holds now: (B, G, S + T, K) twice."""
         start = self._lengths[layer]

@@ -86,15 +86,20 @@ class Decoder:
         S = cache.length + T
         if positions is None:
             positions = np.broadcast_to(np.arange(S - T, S), (B, T))
-        rotations = Rotations(self.rotary, positions, cache.add_positions(positions), x.dtype)
-        visible = visible_keys(T, S, attention_mask)
-        unseen = unseen_scores(visible, attention_mask, self.compat.blind_queries)
-        tap("embed_tokens", x)
-        for i, w in enumerate(self.weights.layers):
-            here = scoped(tap, f"layers.{i}.")
-            x = decoder_layer(
-                x, w, self.config, self.act, rotations, visible, cache, i, here, unseen=unseen, parts=self.parts
-            )
-        x = rms_norm(x, self.weights.norm, self.config.rms_norm_eps)
-        tap("norm", x)
+        before = cache.length
+        try:
+            rotations = Rotations(self.rotary, positions, cache.add_positions(positions), x.dtype)
+            visible = visible_keys(T, S, attention_mask)
+            unseen = unseen_scores(visible, attention_mask, self.compat.blind_queries)
+            tap("embed_tokens", x)
+            for i, w in enumerate(self.weights.layers):
+                here = scoped(tap, f"layers.{i}.")
+                x = decoder_layer(
+                    x, w, self.config, self.act, rotations, visible, cache, i, here, unseen=unseen, parts=self.parts
+                )
+            x = rms_norm(x, self.weights.norm, self.config.rms_norm_eps)
+            tap("norm", x)
+        except BaseException:  # an interruption too: all layers hold as many tokens again
+            cache.cut(before)
+            raise
         return x

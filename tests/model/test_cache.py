@@ -122,3 +122,48 @@ def test_an_empty_cache_has_no_pairs() -> None:
     assert cache.length == 0
     with pytest.raises(ValueError, match="empty"):
         cache[0]
+
+
+def test_rows_at_other_positions_get_their_own_keys() -> None:
+    model = tiny_model(**ROPES["dynamic"])
+    ids = random_ids(11, 1, 12)
+    both = np.concatenate((ids, np.concatenate((np.zeros((1, 3), int), ids[:, :9]), axis=1)))
+    mask = np.array([[1] * 12, [0] * 3 + [1] * 9])
+    positions = np.maximum(mask.cumsum(axis=1) - 1, 0)
+    k, _ = model(both, attention_mask=mask, position_ids=positions).past_key_values[1]
+    assert_close(k[:1], model(ids).past_key_values[1][0])
+    assert_close(k[1:, :, 3:], model(ids[:, :9]).past_key_values[1][0])
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"num_hidden_layers": 3},
+        {"num_key_value_heads": 1},
+        {"head_dim": 8},
+        ROPES["dynamic"],
+    ],
+)
+def test_the_cache_of_another_model_is_refused(other: dict[str, object]) -> None:
+    ids = random_ids(12, 1, 4)
+    past = tiny_model(**other)(ids).past_key_values
+    with pytest.raises(ValueError, match="past_key_values is the cache of another model"):
+        tiny_model()(ids, past_key_values=past)
+    assert past.length == 4
+
+
+@pytest.mark.parametrize("length", [0, 5])
+def test_a_pass_that_fails_leaves_the_cache_as_it_was(length: int) -> None:
+    model, ids = tiny_model(), random_ids(13, 2, 9)
+    past = model(ids[:, :5]).past_key_values
+    past.cut(length)
+
+    def stop(name: str, array: Array) -> None:
+        if name == "model.layers.1.mlp.up":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        model(ids[:, :3], past_key_values=past, tap=stop)
+    assert past.length == length
+    whole = model(ids[:, 5 - length :]).logits  # of what is left, and what comes now
+    assert_close(model(ids[:, 5:], past_key_values=past).logits, whole[:, length:])
