@@ -9,7 +9,7 @@ from typing import Any
 
 class ModelOutput:
     """A dataclass whose fields are read by name, by index or in a row; those that are None are left out of the latter
-    two."""
+    two. Subclasses have eq=False: arrays have no one answer to ==."""
 
     def to_tuple(self) -> tuple[Any, ...]:
         """The fields that are not None, in their order."""
@@ -19,6 +19,14 @@ class ModelOutput:
         """The names of the fields that are not None."""
         names = [field.name for field in fields(self)]  # type: ignore[arg-type]  # every subclass is a dataclass
         return [name for name in names if getattr(self, name) is not None]
+
+    def values(self) -> list[Any]:
+        """The fields that are not None."""
+        return list(self.to_tuple())
+
+    def items(self) -> list[tuple[str, Any]]:
+        """The names and fields that are not None."""
+        return list(zip(self.keys(), self.to_tuple(), strict=True))
 
     def __getitem__(self, key: int | slice | str) -> Any:
         if not isinstance(key, str):

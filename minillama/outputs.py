@@ -9,7 +9,7 @@ from minillama.fields import ModelOutput
 from minillama.model.cache import KVCache
 
 
-@dataclass
+@dataclass(eq=False)
 class BaseModelOutputWithPast(ModelOutput):
     """What LlamaModel returns.
 
@@ -24,7 +24,7 @@ class BaseModelOutputWithPast(ModelOutput):
     attentions: tuple[Array, ...] | None = None
 
 
-@dataclass
+@dataclass(eq=False)
 class CausalLMOutputWithPast(ModelOutput):
     """What LlamaForCausalLM returns. loss: nats a token, if labels were given. logits: (B, T, V), before any softmax.
     The others are those of LlamaModel."""
@@ -36,7 +36,7 @@ class CausalLMOutputWithPast(ModelOutput):
     attentions: tuple[Array, ...] | None = None
 
 
-@dataclass
+@dataclass(eq=False)
 class SequenceClassifierOutputWithPast(ModelOutput):
     """What LlamaForSequenceClassification returns. loss: if labels were given. logits: (B, num_labels), before any
     softmax or sigmoid. The others are those of LlamaModel."""

@@ -23,7 +23,19 @@ def test_absent_fields_are_left_out_of_the_row_but_have_a_name() -> None:
     assert out.keys() == ["logits"]
     assert (len(out), "logits" in out, "loss" in out) == (1, True, False)
     assert out["loss"] is out.attentions is None
-    assert dict(out) == {"logits": LOGITS}
+    assert dict(out) == dict(out.items()) == {"logits": LOGITS}
+    assert out.values() == [LOGITS]
+
+
+def test_names_of_fields_are_no_clash_with_methods() -> None:
+    with pytest.raises(KeyError):
+        CausalLMOutputWithPast(None, LOGITS)["keys"]
+
+
+def test_two_outputs_are_the_same_only_if_they_are_one() -> None:
+    out = CausalLMOutputWithPast(None, LOGITS)
+    assert out == out
+    assert out != CausalLMOutputWithPast(None, LOGITS)
 
 
 def test_the_order_of_the_fields() -> None:

@@ -28,7 +28,7 @@ class Streamer(Protocol):
     def end(self) -> None: ...
 
 
-@dataclass
+@dataclass(eq=False)
 class GenerateOutput(ModelOutput):
     """What `generate` returns with return_dict_in_generate. R rows: the prompts times num_return_sequences, one after
     the other.
