@@ -77,8 +77,14 @@ class ResizedTensor:
         return np.concatenate((kept, narrow(self.further.read(np.float32, np.arange(more)), self.dtype)))
 
     def read(self, dtype: DTypeLike, rows: Array | None = None) -> Array:
-        stored = self.stored()
-        return widen(stored if rows is None else stored[rows], self.dtype, dtype)
+        if rows is None:
+            return widen(self.stored(), self.dtype, dtype)
+        kept = self.first.shape[0]
+        wanted, old = np.empty((*rows.shape, self.shape[1]), dtype), rows < kept
+        wanted[old] = self.first.read(dtype, rows[old])
+        new = narrow(self.further.read(np.float32, rows[~old] - kept), self.dtype)
+        wanted[~old] = widen(new, self.dtype, dtype)
+        return wanted
 
 
 def draw_tensors(config: LlamaConfig, seed: int, head: str | None) -> dict[str, Tensor]:

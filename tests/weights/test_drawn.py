@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
+from numpy.typing import DTypeLike
 
 from minillama.arrays import Array
 from minillama.weights import drawn
 from minillama.weights.drawn import DrawnTensor, ResizedTensor, draw_tensors
-from minillama.weights.formats import narrow_bfloat16
+from minillama.weights.formats import narrow_bfloat16, widen
 from minillama.weights.names import EMBED_TOKENS, LM_HEAD, SCORE, expected_shapes
 from minillama.weights.safetensors import ArrayTensor
 from tests.tiny import tiny_config
@@ -20,6 +21,9 @@ class Stored:
 
     def stored(self) -> Array:
         return self.bits
+
+    def read(self, dtype: DTypeLike, rows: Array | None = None) -> Array:
+        return widen(self.bits if rows is None else self.bits[rows], "BF16", dtype)
 
 
 def test_a_matrix_is_normal() -> None:
@@ -80,3 +84,39 @@ def test_more_rows_are_in_the_format_of_those_there() -> None:
     np.testing.assert_array_equal(grown.read(np.float32, np.array([3, 1])), [[0.30078125] * 3, [3, 4, 5]])
     fewer = ResizedTensor(Stored(bits), ArrayTensor(np.zeros((5, 3))), 1)
     np.testing.assert_array_equal(fewer.read(np.float32), [[0, 1, 2]])
+
+
+def test_no_two_blocks_are_drawn_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drawn, "BLOCK", 20)  # two rows
+    rows = DrawnTensor((9, 8), 0.1, [5]).stored()
+    assert len({row.tobytes() for row in rows}) == 9
+
+
+@pytest.mark.parametrize("padding", [0, 4, 8])
+def test_the_row_of_padding_is_zero_in_any_block(padding: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drawn, "BLOCK", 24)  # three rows
+    tensor = DrawnTensor((9, 8), 0.1, [5], zero_row=padding)
+    zero = [not row.any() for row in tensor.stored()]
+    assert zero == [row == padding for row in range(9)]
+
+
+def test_of_a_resized_table_only_the_rows_asked_for_are_read() -> None:
+    class Watched(Stored):
+        asked: list[list[int]] = []  # noqa: RUF012  # of this one class, in this one test
+
+        def stored(self) -> Array:
+            raise AssertionError("the whole table was read")
+
+        def read(self, dtype: DTypeLike, rows: Array | None = None) -> Array:
+            self.asked.append(rows.tolist())
+            return super().read(dtype, rows)
+
+    bits = narrow_bfloat16(np.arange(12, dtype=np.float32).reshape(4, 3))
+    grown = ResizedTensor(Watched(bits), DrawnTensor((6, 3), 0.1, [2]), 6)
+    rows = grown.read(np.float32, np.array([[1, 5], [4, 3]]))
+    assert Watched.asked == [[1, 3]]
+    np.testing.assert_array_equal(rows[[0, 1], [0, 1]], [[3, 4, 5], [9, 10, 11]])
+    assert (rows[0, 1] != rows[1, 0]).all()
+    np.testing.assert_array_equal(
+        rows[[0, 1], [1, 0]], ResizedTensor(Stored(bits), grown.further, 6).read(np.float32)[[5, 4]]
+    )

@@ -93,6 +93,12 @@ def test_a_tensor_that_metadata_gives_another_name() -> None:
         match_tensors(config, tensors, {"format": "pt"}, "here")
 
 
+def test_a_tensor_that_is_there_is_no_alias() -> None:
+    config = tiny_config()
+    tensors = tensors_of(config)
+    assert match_tensors(config, tensors, {LM_HEAD: EMBED_TOKENS}, "here") == tensors
+
+
 def test_a_decoder_saved_without_its_head() -> None:
     config = tiny_config(tie_word_embeddings=True)
     tensors = tensors_of(config)
