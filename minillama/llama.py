@@ -18,6 +18,7 @@ from minillama.model.cache import KVCache
 from minillama.model.engine import NumpyEngine
 from minillama.model.heads import (
     causal_lm_loss,
+    check_class_labels,
     check_labels,
     classification_loss,
     infer_problem_type,
@@ -62,11 +63,19 @@ class LlamaModel(LlamaPreTrainedModel):
         return_dict=False: a plain tuple. Flags that are None are as in the config. tap: called with the name and array
         of every intermediate (see docs/notation.md). ValueError for inputs that do not fit each other or the config.
         """
+        B, T = _shape(input_ids, inputs_embeds)
         x = self._embedded(input_ids, inputs_embeds)
-        B, T, _ = x.shape
         cache = self._cache(past_key_values, B)
-        mask = _mask(attention_mask, (B, cache.length + T))
+        S = cache.length
+        mask = _mask(attention_mask, (B, S + T))
         positions = _positions(position_ids, (B, T))
+        moved = positions is not None and (positions[:, 0] != S).any()
+        padded = mask is not None and not mask[:, :S].all()
+        if cache is not past_key_values and S and cache.rotary is not None and (moved or padded):
+            raise ValueError(
+                "past_key_values as plain pairs do not say where padded tokens stood, which matters to "
+                f"{self.config.rope_type} scaling: pass on the cache that an earlier call returned"
+            )
         config = self.config
         watched = _Collector(
             tap,
@@ -81,24 +90,20 @@ class LlamaModel(LlamaPreTrainedModel):
     __call__ = forward
 
     def _embedded(self, input_ids: Any, inputs_embeds: Any) -> Array:
-        if (input_ids is None) == (inputs_embeds is None):
-            raise ValueError("give exactly one of input_ids and inputs_embeds")
         if input_ids is not None:
-            x = self.decoder.embed(_integers("input_ids", input_ids, 2))
-        else:
-            x = np.asarray(inputs_embeds, dtype=self.dtype)
-            if x.ndim != 3 or x.shape[2] != self.config.hidden_size:
-                raise ValueError(f"inputs_embeds must have the shape (B, T, {self.config.hidden_size}), not {x.shape}")
-        if x.size == 0:
-            raise ValueError(f"the input is empty: its shape is {x.shape[:2]}")
+            return self.decoder.embed(np.asarray(input_ids))
+        x = np.asarray(inputs_embeds, dtype=self.dtype)
+        if x.shape[2] != self.config.hidden_size:
+            raise ValueError(f"inputs_embeds must have the shape (B, T, {self.config.hidden_size}), not {x.shape}")
         return x
 
     def _cache(self, past: Past | None, batch: int) -> KVCache:
         if past is None:
             return self.decoder.new_cache()
-        if isinstance(past, KVCache):
-            return past
         c = self.config
+        if isinstance(past, KVCache):
+            past.check(c.num_hidden_layers, c.num_key_value_heads, c.head_dim, self.decoder.rotary)
+            return past
         wanted = f"{c.num_hidden_layers} pairs of arrays ({batch}, {c.num_key_value_heads}, S, {c.head_dim})"
         try:
             pairs = [(np.asarray(k, self.dtype), np.asarray(v, self.dtype)) for k, v in past]
@@ -116,8 +121,9 @@ class _WithHead(LlamaPreTrainedModel):
 
     def _build(self, *args: Any) -> None:
         super()._build(*args)
-        self.model = LlamaModel.__new__(LlamaModel)  # the decoder by itself, on the same weights
-        self.model.__dict__ |= self.__dict__
+        decoder = LlamaModel.__new__(LlamaModel)  # by itself, on the same weights
+        decoder.__dict__ |= self.__dict__
+        self.model = decoder
 
 
 class LlamaForCausalLM(_WithHead, GenerationMixin):
@@ -166,8 +172,8 @@ class LlamaForCausalLM(_WithHead, GenerationMixin):
         together with labels. All else is as in LlamaModel.forward.
         """
         targets = None if labels is None else _integers("labels", labels, 2)
-        shape = np.shape(input_ids) if inputs_embeds is None else np.shape(inputs_embeds)[:2]
         if targets is not None:
+            shape = _shape(input_ids, inputs_embeds)
             if targets.shape != shape:
                 raise ValueError(f"labels must have the shape {shape}, not {targets.shape}")
             check_labels(targets, self.config.vocab_size)
@@ -218,30 +224,28 @@ class LlamaForSequenceClassification(_WithHead):
         minillama.model.heads.classification_loss); where that is None, the first labels decide, and it is noted in the
         config. All else is as in LlamaModel.forward.
         """
-        if input_ids is not None and inputs_embeds is None:
-            ids = _integers("input_ids", input_ids, 2)
-            if len(ids) > 1 and self.config.pad_token_id is None:
-                raise ValueError(
-                    "several rows need a padding token, to find the last token of each: set config.pad_token_id"
-                )
-            last = pooled_tokens(ids, self.config.pad_token_id, COMPAT[self.compat].pooled_token)
-        elif np.ndim(inputs_embeds) == 3 and len(inputs_embeds) > 1 and self.config.pad_token_id is None:
-            raise ValueError("several rows need a padding token, though none is looked for: set config.pad_token_id")
-        else:
-            last = np.array(-1)
+        B, T = _shape(input_ids, inputs_embeds)
+        if B > 1 and self.config.pad_token_id is None:
+            raise ValueError(
+                "several rows need a padding token, to find the last token of each: set config.pad_token_id"
+            )
+        last = np.full(B, T - 1)
+        if input_ids is not None:
+            rule = COMPAT[self.compat].pooled_token
+            last = pooled_tokens(np.asarray(input_ids), self.config.pad_token_id, rule)
+        targets = None if labels is None else np.asarray(labels)
+        if targets is not None:
+            problem = self.config.problem_type or infer_problem_type(self.num_labels, targets)
+            check_class_labels(targets, B, self.num_labels, problem)
+            self.config.problem_type = problem
         out = self.model.forward(
             input_ids, attention_mask, position_ids, past_key_values, inputs_embeds,
             use_cache, output_attentions, output_hidden_states, True, tap=scoped(tap, "model."),
         )  # fmt: skip
         hidden = out.last_hidden_state
-        logits = linear(hidden[np.arange(len(hidden)), last], self.weights.score)
+        logits = linear(hidden[np.arange(B), last], self.weights.score)
         tap("logits", logits)
-        loss = None
-        if labels is not None:
-            targets = np.asarray(labels)
-            if self.config.problem_type is None:
-                self.config.problem_type = infer_problem_type(self.num_labels, targets)
-            loss = classification_loss(logits, targets, self.config.problem_type)
+        loss = None if targets is None else classification_loss(logits, targets, problem)
         result = SequenceClassifierOutputWithPast(loss, logits, out.past_key_values, out.hidden_states, out.attentions)
         return _as_asked(result, self.config, return_dict)
 
@@ -259,8 +263,26 @@ def _as_asked(out: Output, config: LlamaConfig, return_dict: bool | None) -> Out
 # -- inputs -------------------------------------------------------------------------------------------------------
 
 
+def _shape(input_ids: Any, inputs_embeds: Any) -> tuple[int, int]:
+    """(B, T) of the input, which must be exactly one of the two, and not empty."""
+    if (input_ids is None) == (inputs_embeds is None):
+        raise ValueError("give exactly one of input_ids and inputs_embeds")
+    if input_ids is not None:
+        shape = _integers("input_ids", input_ids, 2).shape
+    else:
+        shape = np.shape(inputs_embeds)
+        if len(shape) != 3:
+            raise ValueError(f"inputs_embeds must have the shape (B, T, D), not {shape}")
+    if 0 in shape:
+        raise ValueError(f"the input is empty: its shape is {shape}")
+    return shape[0], shape[1]
+
+
 def _integers(name: str, values: Any, ndim: int) -> Array:
-    array = np.asarray(values)
+    try:
+        array = np.asarray(values)
+    except ValueError:
+        raise ValueError(f"{name} has rows of different lengths: pad them") from None
     if array.ndim != ndim or (array.size and not np.issubdtype(array.dtype, np.integer)):
         raise ValueError(
             f"{name} must be a {ndim}-dimensional array of integers, not {array.dtype} of shape {array.shape}"
@@ -274,6 +296,8 @@ def _mask(attention_mask: Any, shape: tuple[int, int]) -> Array | None:
     mask = np.asarray(attention_mask)
     if mask.shape != shape:
         raise ValueError(f"attention_mask must have the shape {shape}, cached tokens included, not {mask.shape}")
+    if not np.isin(mask, (0, 1)).all():
+        raise ValueError("attention_mask must hold 1 for tokens and 0 for padding, and nothing else")
     return mask
 
 
@@ -289,10 +313,11 @@ def _positions(position_ids: Any, shape: tuple[int, int]) -> Array | None:
 def _keep(hidden: Array, logits_to_keep: int | Sequence[int] | Array) -> Array:
     """The positions (B, T, D) that are to get logits."""
     if np.ndim(logits_to_keep) == 0:
-        count = int(logits_to_keep)  # type: ignore[arg-type]
-        if count < 0:
-            raise ValueError(f"logits_to_keep must be 0 (all), a number of positions or a list of them, not {count}")
-        return hidden[:, -count:]
+        if not isinstance(logits_to_keep, int | np.integer) or logits_to_keep < 0:
+            raise ValueError(
+                f"logits_to_keep must be 0 (all), a number of positions or a list of them, not {logits_to_keep!r}"
+            )
+        return hidden[:, -int(logits_to_keep) :]
     wanted, T = _integers("logits_to_keep", logits_to_keep, 1), hidden.shape[1]
     if ((wanted < -T) | (wanted >= T)).any():
         raise ValueError(f"logits_to_keep has {wanted[(wanted < -T) | (wanted >= T)][0]}, and there are {T} positions")

@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar, Self
+from typing import Any, BinaryIO, ClassVar, NamedTuple, Self
 
 import numpy as np
 import psutil
@@ -17,7 +17,7 @@ from minillama.compat import COMPAT
 from minillama.config import LlamaConfig
 from minillama.files import write_files
 from minillama.model.decoder import Decoder
-from minillama.model.ops import linear
+from minillama.model.heads import lm_logits
 from minillama.weights import Parameters, names, open_checkpoint
 from minillama.weights.drawn import ResizedTensor, draw_matrix, draw_tensors
 from minillama.weights.formats import widen
@@ -54,36 +54,26 @@ class LlamaPreTrainedModel:
         compat: str | None = None,
         seed: int = 0,
     ):
+        if not isinstance(config, LlamaConfig):
+            raise ValueError(
+                f"config must be a LlamaConfig, not a {type(config).__name__}: LlamaConfig.from_dict makes one"
+            )
+        choices = _Choices.checked(engine, dtype, compat, seed)
         if weights is None:
             tensors = draw_tensors(config, seed, self.head)
         else:
-            arrays: dict[str, Tensor] = {name: ArrayTensor(array) for name, array in weights.items()}
+            arrays: dict[str, Tensor] = {name: ArrayTensor(np.asarray(array)) for name, array in weights.items()}
             tensors = names.match_tensors(config, arrays, {}, "weights", self.head)
-        self._build(config, tensors, "weights", engine, dtype, compat, seed)
+        self._build(config, tensors, "weights", choices)
 
-    def _build(
-        self,
-        config: LlamaConfig,
-        tensors: dict[str, Tensor],
-        where: object,
-        engine: str,
-        dtype: DTypeLike,
-        compat: str | None,
-        seed: int,
-    ) -> None:
-        _check_choice("engine", engine, ENGINES)
-        _check_choice("compat", compat, tuple(COMPAT))
-        if not isinstance(seed, int) or seed < 0:
-            raise ValueError(f"seed must be a whole number of 0 or more, not {seed!r}")
-        if engine == "numba":
-            raise ValueError("engine 'numba' is not built yet: use 'numpy' or 'auto'")
+    def _build(self, config: LlamaConfig, tensors: dict[str, Tensor], where: object, choices: _Choices) -> None:
         if self.head is not None and self.head not in tensors:
             shape = names.expected_shapes(config, self.head)[self.head]
-            tensors = tensors | {self.head: draw_matrix(config, seed, self.head, shape)}
+            tensors = tensors | {self.head: draw_matrix(config, choices.seed, self.head, shape)}
             log.warning("%s has no %s: the head is drawn at random and has yet to be trained", where, self.head)
-        self.weights = Parameters(tensors, config, _dtype(dtype))
-        self.config, self.compat, self.seed = config, compat, seed
-        self.decoder = Decoder(config, self.weights, COMPAT[compat])
+        self.weights = Parameters(tensors, config, choices.dtype)
+        self.config, self.compat, self.seed = config, choices.compat, choices.seed
+        self.decoder = Decoder(config, self.weights, COMPAT[choices.compat])
 
     @classmethod
     def from_pretrained(
@@ -105,13 +95,13 @@ class LlamaPreTrainedModel:
         drawn from `seed`, with a warning. Raises FileNotFoundError, OSError or ValueError that names the file and what
         is wrong with it, and MemoryError before anything is loaded if the free memory cannot hold what `dtype` needs.
         """
-        dtype = overrides.pop("torch_dtype", None) or dtype
+        choices = _Choices.checked(engine, overrides.pop("torch_dtype", None) or dtype, compat, seed)
         if unknown := [name for name in overrides if name not in LlamaConfig.field_names()]:
             raise TypeError(f"{cls.__name__}.from_pretrained takes no {unknown[0]!r}, nor is it a field of LlamaConfig")
         checkpoint = open_checkpoint(path, config, cls.head, overrides)
         model = cls.__new__(cls)
         try:
-            model._build(checkpoint.config, dict(checkpoint.tensors), path, engine, dtype, compat, seed)
+            model._build(checkpoint.config, dict(checkpoint.tensors), path, choices)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
         _check_memory(model.weights, path)
@@ -144,11 +134,13 @@ class LlamaPreTrainedModel:
 
     def get_input_embeddings(self) -> Embedding:
         """The embedding table."""
-        return Embedding(self.weights, names.EMBED_TOKENS)
+        return Embedding(self.weights, names.EMBED_TOKENS, self.decoder.embed)
 
     def get_output_embeddings(self) -> Embedding | None:
         """The head that scores the vocabulary, if the class has one."""
-        return Embedding(self.weights, names.LM_HEAD) if self.head == names.LM_HEAD else None
+        if self.head != names.LM_HEAD:
+            return None
+        return Embedding(self.weights, names.LM_HEAD, lambda hidden: lm_logits(hidden, self.weights.lm_head))
 
     def eval(self) -> Self:
         """The model itself: it has no other mode, nothing here is trained or dropped out."""
@@ -227,10 +219,10 @@ class LlamaPreTrainedModel:
 
 
 class Embedding:
-    """A table of one row for each token: the input's, or the head's."""
+    """A table of one row for each token: the input's, whose rows are looked up, or the head's, which scores them."""
 
-    def __init__(self, weights: Parameters, name: str):
-        self._weights, self._name = weights, name
+    def __init__(self, weights: Parameters, name: str, call: Callable[[Any], Array]):
+        self._weights, self._name, self._call = weights, name, call
 
     @property
     def weight(self) -> Array:
@@ -239,9 +231,7 @@ class Embedding:
 
     def __call__(self, x: Any) -> Array:
         """The rows of token ids, (...) -> (..., D); of a head, the scores of hidden states, (..., D) -> (..., V)."""
-        if self._name == names.LM_HEAD:
-            return linear(np.asarray(x), self.weight)
-        return self._weights.embed_tokens[np.asarray(x)]
+        return self._call(np.asarray(x))
 
 
 class _StateDict(Mapping[str, Array]):
@@ -262,15 +252,30 @@ class _StateDict(Mapping[str, Array]):
         return f"<{len(self)} tensors: {', '.join(self)}>"
 
 
-def _check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(map(str, choices))}, not {value!r}")
+class _Choices(NamedTuple):
+    """How a model is run, apart from what it is."""
 
+    dtype: np.dtype[Any]
+    compat: str | None
+    seed: int
 
-def _dtype(dtype: DTypeLike) -> np.dtype[Any]:
-    name = dtype if isinstance(dtype, str) else np.dtype(dtype).name
-    _check_choice("dtype", name, DTYPES)
-    return np.dtype("float32" if name == "auto" else name)
+    @classmethod
+    def checked(cls, engine: str, dtype: DTypeLike, compat: str | None, seed: int) -> _Choices:
+        """ValueError that names what is not one of its choices."""
+        name = "auto" if dtype is None else dtype if isinstance(dtype, str) else np.dtype(dtype).name
+        choices: tuple[tuple[str, Any, tuple[Any, ...]], ...] = (
+            ("engine", engine, ENGINES),
+            ("dtype", name, DTYPES),
+            ("compat", compat, tuple(COMPAT)),
+        )
+        for what, value, allowed in choices:
+            if value not in allowed:
+                raise ValueError(f"{what} must be one of {', '.join(map(str, allowed))}, not {value!r}")
+        if engine == "numba":
+            raise ValueError("engine 'numba' is not built yet: use 'numpy' or 'auto'")
+        if not isinstance(seed, int) or seed < 0:
+            raise ValueError(f"seed must be a whole number of 0 or more, not {seed!r}")
+        return cls(np.dtype("float32" if name == "auto" else name), compat, seed)
 
 
 def _check_memory(weights: Parameters, path: object) -> None:

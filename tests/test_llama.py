@@ -9,7 +9,8 @@ from minillama.llama import LlamaForCausalLM, LlamaForSequenceClassification
 from minillama.model.cache import KVCache
 from minillama.model.heads import classification_loss
 from minillama.model.ops import linear, softmax
-from tests.tiny import ROPES, assert_close, random_ids, random_weights, tiny_config, tiny_model
+from minillama.model.rope_scaling import attention_factor
+from tests.tiny import ROPES, assert_close, frequencies, random_ids, random_weights, tiny_config, tiny_model
 
 IDS = random_ids(70, 2, 6)
 
@@ -132,6 +133,13 @@ def test_left_padding_needs_no_positions_where_only_distances_matter() -> None:
         ({"input_ids": [[1, 2]], "position_ids": [[0]]}, "position_ids must be"),
         ({"input_ids": [[1, 2]], "position_ids": [[-1, 0]]}, "position_ids must be"),
         ({"input_ids": [[1, 2]], "labels": [[1]]}, r"labels must have the shape \(1, 2\)"),
+        ({"input_ids": [[1, 2]], "labels": [[1.0, 2.0]]}, "labels must be a 2-dimensional array of integers"),
+        ({"input_ids": [[1, 2], [3]]}, "input_ids has rows of different lengths: pad them"),
+        ({"input_ids": [[1], [2]], "attention_mask": [[1]]}, r"attention_mask must have the shape \(2, 1\)"),
+        ({"input_ids": [[1, 2]], "attention_mask": [[1, 0.5]]}, "attention_mask must hold 1 for tokens and 0"),
+        ({"input_ids": [[1], [2]], "position_ids": [[0], [1], [2]]}, r"position_ids must be \(2, 1\) integers"),
+        ({"input_ids": [[1, 2]], "logits_to_keep": 1.5}, "logits_to_keep must be 0"),
+        ({"input_ids": [[1, 2]], "logits_to_keep": [-3]}, "logits_to_keep has -3, and there are 2 positions"),
     ],
 )
 def test_arguments_that_make_no_sense(how: dict[str, object], message: str) -> None:
@@ -180,6 +188,22 @@ def test_every_intermediate_has_the_models_dtype(dtype: str, kind: str) -> None:
 @pytest.mark.parametrize("act", ["silu", "gelu", "gelu_new", "quick_gelu", "relu"])
 def test_no_activation_leaks_float64(act: str) -> None:
     assert tiny_model(dtype="float32", hidden_act=act)(IDS).logits.dtype == np.float32
+
+
+def test_embeddings_and_pairs_of_another_type_are_taken_into_the_models() -> None:
+    model = tiny_model(dtype="float32")
+    x = model.get_input_embeddings()(IDS).astype(np.float16)
+    out = model(inputs_embeds=x)
+    assert out.logits.dtype == np.float32
+    wide = [(k.astype(np.float64), v.astype(np.float64)) for k, v in out.past_key_values]
+    again = model(IDS, past_key_values=wide)
+    assert again.logits.dtype == again.past_key_values[0][0].dtype == np.float32
+    np.testing.assert_array_equal(again.logits, model(IDS, past_key_values=out.past_key_values).logits)
+
+
+def test_an_activation_that_widens_is_narrowed_again() -> None:
+    act = tiny_model(dtype="float32", hidden_act=lambda x: np.tanh(x.astype(np.float64)))
+    assert act(IDS).logits.dtype == np.float32
 
 
 def test_float32_is_near_float64() -> None:
@@ -260,6 +284,46 @@ def test_pairs_that_are_not_of_this_model(past: object) -> None:
         tiny_model()(IDS, past_key_values=past)
 
 
+@pytest.mark.parametrize("kind", ["dynamic", "longrope"])
+def test_pairs_do_not_say_where_padded_tokens_stood(kind: str) -> None:
+    model, mask = tiny_model(**ROPES[kind]), np.array([[0, 0, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1]])
+    past = model(IDS[:, :4], attention_mask=mask[:, :4]).past_key_values
+    moved = {"position_ids": np.array([[2, 3], [4, 5]])}
+    for how in ({"attention_mask": mask}, moved):
+        with pytest.raises(ValueError, match="plain pairs do not say where padded tokens stood"):
+            model(IDS[:, 4:], past_key_values=tuple(past), **how)
+    assert model(IDS[:, 4:], past_key_values=past, attention_mask=mask, **moved).logits.shape == (2, 2, 37)
+
+
+# Which length turns the keys of a call: of tokens at 5 .. 10, in a model that was trained on 8
+@pytest.mark.parametrize(
+    ("kind", "compat", "length"),
+    [("dynamic", "hf4", 6), ("dynamic", "hf5", 11), ("longrope", "hf4", 6), ("longrope", "hf5", 11)],
+)
+def test_compat_decides_which_length_turns_the_keys(kind: str, compat: str, length: int) -> None:
+    model, taps = tiny_model(compat=compat, **ROPES[kind]), {}
+    positions = np.arange(5, 11)
+    model(IDS[:1], position_ids=positions, tap=taps.__setitem__)
+    k = taps["model.layers.0.self_attn.k_proj"][0, 1]  # (T, K), of one head
+    turned = (k[:, :3] + 1j * k[:, 3:]) * np.exp(1j * np.outer(positions, frequencies(kind, length)))
+    turned *= attention_factor(model.config)
+    assert_close(taps["model.layers.0.self_attn.k_rope"][0, 1], np.concatenate((turned.real, turned.imag), axis=1))
+
+
+@pytest.mark.parametrize(
+    ("compat", "seen"),
+    [
+        (None, [0, 0, 0, 0]),
+        ("hf4", [1 / 3, 0, 1 / 3, 1 / 3]),  # key 1 is forbidden twice: it is padding, and comes later
+        ("hf5", [1 / 4, 1 / 4, 1 / 4, 1 / 4]),
+    ],
+)
+def test_compat_decides_what_a_query_without_keys_sees(compat: str | None, seen: list[float]) -> None:
+    taps: dict[str, Array] = {}
+    tiny_model(compat=compat)(IDS[:1, :4], attention_mask=[[0, 0, 1, 1]], tap=taps.__setitem__)
+    assert_close(taps["model.layers.0.self_attn.probs"][0, :, 0], np.tile(seen, (4, 1)))
+
+
 def test_products_in_slices_are_the_same_but_for_rounding() -> None:
     model, sliced = (tiny_model(pretraining_tp=parts, attention_bias=True, mlp_bias=True) for parts in (1, 4))
     assert_close(sliced(IDS).logits, model(IDS).logits)
@@ -325,6 +389,32 @@ def test_the_first_labels_decide_what_the_problem_is(
     out = model(PADDED, labels=labels)
     assert model.config.problem_type == model.config.to_dict()["problem_type"] == problem
     assert out.loss == out[0] == classification_loss(out.logits, np.array(labels), problem)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "labels", "message"),
+    [
+        ({}, [0, 1], r"must have the shape \(3,\), not \(2,\)"),
+        ({}, [0, 1, 3], r"labels has 3, outside the classes 0\.\.2"),
+        ({}, np.zeros((1, 3, 3)), r"must have the shape \(3, 3\), not \(1, 3, 3\)"),
+        ({"problem_type": "regression"}, np.zeros(9), r"must have the shape \(3, 3\), not \(9,\)"),
+        ({"problem_type": "guessing"}, [0, 1, 2], "problem_type must be one of regression, .*, not 'guessing'"),
+    ],
+)
+def test_labels_that_do_not_fit_change_nothing(overrides: dict[str, Any], labels: Any, message: str) -> None:
+    model = classifier(**overrides)
+    past = model(PADDED).past_key_values
+    mask = np.ones((3, 10), int)
+    with pytest.raises(ValueError, match=message):
+        model(PADDED, mask, past_key_values=past, labels=labels)
+    assert past.length == 5
+    assert model.config.problem_type == overrides.get("problem_type")
+
+
+def test_one_label_a_row_may_stand_in_a_column() -> None:
+    model = classifier()
+    loss = model(PADDED, labels=[2, 0, 1]).loss
+    assert model(PADDED, labels=[[2], [0], [1]]).loss == loss
 
 
 def test_a_classifiers_output_and_its_names() -> None:

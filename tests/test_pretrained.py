@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from minillama import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification, LlamaModel, tale_model
+from minillama.arrays import Array
 from minillama.weights.names import EMBED_TOKENS, LM_HEAD, SCORE
 from tests.tiny import SIZES, random_ids, random_weights, tiny_config, write_safetensors
 
@@ -95,6 +96,7 @@ def test_parameters_are_counted_once() -> None:
     classifier = LlamaForSequenceClassification(tiny_config(num_labels=5))
     assert classifier.num_parameters(only_trainable=True) == V * D + L * layer + D + 5 * D
     assert classifier.model.num_parameters() == V * D + L * layer + D
+    assert LlamaForCausalLM(tiny_config()).num_parameters(exclude_embeddings=True) == V * D + L * layer + D
 
 
 def test_embeddings_are_tables_that_can_be_asked() -> None:
@@ -149,6 +151,16 @@ def test_a_smaller_vocabulary_and_a_rounded_one() -> None:
     assert model.config.vocab_size == 32
 
 
+def test_new_rows_are_new_and_follow_from_the_seed() -> None:
+    def resized(seed: int, rows: int = 80) -> Array:
+        return LlamaForCausalLM(tiny_config(), seed=seed).resize_token_embeddings(rows).weight
+
+    table = resized(3)
+    assert len({row.tobytes() for row in table}) == 80  # none repeats another
+    np.testing.assert_array_equal(table, resized(3))
+    assert (table[37:] != resized(4)[37:]).all()
+
+
 def test_heads_cannot_be_pruned() -> None:
     with pytest.raises(ValueError, match="every layer has as many as the config says"):
         LlamaModel(tiny_config()).prune_heads({0: [1]})
@@ -189,6 +201,16 @@ def test_a_tied_head_is_written_once_and_one_that_differs_too(tmp_path: Path) ->
     size = (tmp_path / "model.safetensors").stat().st_size
     LlamaForCausalLM(tiny_config(), seed=1).save_pretrained(tmp_path)
     assert (tmp_path / "model.safetensors").stat().st_size > size + 37 * 16 * 4 - 200  # a name more in the header
+
+
+def test_of_tied_weights_that_differ_both_are_saved(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    arrays = random_weights(tiny_config())
+    model = LlamaForCausalLM(tiny_config(tie_word_embeddings=True), arrays)
+    model.save_pretrained(tmp_path)
+    again = LlamaForCausalLM.from_pretrained(tmp_path)
+    assert "stores two that differ: both are used" in caplog.text
+    np.testing.assert_array_equal(again.get_output_embeddings().weight, arrays[LM_HEAD])
+    np.testing.assert_array_equal(again(IDS).logits, model(IDS).logits)
 
 
 def test_saving_over_another_checkpoint_leaves_nothing_of_it(tmp_path: Path) -> None:
@@ -254,6 +276,9 @@ def test_a_config_may_be_given_and_its_fields_set_otherwise(tmp_path: Path) -> N
     with pytest.raises(TypeError, match="takes no 'use_cash', nor is it a field of LlamaConfig"):
         LlamaModel.from_pretrained(tmp_path, use_cash=False)
     assert LlamaModel.from_pretrained(tmp_path, torch_dtype="float64").dtype == np.float64
+    assert LlamaModel.from_pretrained(tmp_path, dtype=None).dtype == np.float32
+    with pytest.raises(ValueError, match="engine must be one of"):
+        LlamaModel.from_pretrained("there is no such folder", engine="abacus")  # told before the disk is asked
     with pytest.raises(ValueError, match=r"dtype must be one of auto, float32, float64, not 'float16'"):
         LlamaModel.from_pretrained(tmp_path, dtype=np.float16)
 
@@ -267,3 +292,10 @@ def test_settings_of_generation_are_read_kept_and_saved(tmp_path: Path) -> None:
     again = LlamaForCausalLM.from_pretrained(tmp_path)
     assert again.generation_config == model.generation_config
     np.testing.assert_array_equal(again.generate(IDS), model.generate(IDS, max_new_tokens=3, num_beams=2))
+
+
+def test_a_model_within_a_model_is_the_last() -> None:
+    model = LlamaForCausalLM(tiny_config(), seed=1)
+    assert isinstance(model.model, LlamaModel)
+    assert not hasattr(model.model, "model")
+    assert model.model.decoder is model.decoder

@@ -79,6 +79,28 @@ def infer_problem_type(num_labels: int, labels: Array) -> ProblemType:
     return "single_label_classification" if np.issubdtype(labels.dtype, np.integer) else "multi_label_classification"
 
 
+def check_class_labels(labels: Array, rows: int, num_labels: int, problem_type: str) -> Array:
+    """Labels in the shape that classification_loss wants; one label a row may come as (B,), (B, 1) or (1, B).
+    ValueError for what does not fit."""
+    one_each, table = (rows,), (rows, num_labels)
+    wanted = {
+        "regression": one_each if num_labels == 1 else table,
+        "single_label_classification": one_each,
+        "multi_label_classification": table,
+    }
+    if problem_type not in wanted:
+        raise ValueError(f"problem_type must be one of {', '.join(wanted)}, not {problem_type!r}")
+    shape = wanted[problem_type]
+    fits = labels.size == rows == max(labels.shape, default=1) if shape == one_each else labels.shape == shape
+    if not fits:
+        raise ValueError(f"labels for {problem_type} must have the shape {shape}, not {labels.shape}")
+    if problem_type == "single_label_classification":
+        if not np.issubdtype(labels.dtype, np.integer):
+            raise ValueError(f"labels for {problem_type} must be integers, not {labels.dtype}")
+        check_labels(labels, num_labels, "classes")
+    return labels.reshape(shape)
+
+
 def classification_loss(logits: Array, labels: Array, problem_type: str) -> float:
     """The loss of a classifier's logits (B, N), by the kind of its problem.
 
@@ -87,20 +109,8 @@ def classification_loss(logits: Array, labels: Array, problem_type: str) -> floa
     questions of the cross entropy of sigmoid(logit) against 0 .. 1. ValueError for labels that do not fit.
     """
     B, N = logits.shape
-    wanted = {
-        "regression": (B,) if N == 1 else (B, N),
-        "single_label_classification": (B,),
-        "multi_label_classification": (B, N),
-    }
-    if problem_type not in wanted:
-        raise ValueError(f"problem_type must be one of {', '.join(wanted)}, not {problem_type!r}")
-    if labels.size != math.prod(wanted[problem_type]):
-        raise ValueError(f"labels for {problem_type} must have the shape {wanted[problem_type]}, not {labels.shape}")
-    labels = labels.reshape(wanted[problem_type])
+    labels = check_class_labels(labels, B, N, problem_type)
     if problem_type == "single_label_classification":
-        if not np.issubdtype(labels.dtype, np.integer):
-            raise ValueError(f"labels for {problem_type} must be integers, not {labels.dtype}")
-        check_labels(labels, N, "labels")
         return cross_entropy(logits, labels)
     labels = labels.astype(logits.dtype)
     if problem_type == "regression":

@@ -81,9 +81,11 @@ ACTIVATIONS: dict[str, Activation] = {
 
 
 def activation(hidden_act: str | Activation) -> Activation:
-    """The function that config.hidden_act names, or is. ValueError for a name nobody knows."""
+    """The function that config.hidden_act names, or is, which then gives the dtype it is given. ValueError for a name
+    nobody knows."""
     if callable(hidden_act):
-        return hidden_act
+        own: Activation = hidden_act
+        return lambda x: np.asarray(own(x), x.dtype)
     if hidden_act not in ACTIVATIONS:
         raise ValueError(f"hidden_act {hidden_act!r} is unknown: use one of {', '.join(ACTIVATIONS)}")
     return ACTIVATIONS[hidden_act]

@@ -123,7 +123,7 @@ def test_no_exponential_overflows_in_the_loss_of_several_labels() -> None:
     ("labels", "problem", "message"),
     [
         ([0, 1, 1], "single_label_classification", r"must have the shape \(2,\), not \(3,\)"),
-        ([0, 2], "single_label_classification", r"labels has 2, outside the labels 0\.\.1"),
+        ([0, 2], "single_label_classification", r"labels has 2, outside the classes 0\.\.1"),
         ([0.0, 1.0], "single_label_classification", "must be integers, not float64"),
         ([0.0, 1.0], "multi_label_classification", r"must have the shape \(2, 2\)"),
         ([0.0, 1.0], "regression", r"must have the shape \(2, 2\)"),

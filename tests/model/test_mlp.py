@@ -57,8 +57,10 @@ def test_erf_is_the_standard_librarys() -> None:
     np.testing.assert_array_equal(erf(x), [[math.erf(value) for value in row] for row in x.tolist()])
 
 
-def test_an_activation_by_name_or_as_it_is() -> None:
+def test_an_activation_by_name_or_a_function() -> None:
     assert activation("silu") is silu
-    assert activation(np.negative) is np.negative
+    y = activation(lambda x: np.float64(3) * x)(np.array([-1.5, 2], np.float32))
+    assert y.dtype == np.float32  # though the function gave float64
+    np.testing.assert_array_equal(y, [-4.5, 6])
     with pytest.raises(ValueError, match="'mish' is unknown: use one of silu"):
         activation("mish")
