@@ -109,6 +109,10 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "tie text": ({"tie_word_embeddings": "yes"}, "tie_word_embeddings must be true or false, not 'yes'"),
     "eos text": ({"eos_token_id": ["</s>"]}, "eos_token_id must be a whole number, a list of them or null"),
     "hidden_act number": ({"hidden_act": 3}, "hidden_act must be a name or a function, not 3"),
+    "labels a list": ({"id2label": ["a", "b"]}, "id2label must map numbers to names"),
+    "labels not numbered": ({"id2label": {"first": "a"}}, "id2label must map numbers to names"),
+    "label numbers a list": ({"label2id": ["a"]}, "label2id must map names to numbers"),
+    "deviation -1": ({"initializer_range": -1}, "initializer_range must be a number of 0 or above, not -1"),
     "another model": ({"model_type": "gpt2"}, "model_type is 'gpt2', and minillama reads only LLaMA"),
 }
 

@@ -14,9 +14,9 @@ import numpy as np
 from tokenizers import AddedToken
 
 from minillama.files import write_files
-from minillama.tokenizer.batches import NO_LIMIT, SIDES, Batches, choice, log
+from minillama.tokenizer.batches import NO_LIMIT, Batches, log
 from minillama.tokenizer.chat import ChatTemplates
-from minillama.tokenizer.settings import ADDED, NAMED, TEMPLATE, as_special, settings_files
+from minillama.tokenizer.settings import ADDED, NAMED, TEMPLATE, as_special, check_settings, settings_files
 
 Token: TypeAlias = str | AddedToken
 
@@ -72,20 +72,12 @@ class Tokenizer(Batches, ChatTemplates, ABC):
         tokens = {name: named.get(name, settings.pop(name, None)) for name in NAMED}
         self._named = {name: _special(name, token) for name, token in tokens.items() if token}
         self._additional = _several(settings.pop("additional_special_tokens", None))
+        check_settings(settings)
         self.chat_template = settings.pop("chat_template", None)
-        if not isinstance(self.chat_template, str | dict | None):
-            raise ValueError(f"chat_template must be a text, or several by name, not {self.chat_template!r}")
-        self.padding_side = choice("padding_side", settings.pop("padding_side", None) or padding_side, SIDES)
-        self.truncation_side = choice("truncation_side", settings.pop("truncation_side", None) or "right", SIDES)
-        limit = settings.pop("model_max_length", None)
-        limit = NO_LIMIT if limit is None else limit
-        if not isinstance(limit, int | float) or isinstance(limit, bool) or not limit >= 1:
-            raise ValueError(f"model_max_length must be a number of tokens, not {limit!r}")
-        self.model_max_length = int(min(limit, NO_LIMIT))
-        names = settings.pop("model_input_names", None) or ["input_ids", "attention_mask"]
-        if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
-            raise ValueError(f"model_input_names must be a list of names, not {names!r}")
-        self.model_input_names = list(names)
+        self.padding_side = settings.pop("padding_side", None) or padding_side
+        self.truncation_side = settings.pop("truncation_side", None) or "right"
+        self.model_max_length = int(min(settings.pop("model_max_length", None) or NO_LIMIT, NO_LIMIT))
+        self.model_input_names = list(settings.pop("model_input_names", None) or ["input_ids", "attention_mask"])
         self.split_special_tokens = bool(settings.pop("split_special_tokens", False))
         self.init_kwargs = settings
 
@@ -266,13 +258,13 @@ class Tokenizer(Batches, ChatTemplates, ABC):
     def _known(self, ids: Any) -> list[int]:
         """One id or several as a list, all of them whole numbers in range."""
         size = len(self)
-        if isinstance(ids, str) or np.ndim(ids) > 1:
-            raise ValueError(f"ids must be a list of whole numbers, not {str(ids)[:60]!r}; for several, batch_decode")
-        several = [ids] if _is_one(ids) else ids
+        several = [ids] if isinstance(ids, str) or _is_one(ids) else ids
         try:
             known = [operator.index(index) for index in several]
         except TypeError:
-            raise ValueError(f"ids must be whole numbers, not {str(list(several))[:60]}") from None
+            raise ValueError(
+                f"ids must be a list of whole numbers, not {repr(ids)[:60]}; for several lists, batch_decode"
+            ) from None
         for index in known:
             if not 0 <= index < size:
                 raise ValueError(f"the id {index} is outside the tokenizer's 0..{size - 1}")

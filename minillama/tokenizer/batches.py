@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from minillama.tokenizer.batch_encoding import BatchEncoding
+from minillama.tokenizer.settings import SIDES
 
 log = logging.getLogger("minillama")
 NO_LIMIT = int(1e30)  # model_max_length where nobody has said one; written to files as this number
 _PADDINGS = {True: "longest", False: "do_not_pad", None: "do_not_pad"}
 _TRUNCATIONS = {True: "longest_first", False: "do_not_truncate", None: "do_not_truncate"}
 TRUNCATIONS = ("longest_first", "only_first", "only_second", "do_not_truncate")
-SIDES = ("left", "right")
 PADDINGS = ("longest", "max_length", "do_not_pad")
 
 # What the calls take of options beside their own arguments

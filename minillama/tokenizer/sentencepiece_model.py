@@ -12,7 +12,7 @@ import sentencepiece
 from tokenizers import AddedToken
 
 from minillama.tokenizer.base import Token, Tokenizer, check_text
-from minillama.tokenizer.settings import as_special, read_added_tokens, read_settings
+from minillama.tokenizer.settings import as_special, check_settings, read_added_tokens, read_settings
 
 MARKER = "▁"  # U+2581, how sentencepiece writes a space
 # Appended to a serialized model, these bytes set normalizer_spec.add_dummy_prefix (field 3 in field 3) to false:
@@ -62,8 +62,7 @@ class LlamaTokenizer(Tokenizer):
         self.add_prefix_space = add_prefix_space is not False
         if self.legacy and not self.add_prefix_space:
             raise ValueError("add_prefix_space=False needs legacy=False: a legacy model puts a space before every text")
-        if not isinstance(sp_model_kwargs, Mapping | None):
-            raise ValueError(f"sp_model_kwargs must be a dictionary of arguments, not {sp_model_kwargs!r}")
+        check_settings({"sp_model_kwargs": sp_model_kwargs})
         if not isinstance(vocab_file, str | os.PathLike):
             raise ValueError(f"vocab_file must be the path of a sentencepiece model, not {vocab_file!r}")
         self.sp_model_kwargs = dict(sp_model_kwargs or {})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,33 @@ NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_t
 FLAGS = ("add_bos_token", "add_eos_token", "legacy", "clean_up_tokenization_spaces", "use_default_system_prompt")
 # Of the files themselves, or of other programs: not settings of a tokenizer
 _NOT_SETTINGS = ("vocab_file", "tokenizer_file", "special_tokens_map_file", "name_or_path", "backend", "is_local")
+
+
+SIDES = ("left", "right")
+
+# What a setting must be, where there is one (None stands for the usual), and how that is said
+_KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "chat_template": (lambda value: isinstance(value, str | dict), "a text, or several by name"),
+    "padding_side": (lambda value: value in SIDES, "left or right"),
+    "truncation_side": (lambda value: value in SIDES, "left or right"),
+    "model_max_length": (
+        lambda value: isinstance(value, int | float) and not isinstance(value, bool) and value >= 1,
+        "a number of tokens",
+    ),
+    "model_input_names": (
+        lambda value: isinstance(value, list | tuple) and all(isinstance(name, str) for name in value),
+        "a list of names",
+    ),
+    "sp_model_kwargs": (lambda value: isinstance(value, Mapping), "a dictionary of arguments"),
+}
+
+
+def check_settings(settings: Mapping[str, Any], where: str = "") -> None:
+    """ValueError that begins with `where` for a setting of the wrong type."""
+    for name, (fits, what) in _KINDS.items():
+        value = settings.get(name)
+        if value is not None and not fits(value):
+            raise ValueError(f"{where}{name} must be {what}, not {repr(value)[:100]}")
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
@@ -62,6 +89,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
         token = _added(file, content, index, {"special": content in special})
         settings.setdefault("added_tokens_decoder", {}).setdefault(int(index), token)
     _read_template(folder, settings)
+    check_settings(settings, f"{folder / CONFIG}: ")
     return settings
 
 

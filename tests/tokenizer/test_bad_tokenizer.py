@@ -115,6 +115,22 @@ BESIDE: dict[str, tuple[str, object, str]] = {
         {"eos_token": ["</s>"]},
         "eos_token must be a text or null, not ['</s>']",
     ),
+    "no side": ("tokenizer_config.json", {"padding_side": 3}, "padding_side must be left or right, not 3"),
+    "a length in words": (
+        "tokenizer_config.json",
+        {"model_max_length": "many"},
+        "model_max_length must be a number of tokens, not 'many'",
+    ),
+    "one name": (
+        "tokenizer_config.json",
+        {"model_input_names": "input_ids"},
+        "model_input_names must be a list of names, not 'input_ids'",
+    ),
+    "sampling by a number": (
+        "tokenizer_config.json",
+        {"sp_model_kwargs": 0.1},
+        "sp_model_kwargs must be a dictionary of arguments, not 0.1",
+    ),
     "flag a text": ("tokenizer_config.json", {"add_bos_token": "no"}, "add_bos_token must be true, false or null, not"),
 }
 
