@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from itertools import chain
 from typing import Any
 
@@ -20,12 +21,42 @@ _TRUNCATIONS = {True: "longest_first", False: "do_not_truncate", None: "do_not_t
 TRUNCATIONS = ("longest_first", "only_first", "only_second", "do_not_truncate")
 PADDINGS = ("longest", "max_length", "do_not_pad")
 
-# What the calls take of options beside their own arguments
-ARRANGED = {
-    "add_special_tokens", "padding", "truncation", "max_length", "stride", "is_split_into_words", "pad_to_multiple_of",
-    "return_tensors", "return_token_type_ids", "return_attention_mask", "return_overflowing_tokens",
-    "return_special_tokens_mask", "return_length", "split_special_tokens", "prepend_batch_axis",
-}  # fmt: skip
+
+@dataclass(frozen=True)
+class CallOptions:
+    """What the calls take beside their texts; Batches.__call__ tells what for."""
+
+    add_special_tokens: bool = True
+    padding: bool | str = False
+    truncation: bool | str | None = None
+    max_length: int | None = None
+    stride: int = 0
+    is_split_into_words: bool = False
+    pad_to_multiple_of: int | None = None
+    return_tensors: str | None = None
+    return_token_type_ids: bool | None = None
+    return_attention_mask: bool | None = None
+    return_overflowing_tokens: bool = False
+    return_special_tokens_mask: bool = False
+    return_offsets_mapping: bool = False
+    return_length: bool = False
+    split_special_tokens: bool | None = None
+    verbose: bool = True  # changes nothing
+
+    @classmethod
+    def of(cls, options: dict[str, Any]) -> CallOptions:
+        """The options by name; TypeError for a name that is none."""
+        if unknown := options.keys() - OPTIONS:
+            raise TypeError(f"a tokenizer takes no argument {unknown.pop()!r}")
+        return cls(**options)
+
+    def of_a_row(self) -> dict[str, Any]:
+        """Those that prepare_for_model takes."""
+        of_texts = ("is_split_into_words", "return_offsets_mapping", "split_special_tokens", "verbose")
+        return {name: value for name, value in vars(self).items() if name not in of_texts}
+
+
+OPTIONS = {field.name for field in fields(CallOptions)}
 
 
 class Batches:
@@ -133,31 +164,22 @@ class Batches:
         what was kept. return_tensors: "np" for arrays. The others ask for entries. ValueError for what does not go
         together.
         """
-        options = {
-            "add_special_tokens": add_special_tokens, "padding": padding, "truncation": truncation,
-            "max_length": max_length, "stride": stride, "is_split_into_words": is_split_into_words,
-            "pad_to_multiple_of": pad_to_multiple_of, "return_tensors": return_tensors,
-            "return_token_type_ids": return_token_type_ids, "return_attention_mask": return_attention_mask,
-            "return_overflowing_tokens": return_overflowing_tokens,
-            "return_special_tokens_mask": return_special_tokens_mask,
-            "return_offsets_mapping": return_offsets_mapping, "return_length": return_length, **how,
-        }  # fmt: skip
+        options = {name: value for name, value in locals().items() if name in OPTIONS} | how
         if text is None and text_target is None:
             raise ValueError("there is nothing to encode: give text or text_target")
-        encoding = None if text is None else self._call(text, text_pair, **options)
+        encoding = None if text is None else self._call(text, text_pair, options)
         if text_target is None:
             assert encoding is not None
             return encoding
-        target = self._call(text_target, text_pair_target, **options)
+        target = self._call(text_target, text_pair_target, options)
         if encoding is None:
             return target
         encoding["labels"] = target["input_ids"]
         return encoding
 
-    def _call(self, text: Any, pair: Any, is_split_into_words: bool = False, **options: Any) -> BatchEncoding:
+    def _call(self, text: Any, pair: Any, options: dict[str, Any]) -> BatchEncoding:
         first = text[0] if isinstance(text, list | tuple) and len(text) else None
-        batched = isinstance(first, list | tuple) if is_split_into_words else isinstance(text, list | tuple)
-        options["is_split_into_words"] = is_split_into_words
+        batched = isinstance(first if options["is_split_into_words"] else text, list | tuple)
         if not batched:
             return self.encode_plus(text, pair, **options)
         if pair is not None and (isinstance(pair, str) or len(pair) != len(text)):
@@ -174,60 +196,48 @@ class Batches:
 
     def encode_plus(self, text: Any, text_pair: Any = None, **options: Any) -> BatchEncoding:
         """__call__ for one text or pair."""
-        words, how, arranged = self._options(options)
-        first = self._ids_of(text, words, how)
-        second = None if text_pair is None else self._ids_of(text_pair, words, how)
-        tensors = arranged.get("return_tensors")
-        return self.prepare_for_model(first, second, **arranged, prepend_batch_axis=tensors is not None)
+        asked = self._without_offsets(options)
+        first = self._ids_of(text, asked)
+        second = None if text_pair is None else self._ids_of(text_pair, asked)
+        return self.prepare_for_model(
+            first, second, **asked.of_a_row(), prepend_batch_axis=asked.return_tensors is not None
+        )
 
     def batch_encode_plus(self, batch_text_or_text_pairs: Sequence[Any], **options: Any) -> BatchEncoding:
         """__call__ for a batch of texts, or of pairs (a, b)."""
-        words, how, arranged = self._options(options)
+        options.pop("prepend_batch_axis", None)  # changes nothing, as in transformers
+        asked = self._without_offsets(options)
         if isinstance(batch_text_or_text_pairs, str):
             raise ValueError("a batch must be a list of texts, not one text")
+        padding, truncation, max_length = self._strategies(**options)
         # Rows are truncated one by one and padded together
-        padding, truncation, max_length = self._strategies(**arranged)
-        tensors = arranged.pop("return_tensors", None)
-        multiple = arranged.pop("pad_to_multiple_of", None)
-        mask = arranged.pop("return_attention_mask", None)
-        arranged |= {"padding": False, "truncation": truncation, "max_length": max_length}
+        alone = replace(asked, padding=False, truncation=truncation, max_length=max_length, pad_to_multiple_of=None)
+        of_a_row = replace(alone, return_attention_mask=False, return_tensors=None).of_a_row()
         rows: list[BatchEncoding] = []
         for item in batch_text_or_text_pairs:
-            paired = isinstance(item, list | tuple) and not (words and item and isinstance(item[0], str))
-            paired = paired and len(item) == 2 and not isinstance(item[0], int)
+            paired = isinstance(item, list | tuple) and len(item) == 2 and not isinstance(item[0], int)
+            paired = paired and not (asked.is_split_into_words and isinstance(item[0], str))
             first, second = item if paired else (item, None)
-            ids = self._ids_of(first, words, how)
-            rows.append(
-                self.prepare_for_model(
-                    ids,
-                    None if second is None else self._ids_of(second, words, how),
-                    **arranged,
-                    return_attention_mask=False,
-                )
-            )
+            ids = self._ids_of(first, asked)
+            pair_ids = None if second is None else self._ids_of(second, asked)
+            rows.append(self.prepare_for_model(ids, pair_ids, **of_a_row))
         batch = {name: [row[name] for row in rows] for name in (rows[0] if rows else {"input_ids": []})}
-        if mask is None:
-            mask = "attention_mask" in self.model_input_names
-        return self.pad(batch, padding, max_length, multiple, return_attention_mask=mask, return_tensors=tensors)
+        return self.pad(
+            batch, padding, max_length, asked.pad_to_multiple_of, asked.return_attention_mask, asked.return_tensors
+        )
 
-    def _options(self, options: dict[str, Any]) -> tuple[bool, dict[str, Any], dict[str, Any]]:
-        """What is said of splitting the text into tokens, and what of arranging these."""
-        if options.pop("return_offsets_mapping", False):
+    def _without_offsets(self, options: dict[str, Any]) -> CallOptions:
+        if options.get("return_offsets_mapping"):
             raise NotImplementedError("only LlamaTokenizerFast knows the offsets of its tokens: use it")
-        options.pop("verbose", None)
-        if unknown := options.keys() - ARRANGED:
-            raise TypeError(f"a tokenizer takes no argument {unknown.pop()!r}")
-        words = options.pop("is_split_into_words", False)
-        split = options.pop("split_special_tokens", None)
-        split = self.split_special_tokens if split is None else split
-        return words, {"split_special_tokens": split} if split else {}, options
+        return CallOptions.of(options)
 
-    def _ids_of(self, text: Any, words: bool, how: Mapping[str, Any]) -> list[int]:
+    def _ids_of(self, text: Any, asked: CallOptions) -> list[int]:
         """Ids of a text, of words, of pieces, or ids themselves."""
+        how = {"split_special_tokens": True} if asked.split_special_tokens else {}
         if isinstance(text, str):
             return self._ids(text, **how)
         if isinstance(text, list | tuple) and all(isinstance(item, str) for item in text):
-            if words:
+            if asked.is_split_into_words:
                 return list(chain.from_iterable(self._ids(word, **how) for word in text))
             return list(self.convert_tokens_to_ids(list(text)))
         if isinstance(text, list | tuple) and all(isinstance(item, int | np.integer) for item in text):

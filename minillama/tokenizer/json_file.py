@@ -16,6 +16,7 @@ from tokenizers import AddedToken, processors
 from minillama.config import read_json_object
 from minillama.tokenizer.base import Token, Tokenizer, check_text
 from minillama.tokenizer.batch_encoding import BatchEncoding
+from minillama.tokenizer.batches import CallOptions
 from minillama.tokenizer.from_sentencepiece import from_sentencepiece
 from minillama.tokenizer.settings import as_special, read_settings
 
@@ -235,82 +236,52 @@ class LlamaTokenizerFast(Tokenizer):
             return BatchEncoding(one, batch.encodings)
         return batch.convert_to_tensors(tensors)
 
-    def batch_encode_plus(
-        self,
-        batch_text_or_text_pairs: Sequence[Any],
-        *,
-        add_special_tokens: bool = True,
-        padding: bool | str = False,
-        truncation: bool | str | None = None,
-        max_length: int | None = None,
-        stride: int = 0,
-        is_split_into_words: bool = False,
-        pad_to_multiple_of: int | None = None,
-        return_tensors: str | None = None,
-        return_token_type_ids: bool | None = None,
-        return_attention_mask: bool | None = None,
-        return_overflowing_tokens: bool = False,
-        return_special_tokens_mask: bool = False,
-        return_offsets_mapping: bool = False,
-        return_length: bool = False,
-        **how: Any,
-    ) -> BatchEncoding:
+    def batch_encode_plus(self, batch_text_or_text_pairs: Sequence[Any], **options: Any) -> BatchEncoding:
         """__call__ for a batch of texts, or of pairs (a, b). With return_overflowing_tokens what was taken off a text
         follows it in rows of its own, and overflow_to_sample_mapping says which text each row is of."""
-        padding, truncation, max_length = self._strategies(padding, truncation, max_length, pad_to_multiple_of)
+        padding, truncation, max_length = self._strategies(**options)
         texts = list(batch_text_or_text_pairs)
-        if unknown := how.keys() - {"split_special_tokens", "verbose"}:
-            raise TypeError(f"a tokenizer takes no argument {unknown.pop()!r}")
+        asked = CallOptions.of(options)
         if isinstance(batch_text_or_text_pairs, str):
             raise ValueError("a batch must be a list of texts, not one text")
         for text in _texts(texts):
             check_text(text)
-        if how.get("split_special_tokens", self.split_special_tokens):
-            if return_offsets_mapping or return_overflowing_tokens:
+        if options.get("split_special_tokens", self.split_special_tokens):
+            if asked.return_offsets_mapping or asked.return_overflowing_tokens:
                 raise NotImplementedError("with split_special_tokens there are no offsets and no overflowing rows")
-            return super().batch_encode_plus(
-                texts, add_special_tokens=add_special_tokens, padding=padding, truncation=truncation,
-                max_length=max_length, stride=stride, pad_to_multiple_of=pad_to_multiple_of,
-                return_tensors=return_tensors, return_token_type_ids=return_token_type_ids,
-                return_attention_mask=return_attention_mask, return_special_tokens_mask=return_special_tokens_mask,
-                return_length=return_length, is_split_into_words=is_split_into_words, **how,
-            )  # fmt: skip
-        if not is_split_into_words:
+            full = {"padding": padding, "truncation": truncation, "max_length": max_length}
+            return super().batch_encode_plus(texts, **options | full)
+        if not asked.is_split_into_words:
             texts = [tuple(text) if isinstance(text, list) else text for text in texts]
-        with self._arranging(truncation, padding, max_length, stride, pad_to_multiple_of):
+        with self._arranging(truncation, padding, max_length, asked.stride, asked.pad_to_multiple_of):
             heads = _or_value_error(
                 lambda: self.backend.encode_batch(
-                    texts, add_special_tokens=add_special_tokens, is_pretokenized=is_split_into_words
+                    texts, add_special_tokens=asked.add_special_tokens, is_pretokenized=asked.is_split_into_words
                 )
             )
         encodings, samples = [], []
         for sample, head in enumerate(heads):
-            rows = [head, *head.overflowing] if return_overflowing_tokens else [head]
+            rows = [head, *head.overflowing] if asked.return_overflowing_tokens else [head]
             encodings += rows
             samples += [sample] * len(rows)
+        usual = self.model_input_names
         wanted = {
             "input_ids": ("ids", True),
-            "token_type_ids": (
-                "type_ids",
-                self._stated(return_token_type_ids, "token_type_ids" in self.model_input_names),
-            ),
-            "attention_mask": (
-                "attention_mask",
-                self._stated(return_attention_mask, "attention_mask" in self.model_input_names),
-            ),
-            "special_tokens_mask": ("special_tokens_mask", return_special_tokens_mask),
-            "offset_mapping": ("offsets", return_offsets_mapping),
+            "token_type_ids": ("type_ids", self._stated(asked.return_token_type_ids, "token_type_ids" in usual)),
+            "attention_mask": ("attention_mask", self._stated(asked.return_attention_mask, "attention_mask" in usual)),
+            "special_tokens_mask": ("special_tokens_mask", asked.return_special_tokens_mask),
+            "offset_mapping": ("offsets", asked.return_offsets_mapping),
         }
         batch: dict[str, Any] = {
             key: [list(getattr(encoding, name)) for encoding in encodings]
-            for key, (name, asked) in wanted.items()
-            if asked
+            for key, (name, is_wanted) in wanted.items()
+            if is_wanted
         }
-        if return_length:
+        if asked.return_length:
             batch["length"] = [len(encoding.ids) for encoding in encodings]
-        if return_overflowing_tokens:
+        if asked.return_overflowing_tokens:
             batch["overflow_to_sample_mapping"] = samples
-        return BatchEncoding(batch, encodings).convert_to_tensors(return_tensors)
+        return BatchEncoding(batch, encodings).convert_to_tensors(asked.return_tensors)
 
     @contextmanager
     def _arranging(

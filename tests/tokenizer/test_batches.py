@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from minillama.shipped import tale_model
 from minillama.tokenizer import BatchEncoding, LlamaTokenizer, LlamaTokenizerFast, Tokenizer
+from minillama.tokenizer.batches import CallOptions
 
 SLOW = LlamaTokenizer.from_pretrained(tale_model(), pad_token="</s>")
 FAST = LlamaTokenizerFast.from_pretrained(tale_model(), pad_token="</s>")
@@ -139,6 +141,18 @@ def test_unknown_options_are_named(tokenizer: Tokenizer) -> None:
     for call in (tokenizer, tokenizer.encode, tokenizer.tokenize):
         with pytest.raises(TypeError, match="a tokenizer takes no argument 'padd'"):
             call("a", padd=True)
+
+
+def test_the_signatures_are_those_of_the_options() -> None:
+    """Names and defaults, for they are written out in each for those who read them."""
+
+    def written(call: Any, *others: str) -> dict[str, Any]:
+        return {name: p.default for name, p in signature(call).parameters.items() if name not in ("self", *others)}
+
+    texts = ("text", "text_pair", "text_target", "text_pair_target")
+    by_name_alone = {"split_special_tokens": None, "verbose": True}
+    assert written(Tokenizer.__call__, *texts, "how") | by_name_alone == vars(CallOptions())
+    assert written(Tokenizer.prepare_for_model, "ids", "pair_ids", "prepend_batch_axis") == CallOptions().of_a_row()
 
 
 @pytest.mark.parametrize("kind", [LlamaTokenizer, LlamaTokenizerFast])
