@@ -7,13 +7,11 @@ transformers 4 and minillama do. So the second is the judge of everything, and t
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -22,8 +20,9 @@ from tokenizers import AddedToken
 from minillama.shipped import tale_model
 from minillama.tokenizer import AutoTokenizer, LlamaTokenizer, LlamaTokenizerFast
 from tests.tiny import LLAMA2_TOKENIZER, needs_llama2_tokenizer
+from tests.tokenizer.beside import BATCHES, Pair, calls, cases, plain, quiet, rows_differ, same, same_tokenizers  # noqa: F401
 from tests.tokenizer.test_json_file import BEGIN, TEXT, byte_level
-from tests.tokenizer.texts import SPIKY, WITH_SPECIAL
+from tests.tokenizer.texts import ANY_IDS, SPIKY, WITH_SPECIAL
 
 transformers = pytest.importorskip("transformers", reason="needs the oracle extra")
 if int(transformers.__version__.split(".")[0]) < 5:
@@ -32,15 +31,6 @@ if int(transformers.__version__.split(".")[0]) < 5:
 pytestmark = [pytest.mark.oracle, pytest.mark.filterwarnings("default")]
 
 often = settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
-Pair = tuple[Any, Any]
-
-
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    """Both sides log what they make of strange arguments."""
-    logging.disable(logging.ERROR)
-    yield
-    logging.disable(logging.NOTSET)
 
 
 def as_it_is(folder: Path, **how: Any) -> Any:
@@ -67,28 +57,6 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return ours, as_it_is(folder)
 
 
-def plain(value: Any) -> Any:
-    """What is compared of an answer: dictionaries as such, arrays as lists with their type."""
-    if hasattr(value, "keys"):
-        return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray):
-        return ("array", value.dtype.kind if value.size else "i", value.tolist())
-    return [plain(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def same(pair: Pair, call: Callable[[Any], Any]) -> Any:
-    """The answer, which must be the same of both; where theirs is an error, ours must be a ValueError."""
-    ours, theirs = pair
-    try:
-        expected = plain(call(theirs))
-    except Exception:
-        with pytest.raises((ValueError, TypeError)):
-            call(ours)
-        return None
-    assert plain(call(ours)) == expected
-    return expected
-
-
 @often
 @given(text=WITH_SPECIAL)
 def test_text_to_ids_and_back(pair: Pair, text: str) -> None:
@@ -102,7 +70,7 @@ def test_text_to_ids_and_back(pair: Pair, text: str) -> None:
 
 
 @often
-@given(ids=st.lists(st.integers(0, 265) | st.integers(0, 4095), max_size=14))
+@given(ids=ANY_IDS)
 def test_any_ids_to_text(pair: Pair, ids: list[int]) -> None:
     same(pair, lambda t: t.decode(ids))
     same(pair, lambda t: t.batch_decode([ids, ids[:2]], skip_special_tokens=True))
@@ -138,28 +106,11 @@ SINGLES = [
     ("One two three four five six seven", "a b c d e f g h"),
     ("Über 🦙", None),
 ]
-BATCHES = [
-    (["The fox", "a", "One two three four five"], None),
-    (["The fox", "a"], ["One two three", "b c d e f g h i"]),
-    ([("a b c", "d"), ("e", "f g h")], None),
-]
-CALLS = st.fixed_dictionaries(
-    {},
-    optional={
-        "add_special_tokens": st.booleans(),
-        "padding": st.sampled_from([True, False, "longest", "max_length", "nonsense"]),
-        "truncation": st.sampled_from([True, False, None, "longest_first", "only_first", "only_second", "nonsense"]),
-        "max_length": st.sampled_from([None, 8, 12, 20]),
-        "stride": st.sampled_from([0, 1]),
-        "pad_to_multiple_of": st.sampled_from([None, 4, 7]),
-        "return_tensors": st.sampled_from([None, None, "np"]),
-        "return_token_type_ids": st.booleans(),
-        "return_attention_mask": st.booleans(),
-        "return_overflowing_tokens": st.booleans(),
-        "return_special_tokens_mask": st.booleans(),
-        "return_offsets_mapping": st.booleans(),
-        "return_length": st.booleans(),
-    },
+CALLS = calls(
+    max_length=st.sampled_from([None, 8, 12, 20]),
+    stride=st.sampled_from([0, 1]),
+    return_overflowing_tokens=st.booleans(),
+    return_offsets_mapping=st.booleans(),
 )
 
 
@@ -168,13 +119,7 @@ CALLS = st.fixed_dictionaries(
 def test_calls(pair: Pair, texts: Any, how: dict[str, Any], sides: tuple[str, str]) -> None:
     for tokenizer in pair:
         tokenizer.padding_side, tokenizer.truncation_side = sides
-    try:
-        objects = any(
-            isinstance(v, np.ndarray) and v.dtype == object for v in pair[1](*texts, **how).values()
-        )  # rows that differ in length
-    except Exception:
-        objects = False
-    if objects:
+    if rows_differ(lambda: pair[1](*texts, **how)):
         with pytest.raises(ValueError, match="differ in length"):
             pair[0](*texts, **how)
     else:
@@ -235,34 +180,14 @@ def test_a_byte_level_tokenizer(tmp_path: Path) -> None:
 
 # -- files --------------------------------------------------------------------------------------------------------
 
-CASES: dict[str, dict[str, Any]] = {
-    "as it comes": {},
-    "with tokens": {"pad_token": "<pad>", "additional_special_tokens": ["<x>", "<y>"]},
-    "with settings": {
-        "add_bos_token": False,
-        "add_eos_token": True,
-        "padding_side": "right",
-        "truncation_side": "left",
-        "model_max_length": 77,
-        "chat_template": "{{ messages }}",
-    },
-}
+CASES = cases(padding_side="right")
 FACTS = (
     "bos_token", "pad_token", "pad_token_id", "added_tokens_encoder", "all_special_ids", "padding_side",
     "truncation_side", "model_max_length", "chat_template", "vocab_size",
 )  # fmt: skip
 # None begins, nor does what follows a special token, with a space: see the top
 TEXTS = ("The fox <x>ran<y>.", "a<pad>b", "c<note>d", "</s>e", "The brown  bread\n", "Ünïcode 🦙")
-
-
-def agree(ours: Any, theirs: Any) -> None:
-    pair = (ours, theirs)
-    for name in FACTS:
-        same(pair, lambda t, name=name: getattr(t, name))
-    for text in TEXTS:
-        ids = same(pair, lambda t, text=text: t.encode(text))
-        same(pair, lambda t, ids=ids: t.decode(ids))
-        same(pair, lambda t, ids=ids: t.decode(ids, skip_special_tokens=True))
+agree = partial(same_tokenizers, FACTS, TEXTS)
 
 
 @pytest.mark.parametrize("case", CASES)

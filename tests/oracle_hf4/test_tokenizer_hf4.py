@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import random
 import tempfile
-from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,8 @@ from tokenizers import AddedToken
 from minillama.shipped import tale_model
 from minillama.tokenizer import AutoTokenizer, LlamaTokenizer, LlamaTokenizerFast
 from tests.tiny import LLAMA2_TOKENIZER, needs_llama2_tokenizer
-from tests.tokenizer.texts import PLAIN, SPIKY, WITH_SPECIAL
+from tests.tokenizer.beside import BATCHES, Pair, calls, cases, quiet, rows_differ, same, same_tokenizers  # noqa: F401
+from tests.tokenizer.texts import ANY_IDS, PLAIN, SPIKY, WITH_SPECIAL
 
 transformers = pytest.importorskip("transformers", reason="needs the oracle-hf4 extra")
 if not transformers.__version__.startswith("4.34"):
@@ -30,7 +30,6 @@ pytestmark = [pytest.mark.oracle, pytest.mark.filterwarnings("default")]
 
 TALE = tale_model() / "tokenizer.model"
 KINDS = ("slow, legacy", "slow", "fast")
-Pair = tuple[Any, Any]
 
 # Every test function below draws its examples anew for each pair, so some hundreds of them make thousands in all
 often = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
@@ -44,14 +43,6 @@ def both(kind: str, vocabulary: Path = TALE, **how: Any) -> Pair:
     return LlamaTokenizer(vocabulary, **how), transformers.LlamaTokenizer(str(vocabulary), **how)
 
 
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    """Both sides log what they make of strange arguments."""
-    logging.disable(logging.ERROR)
-    yield
-    logging.disable(logging.NOTSET)
-
-
 @pytest.fixture(
     scope="module",
     params=[
@@ -62,32 +53,6 @@ def quiet() -> Iterator[None]:
 )
 def pair(request: pytest.FixtureRequest) -> Pair:
     return both(*request.param)
-
-
-def plain(value: Any) -> Any:
-    """What is compared of an answer: dictionaries as such, arrays as lists with their type."""
-    if hasattr(value, "keys"):
-        return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray):
-        # An empty array is of floats there, for no reason; here it holds ids
-        return ("array", value.dtype.kind if value.size else "i", value.tolist())
-    if isinstance(value, AddedToken):
-        return str(value)
-    return [plain(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def same(pair: Pair, call: Callable[[Any], Any]) -> Any:
-    """The answer, which must be the same of both; where theirs is an error, ours must be a ValueError."""
-    ours, theirs = pair
-    try:
-        expected = plain(call(theirs))
-    except Exception as error:
-        kind = NotImplementedError if isinstance(error, NotImplementedError) else (ValueError, TypeError)
-        with pytest.raises(kind):
-            call(ours)
-        return None
-    assert plain(call(ours)) == expected
-    return expected
 
 
 # -- text to ids and back ---------------------------------------------------------------------------------------
@@ -114,7 +79,7 @@ def test_encode_what_is_hard(pair: Pair, text: str) -> None:
 
 
 @often
-@given(ids=st.lists(st.integers(0, 265) | st.integers(0, 4095), max_size=14), flags=st.tuples(*[st.booleans()] * 3))
+@given(ids=ANY_IDS, flags=st.tuples(*[st.booleans()] * 3))
 def test_decode(pair: Pair, ids: list[int], flags: tuple[bool, bool, bool]) -> None:
     skip, clean, spaces = flags
     how = {
@@ -357,28 +322,7 @@ def test_plain_facts(pair: Pair) -> None:
 SENTENCES = ("The fox ran.", "", "a b", "One two three four five six seven eight nine", "Über 🦙", "x")
 # An empty text alone is left unpadded by theirs, and `text_pair=""` taken for none by their fast class
 SINGLES = [(text, second) for text in SENTENCES if text for second in (None, "the brown bread", "a b c d e f g h")]
-BATCHES = [
-    (["The fox", "a", "One two three four five"], None),
-    (["The fox", "a"], ["One two three", "b c d e f g h i"]),
-    ([("a b c", "d"), ("e", "f g h")], None),
-    (["x"], None),
-]
-CALLS = st.fixed_dictionaries(
-    {},
-    optional={
-        "add_special_tokens": st.booleans(),
-        "padding": st.sampled_from([True, False, "longest", "max_length", "do_not_pad", "nonsense"]),
-        "truncation": st.sampled_from([True, False, None, "longest_first", "only_first", "only_second", "nonsense"]),
-        "max_length": st.sampled_from([None, 6, 8, 12, 16]),
-        "stride": st.sampled_from([0, 0, 1, 2]),
-        "pad_to_multiple_of": st.sampled_from([None, 4, 7]),
-        "return_tensors": st.sampled_from([None, None, "np"]),
-        "return_token_type_ids": st.booleans(),
-        "return_attention_mask": st.booleans(),
-        "return_special_tokens_mask": st.booleans(),
-        "return_length": st.booleans(),
-    },
-)
+CALLS = calls(max_length=st.sampled_from([None, 6, 8, 12, 16]), stride=st.sampled_from([0, 0, 1, 2]))
 
 
 def padded(kind: str) -> dict[tuple[str, str], Pair]:
@@ -392,15 +336,6 @@ def padded(kind: str) -> dict[tuple[str, str], Pair]:
 
 PADDED = {kind: padded(kind) for kind in KINDS}
 sides = st.tuples(*[st.sampled_from(["left", "right"])] * 2)
-
-
-def rows_differ(call: Callable[[], Any]) -> bool:
-    """Where rows differ in length, theirs makes an array of objects, and ours says so."""
-    try:
-        made = call()
-    except Exception:
-        return False
-    return any(isinstance(value, np.ndarray) and value.dtype == object for value in made.values())
 
 
 @settings(often, max_examples=400)
@@ -540,37 +475,15 @@ def test_padding_without_a_token() -> None:
 
 # -- files --------------------------------------------------------------------------------------------------------
 
-CASES = {
-    "as it comes": {},
-    "with tokens": {"pad_token": "<pad>", "additional_special_tokens": ["<x>", "<y>"]},
-    "with settings": {
-        "add_bos_token": False,
-        "add_eos_token": True,
-        "padding_side": "left",
-        "truncation_side": "left",
-        "model_max_length": 77,
-        "chat_template": "{{ messages }}",
-        "use_default_system_prompt": False,
-        "clean_up_tokenization_spaces": True,
-    },
-    "right": {"padding_side": "right"},
-}
+CASES = cases(padding_side="left", use_default_system_prompt=False, clean_up_tokenization_spaces=True)
+CASES["right"] = {"padding_side": "right"}
 FACTS = (
     "special_tokens_map", "added_tokens_encoder", "all_special_ids", "padding_side", "truncation_side",
     "model_max_length", "chat_template", "use_default_system_prompt", "add_bos_token", "add_eos_token",
     "clean_up_tokenization_spaces", "model_input_names", "vocab_size",
 )  # fmt: skip
 TEXTS = ("The fox <x>ran<y> .", " a<pad> b", "<note> c<note>d", "</s>  e")
-
-
-def agree(ours: Any, theirs: Any) -> None:
-    pair = (ours, theirs)
-    for name in FACTS:
-        same(pair, lambda t, name=name: getattr(t, name))
-    for text in TEXTS:
-        ids = same(pair, lambda t, text=text: t.encode(text))
-        same(pair, lambda t, ids=ids: t.decode(ids))
-        same(pair, lambda t, ids=ids: t.decode(ids, skip_special_tokens=True))
+agree = partial(same_tokenizers, FACTS, TEXTS)
 
 
 @pytest.mark.parametrize("case", CASES)

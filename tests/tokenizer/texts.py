@@ -22,3 +22,4 @@ SPECIAL = ("<s>", "</s>", "<unk>")  # which are tokens in a text, and not text
 CHARACTERS = st.text(st.characters(codec="utf-8"), max_size=8)
 PLAIN = st.lists(st.sampled_from(SPIKY) | CHARACTERS, max_size=5).map("".join)  # it may spell a special token by chance
 WITH_SPECIAL = st.lists(st.sampled_from((*SPIKY, *SPECIAL, *SPECIAL)) | CHARACTERS, max_size=6).map("".join)
+ANY_IDS = st.lists(st.integers(0, 265) | st.integers(0, 4095), max_size=14)
