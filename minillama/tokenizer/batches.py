@@ -233,7 +233,8 @@ class Batches:
 
     def _ids_of(self, text: Any, asked: CallOptions) -> list[int]:
         """Ids of a text, of words, of pieces, or ids themselves."""
-        how = {"split_special_tokens": True} if asked.split_special_tokens else {}
+        split = asked.split_special_tokens
+        how = {} if split is None else {"split_special_tokens": split}
         if isinstance(text, str):
             return self._ids(text, **how)
         if isinstance(text, list | tuple) and all(isinstance(item, str) for item in text):

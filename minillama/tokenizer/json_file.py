@@ -201,13 +201,13 @@ class LlamaTokenizerFast(Tokenizer):
         check_text(text)
         if unknown := how.keys() - {"split_special_tokens"}:
             raise TypeError(f"a tokenizer takes no argument {unknown.pop()!r}")
-        if how.get("split_special_tokens", self.split_special_tokens):
+        if self._stated(how.get("split_special_tokens"), self.split_special_tokens):
             return [self._id_to_piece(index) for index in self._encode_plain(text, first=True)]
         return list(self.backend.encode(text, pair, add_special_tokens=add_special_tokens).tokens)
 
     def _ids(self, text: str, **how: Any) -> list[int]:
         check_text(text)
-        if how.get("split_special_tokens", self.split_special_tokens):
+        if self._stated(how.get("split_special_tokens"), self.split_special_tokens):
             return self._encode_plain(text, first=True) if text else []
         return list(self.backend.encode(text, add_special_tokens=False).ids)
 
@@ -246,7 +246,7 @@ class LlamaTokenizerFast(Tokenizer):
             raise ValueError("a batch must be a list of texts, not one text")
         for text in _texts(texts):
             check_text(text)
-        if options.get("split_special_tokens", self.split_special_tokens):
+        if self._stated(asked.split_special_tokens, self.split_special_tokens):
             if asked.return_offsets_mapping or asked.return_overflowing_tokens:
                 raise NotImplementedError("with split_special_tokens there are no offsets and no overflowing rows")
             full = {"padding": padding, "truncation": truncation, "max_length": max_length}
@@ -397,10 +397,12 @@ def _texts(items: Any) -> Iterator[str]:
 
 
 def _or_value_error(call: Callable[[], Result]) -> Result:
-    """What a call of the library gives; its errors, which are plain Exceptions, as ValueErrors."""
+    """What a call of the library gives; its errors and panics, which have no kinds of their own, as ValueErrors."""
     try:
         return call()
     except TypeError:
         raise ValueError("a text must be a str, or with is_split_into_words a list of words") from None
-    except Exception as error:
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # a panic of the library is no Exception
         raise ValueError(f"{error}") from None

@@ -267,3 +267,16 @@ WITH_NEW = {
     for legacy in (True, False)
     for special in (True, False)
 }
+
+
+@pytest.mark.parametrize("kind", [LlamaTokenizer, LlamaTokenizerFast])
+@pytest.mark.parametrize("made_with", [False, True])
+def test_a_call_may_say_otherwise_whether_special_tokens_are_split(kind: Any, made_with: bool) -> None:
+    tokenizer = kind.from_pretrained(tale_model(), split_special_tokens=made_with)
+    whole, split = [1, 1], [1, *tokenizer.encode("<", add_special_tokens=False)]
+    for said in (None, False, True):
+        ids = tokenizer.encode("<s>", split_special_tokens=said)
+        expected = split if (made_with if said is None else said) else whole
+        assert ids[: len(expected)] == expected
+        assert tokenizer("<s>", split_special_tokens=said).input_ids == ids
+        assert tokenizer.tokenize("<s>", split_special_tokens=said) == tokenizer.convert_ids_to_tokens(ids[1:])

@@ -110,3 +110,9 @@ def test_named_tokens_come_before_those_of_the_file(tmp_path: Path) -> None:
     ).encode("a")
     other = LlamaTokenizerFast(tokenizer_file=file, bos_token="<BOS>")
     assert other.encode("a")[0] == other.bos_token_id == other.convert_tokens_to_ids("<BOS>") == 258
+
+
+def test_a_panic_of_the_library_is_a_value_error() -> None:
+    tokenizer = LlamaTokenizerFast.from_pretrained(tale_model(), add_eos_token=True)
+    with pytest.raises(ValueError, match="stride"):
+        tokenizer("a b c d e f g", "x y z a b c", max_length=6, stride=1, truncation=True)
