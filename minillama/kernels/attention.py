@@ -1,0 +1,165 @@
+"""Attention over a cache that is laid out for it (the twin of model/attention.py), never forming a T x S matrix.
+
+Of each key/value head of a layer the cache holds, in float16, bfloat16 or float32,
+
+    keys    [S / 16][K][16]: tiles of 16 positions, so that one number of the query times 16 keys is one operation and
+            a score needs no sum across lanes;
+    values  [S][K, rounded up to a multiple of 16].
+
+A task is one key/value head of one sequence and some of its tokens: all their query heads read the same keys and
+values, in blocks of QUERIES rows. Keys come 64 at a time, with a running maximum and sum (Milakov and Gimelshein 2018;
+Dao et al. 2022, FlashAttention): the blocks begin at the same positions for every query, and what it may not see adds
+exact zeros, so its result does not depend on what is computed beside it.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from numba import njit
+
+from minillama.kernels.linear import WIDE
+from minillama.kernels.simd import (
+    LANES,
+    add_scaled,
+    exp,
+    first,
+    largest,
+    load,
+    load_block,
+    splat,
+    store,
+    store_block,
+    sum_of,
+    where_set,
+    zeros,
+)
+
+KEYS = 64  # at a time
+TILES = KEYS // LANES
+QUERIES = 8 if WIDE else 2
+LOWEST = -3.0e38  # above -inf, so that a row without keys has a maximum that can be taken off
+
+
+def own_room(head_dim: int) -> int:
+    """How many floats of its own a thread needs: queries, scores, maxima, totals and sums."""
+    return QUERIES * (head_dim + KEYS + 2 * LANES + -(-head_dim // LANES) * LANES)
+
+
+def _attend(rows: int) -> Any:
+    """Attention of `rows` query rows, which share a key/value head."""
+
+    @njit
+    def attend(
+        q: Any, first_row: int, row_step: int, head: int, heads: int, row: int, last: int, head_dim: int, past: int,
+        keys: Any, k_start: int, values: Any, v_start: int, flags: Any, f_start: int, masked: bool,
+        cos: Any, sin: Any, turned: bool, own: Any, out: Any, out_step: int,
+    ) -> None:  # fmt: skip
+        width = (head_dim + LANES - 1) // LANES * LANES
+        scores = rows * head_dim  # where each part of the room begins
+        peaks = scores + rows * KEYS
+        totals = peaks + rows * LANES
+        sums = totals + rows * LANES
+        scale = 1 / math.sqrt(head_dim)
+        for r in range(rows):  # the queries, interleaved; behind the last one, some row again
+            token, h = divmod(min(row + r, last - 1), heads)
+            i = (first_row + token) * row_step + (head * heads + h) * head_dim
+            for k in range(head_dim):
+                own[k * rows + r] = q[i + k] * scale
+            own[peaks + r] = LOWEST
+            store(own, totals + r * LANES, splat(0.0))
+        for k in range(0, width * rows, LANES):
+            store(own, sums + k, splat(0.0))
+        visible = past + (last - 1) // heads + 1  # keys that the last row sees
+        visible = min(visible, past + (row + rows - 1) // heads + 1)
+        for start in range(0, visible, KEYS):
+            tiles = min(TILES, (visible - start + LANES - 1) // LANES)
+            for tile in range(tiles):
+                block = zeros(rows)
+                i = k_start + (start + tile * LANES) * head_dim
+                if turned:
+                    half = head_dim // 2
+                    c = (start + tile * LANES) * half
+                    for k in range(half):
+                        a, b = load(keys, i + k * LANES), load(keys, i + (k + half) * LANES)
+                        x, y = load(cos, c + k * LANES), load(sin, c + k * LANES)
+                        block = add_scaled(block, a * x - b * y, own, k * rows, 1)
+                        block = add_scaled(block, b * x + a * y, own, (k + half) * rows, 1)
+                else:
+                    for k in range(head_dim):
+                        block = add_scaled(block, load(keys, i + k * LANES), own, k * rows, 1)
+                store_block(own, scores + tile * LANES, KEYS, KEYS, block, 1)
+            for r in range(rows):
+                count = past + (row + r) // heads + 1 - start  # of these keys this row sees so many
+                base = scores + r * KEYS
+                peak = own[peaks + r]
+                for tile in range(tiles):
+                    x = first(load(own, base + tile * LANES), count - tile * LANES, splat(-math.inf))
+                    if masked:
+                        x = where_set(flags, f_start + start + tile * LANES, x, splat(-math.inf))
+                    store(own, base + tile * LANES, x)
+                    peak = max(peak, largest(x))
+                shrink = exp(splat(own[peaks + r]) - splat(peak))
+                own[peaks + r] = peak
+                total = load(own, totals + r * LANES) * shrink
+                for tile in range(tiles):
+                    p = exp(load(own, base + tile * LANES) - splat(peak))
+                    store(own, base + tile * LANES, p)
+                    total = total + p
+                store(own, totals + r * LANES, total)
+                for k in range(0, width, LANES):
+                    i = sums + k * rows + r * LANES
+                    store(own, i, load(own, i) * shrink)
+            for k in range(0, width, LANES):
+                block = load_block(own, sums + k * rows, LANES, rows)
+                i = v_start + start * width + k
+                for s in range(min(KEYS, visible - start)):
+                    block = add_scaled(block, load(values, i + s * width), own, scores + s, KEYS)
+                store_block(own, sums + k * rows, LANES, LANES, block, 1)
+        for r in range(min(rows, last - row)):
+            token, h = divmod(row + r, heads)
+            total = sum_of(load(own, totals + r * LANES))
+            inverse = splat(1 / total if total > 0 else 0.0)
+            i = (first_row + token) * out_step + (head * heads + h) * head_dim
+            for k in range(0, width, LANES):
+                x = load(own, sums + k * rows + r * LANES) * inverse
+                if k + LANES <= head_dim:
+                    store(out, i + k, x)
+                else:
+                    store(own, 0, x)
+                    for rest in range(head_dim - k):
+                        out[i + k + rest] = own[rest]
+
+    return attend
+
+
+_attend_one, _attend_rows = _attend(1), _attend(QUERIES)
+
+
+@njit
+def attention(
+    q: Any, first_row: int, row_step: int, head: int, heads: int, row: int, last: int, head_dim: int, past: int,
+    keys: Any, k_start: int, values: Any, v_start: int, flags: Any, f_start: int, masked: bool,
+    cos: Any, sin: Any, turned: bool, own: Any, out: Any, out_step: int,
+) -> None:  # fmt: skip
+    """softmax(q k / sqrt(K)) v for the rows row .. last - 1 of one key/value head, row n being head n % heads of token
+    n // heads of a sequence.
+
+    q: float32, a token each row_step, from first_row on, rotated. out: the same, out_step apart. past: how many keys
+    the first token sees before its own. keys[k_start:], values[v_start:]: of this head. flags[f_start:]: where masked,
+    a byte for each key that is not 0 if it may be seen at all. cos, sin: where turned, [S / 16][K / 2][16], the angles
+    by which the keys, cached as they are, are turned first. own: own_room(K) floats of this thread.
+    """
+    while row < last:
+        if last - row == 1:
+            _attend_one(
+                q, first_row, row_step, head, heads, row, last, head_dim, past, keys, k_start, values, v_start,
+                flags, f_start, masked, cos, sin, turned, own, out, out_step,
+            )  # fmt: skip
+            return
+        _attend_rows(
+            q, first_row, row_step, head, heads, row, last, head_dim, past, keys, k_start, values, v_start,
+            flags, f_start, masked, cos, sin, turned, own, out, out_step,
+        )  # fmt: skip
+        row += QUERIES

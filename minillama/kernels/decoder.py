@@ -1,0 +1,306 @@
+"""One pass through the whole model (the twin of model/decoder.py), run by several threads at the same time.
+
+Every thread calls `forward` and goes through the same steps; in each it takes the rows or tasks that are its own, and
+between two steps all threads meet. No memory is allocated, and what is summed in which order depends neither on the
+threads nor on the other rows.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import njit
+
+from minillama.arrays import Array
+from minillama.kernels.attention import attention
+from minillama.kernels.linear import linear
+from minillama.kernels.mlp import gated
+from minillama.kernels.norm import rms_norm
+from minillama.kernels.quantize import arrange_row
+from minillama.kernels.rope import rotate
+from minillama.kernels.simd import LANES, SOURCES, at, fetch_add, load, put, store, wait_for
+
+MATRICES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")  # of a layer, in this order
+FLAGS, SCALES = np.zeros(1, np.uint8), np.zeros(1, np.int16)  # which kind of array is at an address
+BIASES = ("q_bias", "k_bias", "v_bias", "o_bias", "gate_bias", "up_bias", "down_bias")
+SLOTS = 8  # of the work counters, for a layer: its matrices, and attention
+
+
+class Sizes(NamedTuple):
+    """What the kernels need of a config. Rows of activations have room for whole groups of columns: `*_width`."""
+
+    hidden: int
+    inner: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    layers: int
+    vocab: int
+    hidden_width: int
+    inner_width: int
+    q_width: int  # of all query heads
+    kv_width: int  # of all key/value heads
+    vocab_width: int
+    act: int  # see kernels/mlp.py
+    eps: float
+    attention_bias: bool
+    mlp_bias: bool
+
+
+class Weights(NamedTuple):
+    """Where the weights are. table: int64 (L + 1, 7, 2), the addresses of each matrix and of its scales, the head's in
+    the last row. norms: float32 (2 L + 1, hidden_width). biases: float32 (L, all widths). like: an array of the kind
+    of the matrices."""
+
+    like: Array
+    table: Array
+    norms: Array
+    biases: Array
+
+
+class Batch(NamedTuple):
+    """The rows of one pass, and the sequences they are appended to.
+
+    sequence, place: int64 (N,), which sequence a row belongs to, and its place there. cos, sin: float32 (N, K / 2).
+    keys, values, flags, key_cos, key_sin: int64 (B,), addresses. start, past: int64 (B,), the first row of a sequence
+    and how much is cached before it; capacity: int64 (B,), positions its cache has room for. tasks: int64 (n, 4),
+    sequence, key/value head, and the rows of attention from .. to. chosen: int64 (C,), the rows that get logits.
+    cached: an array of the kind of keys and values.
+    """
+
+    sequence: Array
+    place: Array
+    cos: Array
+    sin: Array
+    keys: Array
+    values: Array
+    flags: Array
+    key_cos: Array
+    key_sin: Array
+    start: Array
+    past: Array
+    capacity: Array
+    tasks: Array
+    chosen: Array
+    cached: Array
+    masked: bool
+    turned: bool
+
+
+class Room(NamedTuple):
+    """Memory to work in, all of it one-dimensional: x, the stream of activations, its change, and what is between.
+    a, s, z: arranged activations. own, panel: (threads, ...), each thread's own. work: counters, 0 at the beginning."""
+
+    x: Array
+    change: Array
+    normed: Array
+    q: Array
+    k: Array
+    v: Array
+    gate: Array
+    up: Array
+    logits: Array
+    a: Array
+    s: Array
+    z: Array
+    own: Array
+    panel: Array
+    work: Array
+    states: Array  # hidden states after each layer, (L, N, hidden_width), or empty
+    hidden: Array  # those after the final norm, (N, hidden_width), or empty
+
+
+@njit
+def meet(work: Any, threads: int, meeting: int) -> int:
+    """Wait until all threads have come to this meeting; the number of the next."""
+    fetch_add(work, 0, 1)
+    wait_for(work, 0, meeting * threads)
+    return meeting + 1
+
+
+@njit
+def add_row(x: Any, i: int, y: Any, j: int, width: int) -> None:
+    """x[i : i + width] += y[j : j + width]"""
+    for k in range(0, width, LANES):
+        store(x, i + k, load(x, i + k) + load(y, j + k))
+
+
+@njit
+def norm_step(
+    thread: int, threads: int, n: int, rows: int, m: Any, w: Any, room: Any, norm: int, changed: bool, bias: int
+) -> None:
+    """Add what the last product gave, and its bias if there is one (from place `bias` on), to the stream; the norm of
+    that, arranged for the next product."""
+    width = m.hidden_width
+    for row in range(thread, n, threads):
+        i = row * width
+        if changed:
+            if bias >= 0:
+                add_row(room.change, i, w.biases[(norm - 1) // 2], bias, width)
+            add_row(room.x, i, room.change, i, width)
+        rms_norm(room.x, i, w.norms[norm], width, m.hidden, m.eps, room.normed, i)
+        arrange_row(w.like, room.normed, i, width, room.a, room.s, room.z, row, rows)
+
+
+@njit
+def arrange_step(thread: int, threads: int, n: int, rows: int, w: Any, x: Any, width: int, room: Any) -> None:
+    """Rows of x arranged for the next product."""
+    for row in range(thread, n, threads):
+        arrange_row(w.like, x, row * width, width, room.a, room.s, room.z, row, rows)
+
+
+@njit
+def gated_step(thread: int, threads: int, n: int, rows: int, layer: int, m: Any, w: Any, room: Any) -> None:
+    """act(gate) * up, arranged for the next product."""
+    width = m.inner_width
+    bias = m.q_width + 2 * m.kv_width + m.hidden_width
+    for row in range(thread, n, threads):
+        i = row * width
+        if m.mlp_bias:
+            add_row(room.gate, i, w.biases[layer], bias, width)
+            add_row(room.up, i, w.biases[layer], bias + width, width)
+        gated(m.act, room.gate, i, room.up, i, width)
+        arrange_row(w.like, room.gate, i, width, room.a, room.s, room.z, row, rows)
+
+
+@njit
+def rope_step(thread: int, threads: int, n: int, layer: int, m: Any, w: Any, batch: Any, room: Any) -> None:
+    """Biases and rotation of the new queries and keys; keys and values into the cache."""
+    K, half = m.head_dim, m.head_dim // 2
+    v_width = (K + LANES - 1) // LANES * LANES
+    for row in range(thread, n, threads):
+        q, kv = row * m.q_width, row * m.kv_width
+        if m.attention_bias:
+            add_row(room.q, q, w.biases[layer], 0, m.q_width)
+            add_row(room.k, kv, w.biases[layer], m.q_width, m.kv_width)
+            add_row(room.v, kv, w.biases[layer], m.q_width + m.kv_width, m.kv_width)
+        rotate(room.q, q, m.heads, K, batch.cos, batch.sin, row * half)
+        if not batch.turned:
+            rotate(room.k, kv, m.kv_heads, K, batch.cos, batch.sin, row * half)
+        b, place = batch.sequence[row], batch.place[row]
+        capacity = batch.capacity[b]
+        keys, values = at(batch.keys[b], batch.cached), at(batch.values[b], batch.cached)
+        for g in range(m.kv_heads):
+            first = (layer * m.kv_heads + g) * capacity
+            i = (first + place // LANES * LANES) * K + place % LANES
+            j = (first + place) * v_width
+            for k in range(K):
+                put(keys, i + k * LANES, room.k[kv + g * K + k])
+                put(values, j + k, room.v[kv + g * K + k])
+
+
+@njit
+def attention_step(thread: int, layer: int, slot: int, m: Any, batch: Any, room: Any) -> None:
+    """Attention of all heads, task by task; the contexts take the place of the queries."""
+    K = m.head_dim
+    v_width = (K + LANES - 1) // LANES * LANES
+    own = room.own[thread]
+    while True:
+        task = fetch_add(room.work, slot, 1)
+        if task >= len(batch.tasks):
+            return
+        b, g, row, last = batch.tasks[task]
+        first = (layer * m.kv_heads + g) * batch.capacity[b]
+        attention(
+            room.q, batch.start[b], m.q_width, g, m.heads // m.kv_heads, row, last, K, batch.past[b],
+            at(batch.keys[b], batch.cached), first * K, at(batch.values[b], batch.cached), first * v_width,
+            at(batch.flags[b], FLAGS), 0, batch.masked, at(batch.key_cos[b], room.x), at(batch.key_sin[b], room.x),
+            batch.turned, own, room.q, m.q_width,
+        )  # fmt: skip
+
+
+@njit
+def product(
+    thread: int, out: Any, out_step: int, w: Any, layer: int, matrix: int, n_out: int, width: int, n: int, room: Any,
+    slot: int,
+) -> None:  # fmt: skip
+    """This thread's share of the arranged activations times one matrix."""
+    here = w.table[layer, matrix]
+    linear(
+        out, out_step, at(here[0], w.like), at(here[1], SCALES), n_out, width, room.a, room.s, room.z, n,
+        room.panel[thread], room.work, slot,
+    )  # fmt: skip
+
+
+@njit
+def final_step(thread: int, threads: int, n: int, rows: int, m: Any, w: Any, batch: Any, room: Any, bias: int) -> None:
+    """The last change and the final norm; of the chosen rows, which become the first, arranged for the head."""
+    width, layer = m.hidden_width, m.layers - 1
+    for row in range(thread, n, threads):
+        i = row * width
+        if bias >= 0:
+            add_row(room.change, i, w.biases[layer], bias, width)
+        add_row(room.x, i, room.change, i, width)
+        rms_norm(room.x, i, w.norms[2 * m.layers], width, m.hidden, m.eps, room.normed, i)
+        for place in range(len(batch.chosen)):
+            if batch.chosen[place] == row:
+                arrange_row(w.like, room.normed, i, width, room.a, room.s, room.z, place, rows)
+        if len(room.hidden):
+            for k in range(width):
+                room.hidden[i + k] = room.normed[i + k]
+
+
+@njit
+def keep_states(thread: int, threads: int, n: int, layer: int, m: Any, room: Any) -> None:
+    """This thread's rows of the stream as they are after a layer."""
+    size = n * m.hidden_width
+    for row in range(thread, n, threads):
+        for k in range(row * m.hidden_width, (row + 1) * m.hidden_width):
+            room.states[layer * size + k] = room.x[k]
+
+
+def _kept(sources: str) -> Any:
+    @njit(nogil=True, cache=True)
+    def forward(thread: int, threads: int, rows: int, head_rows: int, m: Any, w: Any, batch: Any, room: Any) -> None:
+        """What thread number `thread` of `threads` does of one pass over the N rows in room.x.
+
+        rows, head_rows: of a block of arranged activations, in the layers and for the head (see block_rows). The
+        logits of the chosen rows are in room.logits then, and what was asked for in room.states and room.hidden.
+        """
+        sources  # noqa: B018  # see simd.SOURCES
+        n, chosen, L = len(batch.place), len(batch.chosen), m.layers
+        o_bias = m.q_width + 2 * m.kv_width if m.attention_bias else -1
+        down_bias = m.q_width + 2 * m.kv_width + m.hidden_width + 2 * m.inner_width if m.mlp_bias else -1
+        meeting = 1
+        for layer in range(L):
+            slot = 1 + layer * SLOTS
+            norm_step(thread, threads, n, rows, m, w, room, 2 * layer, layer > 0, down_bias)
+            if layer and len(room.states):
+                keep_states(thread, threads, n, layer - 1, m, room)
+            meeting = meet(room.work, threads, meeting)
+            width = m.hidden_width
+            q_size, kv_size = m.heads * m.head_dim, m.kv_heads * m.head_dim
+            product(thread, room.q, m.q_width, w, layer, 0, q_size, width, n, room, slot)
+            product(thread, room.k, m.kv_width, w, layer, 1, kv_size, width, n, room, slot + 1)
+            product(thread, room.v, m.kv_width, w, layer, 2, kv_size, width, n, room, slot + 2)
+            meeting = meet(room.work, threads, meeting)
+            rope_step(thread, threads, n, layer, m, w, batch, room)
+            meeting = meet(room.work, threads, meeting)
+            attention_step(thread, layer, slot + 7, m, batch, room)
+            meeting = meet(room.work, threads, meeting)
+            arrange_step(thread, threads, n, rows, w, room.q, m.q_width, room)
+            meeting = meet(room.work, threads, meeting)
+            product(thread, room.change, width, w, layer, 3, m.hidden, m.q_width, n, room, slot + 3)
+            meeting = meet(room.work, threads, meeting)
+            norm_step(thread, threads, n, rows, m, w, room, 2 * layer + 1, True, o_bias)
+            meeting = meet(room.work, threads, meeting)
+            product(thread, room.gate, m.inner_width, w, layer, 4, m.inner, width, n, room, slot + 4)
+            product(thread, room.up, m.inner_width, w, layer, 5, m.inner, width, n, room, slot + 5)
+            meeting = meet(room.work, threads, meeting)
+            gated_step(thread, threads, n, rows, layer, m, w, room)
+            meeting = meet(room.work, threads, meeting)
+            product(thread, room.change, width, w, layer, 6, m.hidden, m.inner_width, n, room, slot + 6)
+            meeting = meet(room.work, threads, meeting)
+        final_step(thread, threads, n, head_rows, m, w, batch, room, down_bias)
+        if len(room.states):
+            keep_states(thread, threads, n, L - 1, m, room)
+        meeting = meet(room.work, threads, meeting)
+        if chosen:
+            slot = 1 + L * SLOTS
+            product(thread, room.logits, m.vocab_width, w, L, 0, m.vocab, m.hidden_width, chosen, room, slot)
+
+    return forward
+
+
+forward = _kept(SOURCES)

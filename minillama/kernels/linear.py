@@ -1,0 +1,199 @@
+"""Matrix products y = x W^T (the twin of linear in model/ops.py): bound by memory for one row, by arithmetic for many.
+
+Weights are read where they lie, a block of sums is kept in registers, and threads take tasks, some rows of W each, from
+a common counter. Every output is summed in one fixed order, whatever the number of rows beside it and of threads: one
+token alone, in a prompt and in a batch gets the same bits.
+
+    floats      float32, float16 bits, bfloat16 bits: (out, in) as a checkpoint has them, so its mapped file will do.
+                Lane l sums the products of columns l, l + 16, ...; then halves of the lanes are added to halves.
+    q8_0, q4_0  whole numbers in groups of 32 columns with one float16 scale (kernels/quantize.py packs them). The
+                activations are whole numbers too, with a float32 scale a group; products of a group add up without
+                rounding, and groups are added in their order.
+
+Activations come arranged (kernels/quantize.py) in blocks of rows: 1 row a block where there is one, else ROWS.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numba import njit, types
+from numba.extending import overload
+
+from minillama.kernels.simd import (
+    FEATURES,
+    LANES,
+    add_products,
+    dot_group,
+    fetch_add,
+    load,
+    outer,
+    splat_ints,
+    store,
+    store_block,
+    store_sums,
+    zeros,
+)
+from minillama.layout import GROUP, TILE, tile_bytes
+
+# A block of sums must fit the registers: 32 of 16 lanes with AVX-512, a quarter or half of that elsewhere
+WIDE = "avx512f" in FEATURES
+ROWS = 8 if WIDE else 2  # activation rows at once, of whole numbers
+FLOAT_ROWS = 4 if WIDE else 2  # and of floats, with as many weight rows
+PANEL = FLOAT_ROWS
+STREAMS = 4  # tiles, or rows of floats, that one row reads side by side: several streams are what memory is fastest at
+
+# The number format of weights by the type of the array that has them; the same bits as floats travel as in simd.HALF
+Q8_0, Q4_0 = types.uint8, types.int8
+
+
+def block_rows(quantized: bool, n_rows: int) -> int:
+    """How many rows a block of arranged activations has."""
+    return 1 if n_rows == 1 else ROWS if quantized else FLOAT_ROWS
+
+
+# -- whole numbers ------------------------------------------------------------------------------------------------
+
+
+def group_bytes(w: Any) -> int:
+    """Bytes of a group of columns in a tile of weights."""
+    raise NotImplementedError("called in kernels only")
+
+
+@overload(group_bytes)
+def _group_bytes(w: Any) -> Any:
+    size = tile_bytes("q4_0" if w.dtype is Q4_0 else "q8_0")
+
+    def size_of(w: Any) -> int:
+        return size
+
+    return size_of
+
+
+def _tiles(tiles: int, rows: int) -> Any:
+    """The product of `tiles` tiles of weights, 16 rows each, and one block of `rows` activation rows."""
+    n = tiles * rows
+
+    @njit
+    def multiply(
+        out: Any, out_step: int, w: Any, scales: Any, tile: int, a: Any, s: Any, z: Any, block: int, groups: int
+    ) -> None:
+        sums, size = zeros(n), group_bytes(w)
+        i, si = tile * groups * size, tile * groups * TILE
+        j, sj = block * groups * GROUP * rows, block * groups * rows
+        for _ in range(groups):
+            ints = splat_ints(z, sj, n, rows)  # weights are stored with an offset, which is taken off here
+            ints = dot_group(ints, w, i, groups * size, a, j, rows)
+            sums = add_products(sums, ints, scales, si, groups * TILE, s, sj, rows)
+            i += size
+            si += TILE
+            j += GROUP * rows
+            sj += rows
+        store_block(out, block * rows * out_step + tile * TILE, TILE, out_step, sums, rows)
+
+    return multiply
+
+
+_streams, _tile, _tile_of_rows = _tiles(STREAMS, 1), _tiles(1, 1), _tiles(1, ROWS)
+
+
+@njit
+def linear_quantized(
+    out: Any, out_step: int, w: Any, scales: Any, n_out: int, width: int,
+    a: Any, s: Any, z: Any, n_rows: int, panel: Any, work: Any, slot: int,
+) -> None:  # fmt: skip
+    """This thread's share of a product with quantized weights; see linear."""
+    tiles, groups = (n_out + TILE - 1) // TILE, (width + GROUP - 1) // GROUP
+    while True:
+        tile = fetch_add(work, slot, STREAMS if n_rows == 1 else 1)
+        if tile >= tiles:
+            return
+        if n_rows > 1:
+            for block in range((n_rows + ROWS - 1) // ROWS):
+                _tile_of_rows(out, out_step, w, scales, tile, a, s, z, block, groups)
+        elif tile + STREAMS <= tiles:
+            _streams(out, out_step, w, scales, tile, a, s, z, 0, groups)
+        else:
+            for last in range(tile, tiles):
+                _tile(out, out_step, w, scales, last, a, s, z, 0, groups)
+
+
+# -- floats -------------------------------------------------------------------------------------------------------
+
+
+def _panel(count: int, rows: int) -> Any:
+    """The product of `count` weight rows and one block of `rows` activation rows."""
+    n = count * rows
+
+    @njit
+    def multiply(
+        out: Any, i_out: int, out_step: int, w: Any, i: int, w_row: int, w_step: int, a: Any, j: int, width: int
+    ) -> None:
+        sums = zeros(n)
+        for _ in range(0, width, LANES):
+            sums = outer(sums, w, i, w_row, a, j, rows)
+            i += w_step
+            j += LANES * rows
+        store_sums(out, i_out, out_step, sums, rows)
+
+    return multiply
+
+
+_rows_of_one, _panel_of_rows = _panel(STREAMS, 1), _panel(PANEL, FLOAT_ROWS)
+
+
+@njit
+def linear_floats(
+    out: Any, out_step: int, w: Any, scales: Any, n_out: int, width: int,
+    a: Any, s: Any, z: Any, n_rows: int, panel: Any, work: Any, slot: int,
+) -> None:  # fmt: skip
+    """This thread's share of a product with floats; see linear. For many rows, some of W are widened into `panel`,
+    side by side, and used for all."""
+    while True:
+        row = fetch_add(work, slot, 4 * STREAMS if n_rows == 1 else PANEL)
+        if row >= n_out:
+            return
+        if n_rows == 1:
+            for start in range(row, min(row + 4 * STREAMS, n_out), STREAMS):
+                first = min(start, n_out - STREAMS)  # the last rows may be computed twice
+                _rows_of_one(out, first, 0, w, first * width, width, LANES, a, 0, width)
+        else:
+            first = min(row, n_out - PANEL)
+            for m in range(PANEL):
+                for k in range(0, width, LANES):
+                    store(panel, k * PANEL + m * LANES, load(w, (first + m) * width + k))
+            for block in range((n_rows + FLOAT_ROWS - 1) // FLOAT_ROWS):
+                start = block * FLOAT_ROWS
+                _panel_of_rows(
+                    out, start * out_step + first, out_step, panel, 0, LANES, LANES * PANEL, a, start * width, width
+                )
+
+
+def linear(
+    out: Any, out_step: int, w: Any, scales: Any, n_out: int, width: int,
+    a: Any, s: Any, z: Any, n_rows: int, panel: Any, work: Any, slot: int,
+) -> None:  # fmt: skip
+    """This thread's share of out[r, i] = sum over k of x[r, k] W[i, k], for n_rows rows r and n_out rows i of W.
+
+    out: float32 rows, out_step apart, of whole blocks of activations. w, scales: the weights, of `width` columns (a
+    multiple of 16 if they are floats); at least STREAMS rows of floats, or whole tiles. a, s, z: the arranged
+    activations, of which floats have `a` alone. panel: room of this thread's own, PANEL * width floats. work[slot]: 0
+    when the first thread comes, and how much of W has been given out.
+    """
+    raise NotImplementedError("called in kernels only")
+
+
+@overload(linear)
+def _linear(
+    out: Any, out_step: int, w: Any, scales: Any, n_out: int, width: int,
+    a: Any, s: Any, z: Any, n_rows: int, panel: Any, work: Any, slot: int,
+) -> Any:  # fmt: skip
+    share = linear_quantized if w.dtype in (Q8_0, Q4_0) else linear_floats
+
+    def of_kind(
+        out: Any, out_step: int, w: Any, scales: Any, n_out: int, width: int,
+        a: Any, s: Any, z: Any, n_rows: int, panel: Any, work: Any, slot: int,
+    ) -> None:  # fmt: skip
+        share(out, out_step, w, scales, n_out, width, a, s, z, n_rows, panel, work, slot)
+
+    return of_kind

@@ -1,0 +1,34 @@
+"""The gated feed-forward network's elementwise middle (the twin of model/mlp.py); its products are in linear.py."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numba import njit
+
+from minillama.kernels.simd import LANES, exp, load, maximum, splat, store
+
+# Which activations there are, by the names of config.hidden_act
+ACTIVATIONS = {"silu": 0, "swish": 0, "gelu_pytorch_tanh": 1, "gelu_new": 1, "gelu_fast": 1, "quick_gelu": 2, "relu": 3}
+
+
+@njit
+def sigmoid(x: Any) -> Any:
+    """1 / (1 + exp(-x)); x is kept above -87, below which the result is less than 1e-37 anyway."""
+    return splat(1.0) / (splat(1.0) + exp(splat(0.0) - maximum(x, splat(-87.0))))
+
+
+@njit
+def gated(act: int, gate: Any, i: int, up: Any, j: int, width: int) -> None:
+    """gate[i : i + width] = act(gate) * up[j : j + width]; width: a multiple of 16."""
+    for k in range(0, width, LANES):
+        x = load(gate, i + k)
+        if act == 0:
+            y = x * sigmoid(x)
+        elif act == 1:  # x / 2 (1 + tanh(z)) = x sigmoid(2 z)
+            y = x * sigmoid(splat(1.5957691216057308) * (x + splat(0.044715) * x * x * x))
+        elif act == 2:
+            y = x * sigmoid(splat(1.702) * x)
+        else:
+            y = maximum(x, splat(0.0))
+        store(gate, i + k, y * load(up, j + k))

@@ -1,0 +1,269 @@
+"""A model made for the kernels: packed weights and room to work in, allocated once, and threads that run passes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from minillama.arrays import Array
+from minillama.config import LlamaConfig
+from minillama.kernels.attention import QUERIES, own_room
+from minillama.kernels.decoder import BIASES, MATRICES, SLOTS, Batch, Room, Sizes, Weights, forward
+from minillama.kernels.linear import PANEL, ROWS, block_rows
+from minillama.kernels.mlp import ACTIVATIONS
+from minillama.kernels.simd import LANES
+from minillama.layout import GROUP, QUANTIZED, rounded_up
+from minillama.model.rope import Rotary
+from minillama.runtime.cache import RowCache
+from minillama.runtime.packing import KINDS, Packed, aligned, pack, row_width
+from minillama.weights import names
+from minillama.weights.safetensors import Tensor
+
+TASK_ROWS = 32  # of attention: about as many rows of one key/value head are a task
+
+
+@dataclass
+class Append:
+    """Tokens that one pass appends to a sequence."""
+
+    cache: RowCache
+    x: Array  # (T, D), their embeddings
+    positions: Array  # (T,)
+    wanted: Sequence[int] = ()  # which of them get logits
+    seen: Array | None = None  # (S + T,), 0 for a key that no query may see
+
+
+@dataclass
+class Passed:
+    """What a pass gave."""
+
+    logits: Array  # (wanted, V)
+    hidden: Array | None = None  # (N, D), after the final norm
+    states: Array | None = None  # (L, N, D), after each layer
+
+
+class FastModel:
+    """Weights of a decoder, packed in one format, and what runs them. The same numbers come out whatever the number of
+    threads and whatever else is in a pass."""
+
+    def __init__(
+        self,
+        config: LlamaConfig,
+        tensors: Mapping[str, Tensor],
+        form: str,
+        cache_form: str,
+        threads: int,
+    ):
+        self.config, self.tensors, self.form, self.cache_form, self.threads = config, tensors, form, cache_form, threads
+        self.rotary = Rotary(config)
+        self.sizes = _sizes(config, form)
+        self.packed: dict[str, Packed] = {}
+        self.weights = self._pack()
+        self.room = _room(self.sizes, form, threads, 1)
+        self.rows = 1
+        self._pool = ThreadPoolExecutor(max(threads - 1, 1), thread_name_prefix="minillama")
+        self.run([])  # compiled before two threads need it
+
+    def new_cache(self) -> RowCache:
+        return RowCache(
+            self.config.num_hidden_layers, self.config.num_key_value_heads, self.config.head_dim, self.cache_form
+        )
+
+    def embed(self, ids: Array) -> Array:
+        """(T,) -> (T, D), float32"""
+        return self.tensors[names.EMBED_TOKENS].read(np.float32, ids)
+
+    def run(self, appends: Sequence[Append], *, hidden: bool = False, states: bool = False) -> Passed:
+        """One pass: append to each sequence, and compute. At most one Append for a cache."""
+        m = self.sizes
+        counts = [len(append.x) for append in appends]
+        n, chosen = sum(counts), sum(len(append.wanted) for append in appends)
+        if n > self.rows:
+            self.room, self.rows = _room(m, self.form, self.threads, n), n
+        rows, head_rows = (block_rows(self.form in QUANTIZED, count) for count in (n, chosen))
+        room = self._asked_room(n, chosen, hidden, states)
+        x = room.x[: n * m.hidden_width].reshape(n, m.hidden_width)
+        start = 0
+        for append, count in zip(appends, counts, strict=True):
+            x[start : start + count, : m.hidden] = append.x
+            start += count
+        room.work[:] = 0
+        keep_alive, batch = self._batch(appends, counts)
+        others = [
+            self._pool.submit(forward, thread, self.threads, rows, head_rows, m, self.weights, batch, room)
+            for thread in range(1, self.threads if n else 1)
+        ]
+        forward(0, self.threads if n else 1, rows, head_rows, m, self.weights, batch, room)
+        for other in others:
+            other.result()
+        del keep_alive
+        for append in appends:
+            append.cache.length += len(append.x)
+        logits = room.logits[: chosen * m.vocab_width].reshape(chosen, m.vocab_width)[:, : m.vocab].copy()
+        return Passed(
+            logits,
+            room.hidden.reshape(n, -1)[:, : m.hidden].copy() if hidden else None,
+            room.states.reshape(m.layers, n, -1)[:, :, : m.hidden].copy() if states else None,
+        )
+
+    def _asked_room(self, n: int, chosen: int, hidden: bool, states: bool) -> Room:
+        m, room = self.sizes, self.room
+        needed = rounded_up(chosen, ROWS) * m.vocab_width
+        if room.logits.size < needed:
+            self.room = room = room._replace(logits=np.zeros(needed, np.float32))
+        if hidden:
+            room = room._replace(hidden=np.zeros(n * m.hidden_width, np.float32))
+        if states:
+            room = room._replace(states=np.zeros(m.layers * n * m.hidden_width, np.float32))
+        return room
+
+    def _batch(self, appends: Sequence[Append], counts: Sequence[int]) -> tuple[list[Array], Batch]:
+        """The description of a pass, and arrays that it has only the addresses of."""
+        c, alive = self.config, list[Array]()
+        turned = self.rotary.by_length
+        past = [append.cache.length for append in appends]
+        masked = any(append.seen is not None for append in appends)
+        tables, tasks, place, sequence, cos, sin = [], [], [], [], [], []
+        start = 0
+        for b, append in enumerate(appends):
+            cache, T, S = append.cache, counts[b], past[b] + counts[b]
+            cache.reserve(S)
+            cache.positions[past[b] : S] = append.positions
+            flags = np.zeros(0, np.uint8)
+            if masked:
+                flags = np.ones(rounded_up(S, LANES), np.uint8)
+                flags[:S] = True if append.seen is None else append.seen
+            angles = [np.zeros(0, np.float32)] * 2
+            inv_freq = self.rotary.inv_freq(append.positions[None], S)
+            if turned:  # all tokens of a pass have the same frequencies: see runs()
+                inv_freq = inv_freq[0, 0]
+                angles = [self._tiles(a[0], S) for a in self.rotary.angles(cache.positions[None, :S], inv_freq, "f4")]
+            own = self.rotary.angles(append.positions[None], inv_freq, np.float32)
+            cos.append(own[0][0])
+            sin.append(own[1][0])
+            alive += [flags, *angles]
+            tables.append([array.ctypes.data for array in (cache.keys, cache.values, flags, *angles)])
+            place.append(np.arange(past[b], S))
+            sequence.append(np.full(T, b))
+            group = c.num_attention_heads // c.num_key_value_heads
+            step = rounded_up(max(TASK_ROWS, group), QUERIES)
+            tasks += [
+                (b, g, row, min(row + step, T * group))
+                for row in range(0, T * group, step)
+                for g in range(c.num_key_value_heads)
+            ]
+            start += T
+        starts = [sum(counts[:b]) for b in range(len(counts))]
+        chosen = [start + t for start, append in zip(starts, appends, strict=True) for t in append.wanted]
+        addresses = np.array(tables, np.int64).reshape(-1, 5)
+
+        def numbers(values: Sequence[object]) -> Array:
+            return np.array(values, np.int64)
+
+        def joined(parts: list[Array], dtype: type) -> Array:
+            return np.concatenate([np.zeros(0, dtype), *(part.reshape(-1) for part in parts)]).astype(dtype)
+
+        keys, values, flags_, key_cos, key_sin = (np.ascontiguousarray(column) for column in addresses.T)
+        return alive, Batch(
+            joined(sequence, np.int64), joined(place, np.int64), joined(cos, np.float32), joined(sin, np.float32),
+            keys, values, flags_, key_cos, key_sin, numbers(starts), numbers(past),
+            numbers([append.cache.capacity for append in appends]),
+            np.array(tasks, np.int64).reshape(-1, 4), numbers(chosen),
+            np.zeros(1, KINDS[self.cache_form]), masked, turned,
+        )  # fmt: skip
+
+    def _tiles(self, angles: Array, length: int) -> Array:
+        """Cosines or sines (S, K / 2) as the kernel reads them: [S / 16][K / 2][16]."""
+        padded = np.zeros((rounded_up(length, LANES), angles.shape[1]), np.float32)
+        padded[:length] = angles
+        return np.ascontiguousarray(padded.reshape(-1, LANES, angles.shape[1]).swapaxes(1, 2))
+
+    def runs(self, cache: RowCache, positions: Array) -> list[int]:
+        """Where the rotary frequencies of new tokens change, which must then come in passes of their own."""
+        if not self.rotary.by_length:
+            return []
+        inv_freq = self.rotary.inv_freq(positions[None], cache.length + len(positions))[0]
+        return (np.flatnonzero((inv_freq[1:] != inv_freq[:-1]).any(axis=1)) + 1).tolist()
+
+    # -- weights ----------------------------------------------------------------------------------------------
+
+    def _pack(self) -> Weights:
+        c, m = self.config, self.sizes
+        table = np.zeros((c.num_hidden_layers + 1, len(MATRICES), 2), np.int64)
+        norms = np.zeros((2 * c.num_hidden_layers + 1, m.hidden_width), np.float32)
+        widths = (m.q_width, m.kv_width, m.kv_width, m.hidden_width, m.inner_width, m.inner_width, m.hidden_width)
+        biases = np.zeros((c.num_hidden_layers, sum(widths)), np.float32)
+        for i in range(c.num_hidden_layers):
+            for place, matrix in enumerate(MATRICES):
+                table[i, place] = self._packed(names.layer_name(i, matrix)).addresses
+            for place, norm in enumerate(("input_norm", "post_attention_norm")):
+                norms[2 * i + place, : m.hidden] = self._vector(names.layer_name(i, norm))
+            for place, bias in enumerate(BIASES):
+                name = names.layer_name(i, bias)
+                if name in self.tensors:
+                    vector = self._vector(name)
+                    start = sum(widths[:place])
+                    biases[i, start : start + len(vector)] = vector
+        norms[-1, : m.hidden] = self._vector(names.NORM)
+        if names.LM_HEAD in self.tensors:
+            table[-1, 0] = self._packed(names.LM_HEAD).addresses
+        return Weights(np.zeros(1, KINDS[self.form]), table, norms, biases)
+
+    def _packed(self, name: str) -> Packed:
+        self.packed[name] = packed = pack(self.tensors[name], self.form)
+        return packed
+
+    def _vector(self, name: str) -> Array:
+        return self.tensors[name].read(np.float32)
+
+
+def _sizes(c: LlamaConfig, form: str) -> Sizes:
+    if c.hidden_act not in ACTIVATIONS:
+        raise ValueError(f"the numba engine has no hidden_act {c.hidden_act!r}: use engine 'numpy'")
+    inner_q, inner_kv = c.num_attention_heads * c.head_dim, c.num_key_value_heads * c.head_dim
+    return Sizes(
+        hidden=c.hidden_size,
+        inner=c.intermediate_size,
+        heads=c.num_attention_heads,
+        kv_heads=c.num_key_value_heads,
+        head_dim=c.head_dim,
+        layers=c.num_hidden_layers,
+        vocab=c.vocab_size,
+        hidden_width=row_width(c.hidden_size, form),
+        inner_width=row_width(c.intermediate_size, form),
+        q_width=row_width(inner_q, form),
+        kv_width=row_width(inner_kv, form),
+        vocab_width=row_width(c.vocab_size, form),
+        act=ACTIVATIONS[c.hidden_act],
+        eps=c.rms_norm_eps,
+        attention_bias=c.attention_bias,
+        mlp_bias=c.mlp_bias,
+    )
+
+
+def _room(m: Sizes, form: str, threads: int, n: int) -> Room:
+    """Room for n rows."""
+    rows = rounded_up(n, ROWS)
+    widest = max(m.hidden_width, m.inner_width, m.q_width)
+    quantized = form in QUANTIZED
+
+    def floats(count: int) -> Array:
+        room = aligned(count, np.float32)
+        room[:] = 0  # what is behind a row's numbers stays 0
+        return room
+
+    groups = rows * widest // GROUP if quantized else 1
+    stream, inner = rows * m.hidden_width, rows * m.inner_width
+    arranged = aligned(rows * widest, np.int8 if quantized else np.float32)
+    arranged[:] = 0
+    return Room(
+        floats(stream), floats(stream), floats(stream), floats(rows * m.q_width), floats(rows * m.kv_width),
+        floats(rows * m.kv_width), floats(inner), floats(inner), floats(m.vocab_width), arranged,
+        floats(groups), np.zeros(groups, np.int32),
+        np.zeros((threads, own_room(m.head_dim)), np.float32),
+        np.zeros((threads, 1 if quantized else PANEL * widest), np.float32),
+        np.zeros(2 + (m.layers + 1) * SLOTS, np.int64), floats(0), floats(0),
+    )  # fmt: skip

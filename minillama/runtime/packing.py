@@ -1,0 +1,113 @@
+"""Weights as kernels read them: floats where they lie, quantized ones in tiles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from minillama.arrays import Array
+from minillama.kernels.linear import STREAMS
+from minillama.kernels.quantize import quantize_tile
+from minillama.kernels.simd import LANES
+from minillama.layout import GROUP, QUANTIZED, TILE, rounded_up, tile_bytes
+from minillama.weights.formats import narrow
+from minillama.weights.quantized import QuantizedTensor
+from minillama.weights.safetensors import Tensor
+
+# Number formats, each with the type of the array that kernels tell it by (see kernels/simd.py and kernels/linear.py)
+KINDS: dict[str, Any] = {"f32": np.float32, "f16": np.int16, "bf16": np.uint16, "q8_0": np.uint8, "q4_0": np.int8}
+STORED = {"f32": "F32", "f16": "F16", "bf16": "BF16", "q8_0": "Q8_0", "q4_0": "Q4_0"}  # by the name of a Tensor's dtype
+
+
+class Packed(NamedTuple):
+    """A matrix for kernels/linear.py: its numbers, and the scales of a quantized one."""
+
+    numbers: Array
+    scales: Array
+
+    @property
+    def addresses(self) -> tuple[int, int]:
+        return self.numbers.ctypes.data, self.scales.ctypes.data
+
+
+def row_width(size: int, form: str) -> int:
+    """Columns of a row of `size` numbers, with room for whole groups."""
+    return rounded_up(size, GROUP if form in QUANTIZED else LANES)
+
+
+def aligned(size: int, dtype: Any) -> Array:
+    """Room for `size` numbers that begins where a vector may."""
+    count = size * np.dtype(dtype).itemsize
+    room = np.empty(count + 64, np.uint8)
+    start = -room.ctypes.data % 64
+    return room[start : start + count].view(dtype)
+
+
+def pack(tensor: Tensor, form: str) -> Packed:
+    """A matrix in a format. What is in it already is used where it lies, without a copy."""
+    kind = KINDS[form]
+    if form in QUANTIZED:
+        if not isinstance(tensor, QuantizedTensor) or tensor.form != form:
+            raise ValueError(f"a {tensor.dtype} matrix is to be quantized to {form} first")
+        return Packed(tensor.numbers.view(kind), tensor.scales.view(np.int16))
+    n_out, size = tensor.shape
+    none = np.zeros(1, np.int16)
+    if STORED[form] == tensor.dtype and size % LANES == 0 and n_out >= STREAMS:
+        stored = tensor.stored()
+        if stored.flags.aligned and stored.flags.c_contiguous:
+            return Packed(stored.view(kind).reshape(-1), none)
+    width = row_width(size, form)
+    numbers = aligned(max(n_out, STREAMS) * width, kind).reshape(-1, width)
+    numbers[:] = 0
+    for start in range(0, n_out, 1024):
+        rows = np.arange(start, min(start + 1024, n_out))
+        if STORED[form] == tensor.dtype:
+            part = tensor.stored()[rows[0] : rows[-1] + 1]
+        else:
+            part = narrow(tensor.read(np.float32, rows), STORED[form])
+        numbers[rows[0] : rows[-1] + 1, :size] = part.view(kind)
+    return Packed(numbers.reshape(-1), none)
+
+
+def quantize(
+    tensor: Tensor,
+    form: str,
+    threads: int = 1,
+    *,
+    search: bool = True,
+    progress: Callable[[int], object] = lambda numbers: None,
+) -> QuantizedTensor:
+    """A matrix in q8_0 or q4_0, a tile at a time.
+
+    search: whether the scales of q4_0 are searched for, or ggml's. progress is told how many numbers are done. The
+    result's `error` is the root mean square error, relative to that of the weights. ValueError if a weight is NaN or
+    infinite.
+    """
+    n_out, size = tensor.shape
+    width, tiles = rounded_up(size, GROUP), rounded_up(n_out, TILE) // TILE
+    numbers = aligned(tiles * width // GROUP * tile_bytes(form), np.uint8)
+    scales = aligned(tiles * width // GROUP * TILE, np.int16)
+
+    def some(first: int) -> tuple[float, float]:
+        last = min(first + step, tiles)
+        rows = np.zeros(((last - first) * TILE, width), np.float32)
+        wanted = np.arange(first * TILE, min(last * TILE, n_out))
+        rows[: len(wanted), :size] = tensor.read(np.float32, wanted)
+        error = total = 0.0
+        for tile, part in enumerate(rows.reshape(last - first, -1), first):
+            sums = quantize_tile(part, width, numbers, scales, tile, form == "q4_0", search)
+            error, total = error + sums[0], total + sums[1]
+        progress(len(wanted) * size)
+        return error, total
+
+    step = max(1, (1 << 18) // (TILE * width))  # tiles at a time: a megabyte as float32
+    with ThreadPoolExecutor(threads) as pool:
+        sums = np.array(list(pool.map(some, range(0, tiles, step))))
+    errors, squares = sums.sum(axis=0)
+    if np.isnan(errors):
+        raise ValueError("it holds a NaN or an infinite number, and no scale fits that: get the weights again")
+    error = float(np.sqrt(errors / squares)) if squares else 0.0
+    return QuantizedTensor(form, (n_out, size), numbers, scales.view(np.float16), error)
