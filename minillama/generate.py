@@ -28,12 +28,12 @@ import minillama
 from minillama.chat import Conversation, converse
 from minillama.compat import COMPAT
 from minillama.config import LlamaConfig
+from minillama.engines import DTYPES, ENGINES, FORMATS
 from minillama.generation import Continuation, GenerationConfig, Sampling, generate
 from minillama.generation.loop import room_after
 from minillama.generation.statistics import STATS, TimedEngine
 from minillama.llama import LlamaForCausalLM
 from minillama.model.engine import CHUNK
-from minillama.pretrained import DTYPES, ENGINES
 from minillama.shipped import tale_model
 from minillama.tokenizer import StreamDecoder, Tokenizer, load_tokenizer
 
@@ -74,13 +74,20 @@ def parser() -> argparse.ArgumentParser:
     )
     g.add_argument("--config", metavar="FILE", help="config.json to use (default: beside the weights)")
     g.add_argument("--engine", choices=ENGINES, default="auto", help="default: auto, the best there is")
-    g.add_argument("--dtype", choices=DTYPES, default="auto", help="what to compute in (default: auto, float32)")
+    g.add_argument(
+        "--dtype",
+        type=lambda name: FORMATS.get(name, name),
+        choices=DTYPES,
+        default="auto",
+        help="number format of the weights; auto: the checkpoint's own, or a smaller one if memory is short (engine "
+        "numba), f32 (engine numpy, which computes in f32 and f64 only)",
+    )
     g.add_argument(
         "--compat",
         choices=[mode for mode in COMPAT if mode],
         help="as transformers 4 or 5 where minillama differs (docs/differences.md)",
     )
-    g.add_argument("--threads", type=int, metavar="N", help="threads for matrix products (default: all cores)")
+    g.add_argument("--threads", type=int, metavar="N", help="threads to compute with (default: one a core)")
 
     g = p.add_argument_group("text")
     g.add_argument(
@@ -188,7 +195,7 @@ def run(args: argparse.Namespace) -> int:
 
     weights = Path(args.weights) if args.weights else tale_model()
     model = LlamaForCausalLM.from_pretrained(
-        weights, engine=args.engine, dtype=args.dtype, compat=args.compat, config=args.config
+        weights, engine=args.engine, dtype=args.dtype, compat=args.compat, config=args.config, threads=args.threads
     )
     folder = weights if weights.is_dir() else weights.parent
     tokenizer = load_tokenizer(args.tokenizer or folder)
@@ -395,7 +402,7 @@ def print_streaming(
 @contextmanager
 def progress_bar(model: LlamaForCausalLM, passes: int) -> Iterator[Any]:
     """A bar for the passes over a large checkpoint that read the prompt, on a terminal only; close() ends it."""
-    total = passes * model.weights.pass_size
+    total = passes * (model.weights.pass_size if model.engine == "numpy" else 0)
     bar = tqdm(
         total=total,
         unit="B",

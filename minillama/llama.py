@@ -14,6 +14,7 @@ from minillama.config import LlamaConfig
 from minillama.fields import ModelOutput
 from minillama.generation import GenerationConfig, GenerationMixin
 from minillama.generation.config import FILE as GENERATION_CONFIG
+from minillama.generation.engine import Engine
 from minillama.model.cache import KVCache
 from minillama.model.engine import NumpyEngine
 from minillama.model.heads import (
@@ -145,8 +146,12 @@ class LlamaForCausalLM(_WithHead, GenerationMixin):
     def _more_files(self, folder: Path) -> dict[Path, bytes | Callable[[BinaryIO], None]]:
         return {folder / GENERATION_CONFIG: self.generation_config.to_json_string().encode()}
 
-    def new_engine(self) -> NumpyEngine:
+    def new_engine(self) -> Engine:
         """What generation drives: this model with a cache of its own."""
+        if self.engine == "numba":
+            from minillama.runtime import NumbaEngine
+
+            return NumbaEngine(self.fast)
         return NumpyEngine(self.decoder, self.weights)
 
     def forward(

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, NamedTuple, Self
 
 import numpy as np
 import psutil
 from numpy.typing import DTypeLike
+from tqdm import tqdm
 
 from minillama.arrays import Array
 from minillama.compat import COMPAT
 from minillama.config import LlamaConfig
+from minillama.engines import LARGE, OF_NUMPY, check_engine, checked_format, choose, cores
 from minillama.files import write_files
+from minillama.layout import QUANTIZED
 from minillama.model.decoder import Decoder
 from minillama.model.heads import lm_logits
 from minillama.weights import Parameters, names, open_checkpoint
@@ -24,8 +30,9 @@ from minillama.weights.formats import widen
 from minillama.weights.safetensors import ArrayTensor, Tensor
 from minillama.weights.saving import main_dtype, other_weight_files, weight_files
 
-ENGINES = ("auto", "numpy", "numba")
-DTYPES = ("auto", "float32", "float64")
+if TYPE_CHECKING:
+    from minillama.runtime.model import FastModel
+
 log = logging.getLogger("minillama")
 
 
@@ -35,9 +42,13 @@ class LlamaPreTrainedModel:
     weights: the tensors under their Hugging Face names, as arrays of float16, float32 or float64; without them a new
     model is drawn: every matrix when it is first used, so that a model of any size is made at once and for nothing. It
     follows from `seed` alone: matrices are normal with standard deviation config.initializer_range, norms 1, biases
-    and the row of the padding token 0. dtype: what the model computes in, "float32" ("auto" is the same) or "float64",
-    the oracle. engine: "numpy"; "numba" is not built yet; "auto" takes the best there is. compat: None, or "hf4" /
-    "hf5" for the ways of transformers 4.34 / 5 (see minillama.compat).
+    and the row of the padding token 0.
+
+    engine: "numpy", "numba" (compiled, for generation), or "auto", which takes numba for a large model. dtype: what
+    numpy computes in, "float32" or "float64", the oracle; what numba has the weights in, "float32", "float16",
+    "bfloat16", "q8_0" or "q4_0"; "auto" is float32, or of numba the checkpoint's own, or a smaller one if the memory
+    has no room for that. threads: how many numba uses (None: one a core). compat: None, or "hf4" / "hf5" for the ways
+    of transformers 4.34 / 5 (see minillama.compat), of numpy alone.
     """
 
     config_class = LlamaConfig
@@ -53,14 +64,16 @@ class LlamaPreTrainedModel:
         dtype: DTypeLike = "auto",
         compat: str | None = None,
         seed: int = 0,
+        threads: int | None = None,
     ):
         if not isinstance(config, LlamaConfig):
             raise ValueError(
                 f"config must be a LlamaConfig, not a {type(config).__name__}: LlamaConfig.from_dict makes one"
             )
-        choices = _Choices.checked(engine, dtype, compat, seed)
+        choices = _Choices.checked(engine, dtype, compat, seed, threads)
         if weights is None:
             tensors = draw_tensors(config, seed, self.head)
+            choices = choices.without_auto()  # which would look at all of them
         else:
             arrays: dict[str, Tensor] = {name: ArrayTensor(np.asarray(array)) for name, array in weights.items()}
             tensors = names.match_tensors(config, arrays, {}, "weights", self.head)
@@ -71,8 +84,11 @@ class LlamaPreTrainedModel:
             shape = names.expected_shapes(config, self.head)[self.head]
             tensors = tensors | {self.head: draw_matrix(config, choices.seed, self.head, shape)}
             log.warning("%s has no %s: the head is drawn at random and has yet to be trained", where, self.head)
-        self.weights = Parameters(tensors, config, choices.dtype)
-        self.config, self.compat, self.seed = config, choices.compat, choices.seed
+        self.engine, self.form = choose(choices.engine, choices.form, choices.compat, config, tensors, where)
+        if self.engine == "numba" and self.form in QUANTIZED:
+            tensors = self._quantized(tensors, self.form, choices.threads, where)
+        self.weights = Parameters(tensors, config, np.float64 if self.form == "f64" else np.float32)
+        self.config, self.compat, self.seed, self.threads = config, choices.compat, choices.seed, choices.threads
         self.decoder = Decoder(config, self.weights, COMPAT[choices.compat])
 
     @classmethod
@@ -85,6 +101,7 @@ class LlamaPreTrainedModel:
         dtype: DTypeLike = "auto",
         compat: str | None = None,
         seed: int = 0,
+        threads: int | None = None,
         **overrides: Any,
     ) -> Self:
         """Open a checkpoint: a folder as Hugging Face keeps it, a .safetensors file or an index of several.
@@ -95,21 +112,60 @@ class LlamaPreTrainedModel:
         drawn from `seed`, with a warning. Raises FileNotFoundError, OSError or ValueError that names the file and what
         is wrong with it, and MemoryError before anything is loaded if the free memory cannot hold what `dtype` needs.
         """
-        choices = _Choices.checked(engine, overrides.pop("torch_dtype", None) or dtype, compat, seed)
+        choices = _Choices.checked(engine, overrides.pop("torch_dtype", None) or dtype, compat, seed, threads)
         if unknown := [name for name in overrides if name not in LlamaConfig.field_names()]:
             raise TypeError(f"{cls.__name__}.from_pretrained takes no {unknown[0]!r}, nor is it a field of LlamaConfig")
+        if cls.head != names.LM_HEAD:
+            choices = choices.without_auto()  # only generation is compiled
         checkpoint = open_checkpoint(path, config, cls.head, overrides)
         model = cls.__new__(cls)
         try:
             model._build(checkpoint.config, dict(checkpoint.tensors), path, choices)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
-        _check_memory(model.weights, path)
+        if model.engine == "numpy":
+            _check_memory(model.weights, path)
         model._opened(checkpoint.folder)
         return model
 
     def _opened(self, folder: Path) -> None:
         """Called when the weights have been opened, for what else may lie beside them."""
+
+    @staticmethod
+    def _quantized(tensors: Mapping[str, Tensor], form: str, threads: int, where: object) -> dict[str, Tensor]:
+        """The matrices that kernels multiply by, in q8_0 or q4_0; the embedding, of which rows are read, as it is."""
+        from minillama.runtime.packing import quantize
+
+        wanted = {
+            name: tensor
+            for name, tensor in tensors.items()
+            if len(tensor.shape) == 2 and name not in (names.EMBED_TOKENS, names.SCORE) and tensor.dtype != form.upper()
+        }
+        total = sum(math.prod(tensor.shape) for tensor in wanted.values())
+        bar = tqdm(
+            total=total,
+            unit="weights",
+            unit_scale=True,
+            desc=f"quantizing to {form}",
+            leave=False,
+            file=sys.stderr,
+            disable=not sys.stderr.isatty() or total < LARGE,
+        )
+        made: dict[str, Tensor] = {}
+        with bar:
+            for name, tensor in wanted.items():
+                try:
+                    made[name] = quantize(tensor, form, threads, progress=bar.update)
+                except ValueError as error:
+                    raise ValueError(f"{where}: {name} cannot be quantized: {error}") from None
+        return {**tensors, **made}
+
+    @cached_property
+    def fast(self) -> FastModel:
+        """The model as engine "numba" runs it; the kernels are compiled when it is first asked for."""
+        from minillama.runtime import fast_model
+
+        return fast_model(self.config, self.weights.tensors, self.form, self.threads)
 
     # -- what there is ----------------------------------------------------------------------------------------
 
@@ -255,27 +311,29 @@ class _StateDict(Mapping[str, Array]):
 class _Choices(NamedTuple):
     """How a model is run, apart from what it is."""
 
-    dtype: np.dtype[Any]
+    engine: str
+    form: str
     compat: str | None
     seed: int
+    threads: int
 
     @classmethod
-    def checked(cls, engine: str, dtype: DTypeLike, compat: str | None, seed: int) -> _Choices:
+    def checked(cls, engine: str, dtype: DTypeLike, compat: str | None, seed: int, threads: int | None) -> _Choices:
         """ValueError that names what is not one of its choices."""
-        name = "auto" if dtype is None else dtype if isinstance(dtype, str) else np.dtype(dtype).name
-        choices: tuple[tuple[str, Any, tuple[Any, ...]], ...] = (
-            ("engine", engine, ENGINES),
-            ("dtype", name, DTYPES),
-            ("compat", compat, tuple(COMPAT)),
-        )
-        for what, value, allowed in choices:
-            if value not in allowed:
-                raise ValueError(f"{what} must be one of {', '.join(map(str, allowed))}, not {value!r}")
-        if engine == "numba":
-            raise ValueError("engine 'numba' is not built yet: use 'numpy' or 'auto'")
+        form = checked_format(dtype)
+        if compat not in COMPAT:
+            raise ValueError(f"compat must be one of {', '.join(map(str, COMPAT))}, not {compat!r}")
+        check_engine(engine, form, compat)
         if not isinstance(seed, int) or seed < 0:
             raise ValueError(f"seed must be a whole number of 0 or more, not {seed!r}")
-        return cls(np.dtype("float32" if name == "auto" else name), compat, seed)
+        if threads is not None and (not isinstance(threads, int) or threads < 1):
+            raise ValueError(f"threads must be a whole number of at least 1, not {threads!r}")
+        return cls(engine, form, compat, seed, cores() if threads is None else threads)
+
+    def without_auto(self) -> _Choices:
+        """The same, but that engine "auto" is numpy, unless the format needs numba."""
+        numpy = self.engine == "auto" and self.form in ("auto", *OF_NUMPY)
+        return self._replace(engine="numpy") if numpy else self
 
 
 def _check_memory(weights: Parameters, path: object) -> None:

@@ -155,7 +155,7 @@ def test_a_cache_of_another_batch_or_of_another_kind() -> None:
         model(IDS, past_key_values=[(IDS, IDS)])
 
 
-@pytest.mark.parametrize("wrong", [{"engine": "abacus"}, {"dtype": "float16"}, {"compat": "hf3"}, {"seed": -1}])
+@pytest.mark.parametrize("wrong", [{"engine": "abacus"}, {"dtype": "float8"}, {"compat": "hf3"}, {"seed": -1}])
 def test_choices_are_named(wrong: dict[str, str]) -> None:
     (name,) = wrong
     config = tiny_config()

@@ -27,9 +27,10 @@ MAY_IMPORT = {
     "kernels": GROUND,
     "runtime": GROUND | {"kernels", "model", "weights"},  # of the model its rotary frequencies, which have one owner
     "outputs": GROUND | {"model"},
-    "pretrained": GROUND | {"model", "weights"},
+    "engines": GROUND | {"weights", "kernels"},
+    "pretrained": GROUND | {"model", "weights", "engines", "runtime"},
     "chat": GROUND | {"generation", "tokenizer"},
-    "llama": GROUND | {"model", "weights", "generation", "outputs", "pretrained"},
+    "llama": GROUND | {"model", "weights", "generation", "outputs", "pretrained", "runtime"},
 }
 MAY_IMPORT_ALL = {"__init__", "generate"}  # the map of the package, and the commands
 FRAMEWORKS = {"torch", "transformers"}

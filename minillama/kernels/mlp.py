@@ -8,9 +8,6 @@ from numba import njit
 
 from minillama.kernels.simd import LANES, exp, load, maximum, splat, store
 
-# Which activations there are, by the names of config.hidden_act
-ACTIVATIONS = {"silu": 0, "swish": 0, "gelu_pytorch_tanh": 1, "gelu_new": 1, "gelu_fast": 1, "quick_gelu": 2, "relu": 3}
-
 
 @njit
 def sigmoid(x: Any) -> Any:
@@ -20,7 +17,7 @@ def sigmoid(x: Any) -> Any:
 
 @njit
 def gated(act: int, gate: Any, i: int, up: Any, j: int, width: int) -> None:
-    """gate[i : i + width] = act(gate) * up[j : j + width]; width: a multiple of 16."""
+    """gate[i : i + width] = act(gate) * up[j : j + width]; act: one of ACTIVATIONS, width: a multiple of 16."""
     for k in range(0, width, LANES):
         x = load(gate, i + k)
         if act == 0:

@@ -16,13 +16,15 @@ Nothing here checks an index.
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import operator
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from llvmlite import ir
+from llvmlite import binding, ir
 from numba import njit, types
 from numba.core import cgutils, config
 from numba.core.codegen import get_host_cpu_features
@@ -701,8 +703,36 @@ def _look(typing: Any, a: Any, i: Any) -> Any:
     return types.int64(a, types.int64), build
 
 
+def _yield_address() -> int:
+    """Of the system's function by which a thread lets others run."""
+    if sys.platform == "win32":
+        library, name = ctypes.WinDLL("kernel32"), "SwitchToThread"
+    else:
+        library, name = ctypes.CDLL(None), "sched_yield"
+    return ctypes.cast(getattr(library, name), ctypes.c_void_p).value or 0
+
+
+# By a name of our own, which compiled code that is kept on disk finds again
+binding.add_symbol("minillama_yield", _yield_address())
+
+
+@intrinsic
+def let_others_run(typing: Any) -> Any:
+    """Give this thread's core to another one that waits for it."""
+
+    def build(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        b.call(cgutils.get_or_insert_function(b.module, ir.FunctionType(_I32, []), "minillama_yield"), [])
+        return context.get_dummy_value()
+
+    return types.void(), build
+
+
 @njit
 def wait_for(a: Any, i: int, n: int) -> None:
-    """Wait until a[i] is at least n. Threads of one pass run at the same time, so that is soon."""
+    """Wait until a[i] is at least n. Threads of one pass run at the same time, so that is soon; unless the machine has
+    other work, and one of them has no core at the moment."""
+    looks = 0
     while _look(a, i) < n:
-        pass
+        looks += 1
+        if looks > 2000:
+            let_others_run()

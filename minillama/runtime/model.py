@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 import numpy as np
 
 from minillama.arrays import Array
 from minillama.config import LlamaConfig
+from minillama.kernels import ACTIVATIONS
 from minillama.kernels.attention import QUERIES, own_room
 from minillama.kernels.decoder import BIASES, MATRICES, SLOTS, Batch, Room, Sizes, Weights, forward
 from minillama.kernels.linear import PANEL, ROWS, block_rows
-from minillama.kernels.mlp import ACTIVATIONS
 from minillama.kernels.simd import LANES
 from minillama.layout import GROUP, QUANTIZED, rounded_up
 from minillama.model.rope import Rotary
@@ -96,9 +96,10 @@ class FastModel:
             self._pool.submit(forward, thread, self.threads, rows, head_rows, m, self.weights, batch, room)
             for thread in range(1, self.threads if n else 1)
         ]
-        forward(0, self.threads if n else 1, rows, head_rows, m, self.weights, batch, room)
-        for other in others:
-            other.result()
+        try:
+            forward(0, self.threads if n else 1, rows, head_rows, m, self.weights, batch, room)
+        finally:  # an interruption too: nobody may go on while others still write
+            wait(others)
         del keep_alive
         for append in appends:
             append.cache.length += len(append.x)

@@ -1,0 +1,127 @@
+"""Which engine runs a model, and in which number format: what a user asks for, or what is best."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import psutil
+from numpy.typing import DTypeLike
+
+from minillama.config import LlamaConfig
+from minillama.kernels import ACTIVATIONS
+from minillama.layout import BITS, QUANTIZED
+from minillama.weights import names
+from minillama.weights.safetensors import Tensor
+
+ENGINES = ("auto", "numpy", "numba")
+# Number formats by their short names, with those of NumPy and torch
+FORMATS = {
+    "float64": "f64", "float32": "f32", "float16": "f16", "bfloat16": "bf16", "q8_0": "q8_0", "q4_0": "q4_0",
+}  # fmt: skip
+DTYPES = ("auto", *FORMATS.values())
+OF_NUMPY = ("f64", "f32")  # what the NumPy model computes in
+STORED_AS = {"F64": "f32", "F32": "f32", "F16": "f16", "BF16": "bf16", "Q8_0": "q8_0", "Q4_0": "q4_0"}
+LARGE = 50_000_000  # weights: from here on compiled kernels are worth their compilation
+log = logging.getLogger("minillama")
+
+
+class Choice(NamedTuple):
+    """An engine, "numpy" or "numba", and the format it has the weights in."""
+
+    engine: str
+    form: str
+
+
+def cores() -> int:
+    """How many cores this process may use, those of one core's two threads counted once."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(psutil.cpu_count(logical=False) or allowed, allowed))
+
+
+def checked_format(dtype: DTypeLike) -> str:
+    """The short name of a number format, or "auto". ValueError for one that is unknown."""
+    name = "auto" if dtype is None else dtype if isinstance(dtype, str) else np.dtype(dtype).name
+    form = FORMATS.get(name, name)
+    if form not in DTYPES:
+        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, not {name!r}")
+    return form
+
+
+def check_engine(engine: str, form: str, compat: str | None) -> None:
+    """ValueError for an engine that is unknown, or does not do what is asked for."""
+    if engine not in ENGINES:
+        raise ValueError(f"engine must be one of {', '.join(ENGINES)}, not {engine!r}")
+    if engine == "numba" and form == "f64":
+        raise ValueError("engine 'numba' has no float64: use engine 'numpy' for it")
+    if engine == "numpy" and form not in ("auto", *OF_NUMPY):
+        raise ValueError(f"engine 'numpy' computes in f32 or f64: use engine 'numba' for {form}")
+    if compat is not None and (engine == "numba" or form not in ("auto", *OF_NUMPY)):
+        raise ValueError(f"compat {compat!r} is a way of engine 'numpy': leave compat out, or take that, in f32 or f64")
+
+
+def choose(
+    engine: str, form: str, compat: str | None, config: LlamaConfig, tensors: Mapping[str, Tensor], where: object
+) -> Choice:
+    """What to run a model with. "auto" takes numba for large models that it can run.
+
+    The format "auto" of numba is the checkpoint's own if the memory that is free has room for it, else q8_0, else
+    q4_0; a line of the log says which and why. MemoryError if there is room for none.
+    """
+    known = isinstance(config.hidden_act, str) and config.hidden_act in ACTIVATIONS
+    if engine == "auto":
+        only_numba = form not in ("auto", *OF_NUMPY)
+        large = _count(tensors) >= LARGE and form != "f64" and compat is None and known
+        engine = "numba" if only_numba or large else "numpy"
+    if engine == "numpy":
+        return Choice(engine, "f32" if form == "auto" else form)
+    if not known:
+        raise ValueError(f"engine 'numba' has no hidden_act {config.hidden_act!r}: use engine 'numpy', in f32")
+    return Choice(engine, _fitting(form, tensors, where))
+
+
+def _count(tensors: Mapping[str, Tensor]) -> int:
+    unique = {id(tensor): tensor for tensor in tensors.values()}
+    return sum(math.prod(tensor.shape) for tensor in unique.values())
+
+
+def memory_needed(form: str, tensors: Mapping[str, Tensor]) -> int:
+    """Bytes that the weights take in a format; those that are stored in it stay mapped, and are wanted in memory all
+    the same."""
+    total = 0
+    for tensor in {id(tensor): tensor for name, tensor in tensors.items() if name != names.EMBED_TOKENS}.values():
+        bits = BITS[form] if len(tensor.shape) == 2 else 32
+        total += int(math.prod(tensor.shape) * bits / 8)
+    return total
+
+
+def _fitting(form: str, tensors: Mapping[str, Tensor], where: object) -> str:
+    own = STORED_AS[_main_format(tensors)]
+    free = psutil.virtual_memory().available
+    candidates = [own, *(other for other in QUANTIZED if BITS[other] < BITS[own])] if form == "auto" else [form]
+    for candidate in candidates:
+        need = memory_needed(candidate, tensors)
+        if need <= free:
+            if form == "auto":
+                why = f"{need / 1e9:.1f} GB" + ("" if candidate == own else f", as {own} does not fit the memory free")
+                log.log(logging.INFO if candidate == own else logging.WARNING, "weights in %s, %s", candidate, why)
+            return candidate
+    smallest = min(QUANTIZED, key=BITS.__getitem__)
+    least = memory_needed(smallest, tensors)
+    hint = f"{smallest} would do with {least / 1e9:.1f}" if least <= free else "use a smaller model, or free some"
+    raise MemoryError(
+        f"{where} needs {memory_needed(candidates[-1], tensors) / 1e9:.1f} GB of memory in {candidates[-1]} and "
+        f"{free / 1e9:.1f} GB are free: {hint}"
+    )
+
+
+def _main_format(tensors: Mapping[str, Tensor]) -> str:
+    """The format that most of the numbers are stored in."""
+    sizes: dict[str, int] = {}
+    for tensor in tensors.values():
+        sizes[tensor.dtype] = sizes.get(tensor.dtype, 0) + math.prod(tensor.shape)
+    return max(sizes, key=sizes.__getitem__)
