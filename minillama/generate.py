@@ -29,9 +29,11 @@ from minillama.chat import Conversation, converse
 from minillama.compat import COMPAT
 from minillama.config import LlamaConfig
 from minillama.engines import DTYPES, ENGINES, FORMATS
+from minillama.files import write_files
 from minillama.generation import Continuation, GenerationConfig, Sampling, generate
 from minillama.generation.loop import room_after
 from minillama.generation.statistics import STATS, TimedEngine
+from minillama.layout import QUANTIZED
 from minillama.llama import LlamaForCausalLM
 from minillama.model.engine import CHUNK
 from minillama.shipped import tale_model
@@ -41,6 +43,10 @@ PROMPT, NEW_TOKENS = "Once upon a time", 256
 SAMPLING = {"temperature": 0.8, "top_k": 0, "top_p": 0.95, "min_p": 0.0, "repetition_penalty": 1.0}
 # What is not finite is said once, when a token is to be chosen, not by NumPy on the way there
 QUIET: dict[str, Any] = {"over": "ignore", "invalid": "ignore", "divide": "ignore"}
+TOKENIZER_FILES = (
+    "tokenizer.model", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+    "chat_template.jinja",
+)  # fmt: skip
 SLOW_TO_READ = 500e6  # bytes of weights from which reading them is worth a progress bar
 
 EXAMPLES = """examples:
@@ -86,6 +92,11 @@ def parser() -> argparse.ArgumentParser:
         "--compat",
         choices=[mode for mode in COMPAT if mode],
         help="as transformers 4 or 5 where minillama differs (docs/differences.md)",
+    )
+    g.add_argument(
+        "--save-quantized",
+        metavar="DIR",
+        help="with --dtype q8_0 or q4_0: keep the quantized weights in a folder, which then opens at once",
     )
     g.add_argument("--threads", type=int, metavar="N", help="threads to compute with (default: one a core)")
 
@@ -198,6 +209,8 @@ def run(args: argparse.Namespace) -> int:
         weights, engine=args.engine, dtype=args.dtype, compat=args.compat, config=args.config, threads=args.threads
     )
     folder = weights if weights.is_dir() else weights.parent
+    if args.save_quantized:
+        save_quantized(model, Path(args.tokenizer or folder), Path(args.save_quantized))
     tokenizer = load_tokenizer(args.tokenizer or folder)
     sampling = Sampling(**sampling_settings(model.generation_config, folder) | given)
     allowed = usable_ids(tokenizer, model.config, args.tokenizer or folder)
@@ -276,6 +289,16 @@ def chat(
         )
     with limited_threads(args.threads), np.errstate(**QUIET):
         converse(conversation, stats=args.stats)
+
+
+def save_quantized(model: LlamaForCausalLM, tokenizer: Path, to: Path) -> None:
+    """Keep a quantized model, with the files of its tokenizer, in a folder that can be opened as any checkpoint."""
+    if model.form not in QUANTIZED:
+        raise ValueError(f"--save-quantized keeps q8_0 or q4_0, and the weights are in {model.form}: add --dtype q8_0")
+    model.save_pretrained(to)
+    beside = tokenizer if tokenizer.is_dir() else tokenizer.parent
+    files = [file for name in TOKENIZER_FILES if (file := beside / name).is_file()]
+    write_files({to / file.name: file.read_bytes() for file in files})
 
 
 def limited_threads(threads: int | None) -> AbstractContextManager[Any]:

@@ -26,7 +26,8 @@ from minillama.model.decoder import Decoder
 from minillama.model.heads import lm_logits
 from minillama.weights import Parameters, names, open_checkpoint
 from minillama.weights.drawn import ResizedTensor, draw_matrix, draw_tensors
-from minillama.weights.formats import widen
+from minillama.weights.formats import QUANTS
+from minillama.weights.quantized import METHOD, VERSION, provenance
 from minillama.weights.safetensors import ArrayTensor, Tensor
 from minillama.weights.saving import main_dtype, other_weight_files, weight_files
 
@@ -177,7 +178,8 @@ class LlamaPreTrainedModel:
     def state_dict(self) -> Mapping[str, Array]:
         """Every tensor by its Hugging Face name, read when it is asked for (dict() reads all of them).
 
-        Arrays have the type of the stored numbers; bfloat16, which NumPy has not, is widened to float32 exactly.
+        Arrays have the type of the stored numbers; bfloat16, which NumPy has not, is widened to float32 exactly, and so
+        are quantized numbers.
         """
         return _StateDict(self._tensors())
 
@@ -228,9 +230,12 @@ class LlamaPreTrainedModel:
         for name in (names.EMBED_TOKENS, names.LM_HEAD):
             old = self.weights.tensors.get(name)
             if old is not None and rows != self.config.vocab_size:
+                if old.dtype in QUANTS:
+                    raise ValueError(f"{name} is quantized and cannot be resized: resize the model, then quantize it")
                 further = draw_matrix(self.config, self.seed, f"{name} beyond {old.shape[0]}", (rows, old.shape[1]))
                 self.weights.replace(name, made.setdefault(id(old), ResizedTensor(old, further, rows)))
         self.config.vocab_size = rows
+        self.__dict__.pop("fast", None)
         return self.get_input_embeddings()
 
     def prune_heads(self, heads_to_prune: Mapping[int, list[int]]) -> None:
@@ -263,9 +268,11 @@ class LlamaPreTrainedModel:
         tensors = self._tensors()
         if names.LM_HEAD in tensors and tensors[names.LM_HEAD] is self.weights.tensors[names.EMBED_TOKENS]:
             del tensors[names.LM_HEAD]
-        stamp = {"torch_dtype": main_dtype(tensors), "architectures": [type(self).__name__]}
+        stamp: dict[str, Any] = {"torch_dtype": main_dtype(tensors), "architectures": [type(self).__name__]}
+        if self.form in QUANTIZED:
+            stamp["quantization_config"] = {"quant_method": METHOD, "version": VERSION, "format": self.form}
         config = LlamaConfig.from_dict(self.config.to_dict() | stamp).to_json_string()
-        weights = weight_files(folder, tensors, max_shard_size)
+        weights = weight_files(folder, tensors, max_shard_size, provenance(tensors))
         files = weights | {folder / "config.json": config.encode()} | self._more_files(folder)
         write_files(files, remove=other_weight_files(folder, weights))
 
@@ -296,7 +303,7 @@ class _StateDict(Mapping[str, Array]):
 
     def __getitem__(self, name: str) -> Array:
         tensor = self._tensors[name]
-        return widen(tensor.stored(), "BF16", np.float32) if tensor.dtype == "BF16" else tensor.stored()
+        return tensor.read(np.float32) if tensor.dtype in ("BF16", *QUANTS) else tensor.stored()
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._tensors)

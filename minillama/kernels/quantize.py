@@ -136,28 +136,29 @@ def _kept(sources: str) -> Any:
     @njit(nogil=True, cache=True)
     def quantize_tile(
         rows: Any, width: int, out: Any, scales: Any, tile: int, four_bits: bool, search: bool
-    ) -> tuple[float, float]:
+    ) -> tuple[float, float, float]:
         """Quantize a tile of weights, 16 rows of float32 one behind the other, into its place in `out` (bytes) and
         `scales` (float16 bits).
 
-        search: whether scales of 4 bits are searched for, or ggml's. The sums of squares of the errors and of the
-        weights; NaN if a weight is not a finite number.
+        search: whether scales of 4 bits are searched for, or ggml's. The sums of squares of the errors, of those that
+        ggml's scales would make, and of the weights; NaN if a weight is not a finite number.
         """
         sources  # noqa: B018  # see simd.SOURCES
         groups = width // GROUP
         size = GROUP * TILE // (2 if four_bits else 1)
-        errors = squares = 0.0
+        errors = plain = squares = 0.0
         for g in range(groups):
             for r in range(TILE):
                 i = r * width + g * GROUP
                 peak = np.float32(0)
                 for k in range(i, i + GROUP):
                     if not math.isfinite(rows[k]):
-                        return math.nan, math.nan
+                        return math.nan, math.nan, math.nan
                     peak = rows[k] if abs(rows[k]) > abs(peak) else peak
                 d = peak / np.float32(-8) if four_bits else abs(peak) / np.float32(127)
                 bits = half_bits(d)
                 if four_bits and search and peak != 0:
+                    plain += _error(rows, i, from_half(bits))[0] if from_half(bits) != 0 else 0.0
                     bits = _best_scale(rows, i, peak)
                     d = from_half(bits)
                 scales[(tile * groups + g) * TILE + r] = bits
@@ -175,7 +176,7 @@ def _kept(sources: str) -> Any:
                         out[start + k // 4 * 4 * TILE + k % 4] = q + 128
                     errors += (x - stored * q) ** 2
                     squares += x * x
-        return errors, squares
+        return errors, plain if four_bits and search else errors, squares
 
     return quantize_tile
 

@@ -14,7 +14,7 @@ from minillama.kernels.quantize import quantize_tile
 from minillama.kernels.simd import LANES
 from minillama.layout import GROUP, QUANTIZED, TILE, rounded_up, tile_bytes
 from minillama.weights.formats import narrow
-from minillama.weights.quantized import QuantizedTensor
+from minillama.weights.quantized import Made, QuantizedTensor
 from minillama.weights.safetensors import Tensor
 
 # Number formats, each with the type of the array that kernels tell it by (see kernels/simd.py and kernels/linear.py)
@@ -83,7 +83,7 @@ def quantize(
     """A matrix in q8_0 or q4_0, a tile at a time.
 
     search: whether the scales of q4_0 are searched for, or ggml's. progress is told how many numbers are done. The
-    result's `error` is the root mean square error, relative to that of the weights. ValueError if a weight is NaN or
+    result's `made` says how large its error is, and with ggml's scales would be. ValueError if a weight is NaN or
     infinite.
     """
     n_out, size = tensor.shape
@@ -91,23 +91,22 @@ def quantize(
     numbers = aligned(tiles * width // GROUP * tile_bytes(form), np.uint8)
     scales = aligned(tiles * width // GROUP * TILE, np.int16)
 
-    def some(first: int) -> tuple[float, float]:
+    def some(first: int) -> Array:
         last = min(first + step, tiles)
         rows = np.zeros(((last - first) * TILE, width), np.float32)
         wanted = np.arange(first * TILE, min(last * TILE, n_out))
         rows[: len(wanted), :size] = tensor.read(np.float32, wanted)
-        error = total = 0.0
+        sums = np.zeros(3)
         for tile, part in enumerate(rows.reshape(last - first, -1), first):
-            sums = quantize_tile(part, width, numbers, scales, tile, form == "q4_0", search)
-            error, total = error + sums[0], total + sums[1]
+            sums += quantize_tile(part, width, numbers, scales, tile, form == "q4_0", search)
         progress(len(wanted) * size)
-        return error, total
+        return sums
 
     step = max(1, (1 << 18) // (TILE * width))  # tiles at a time: a megabyte as float32
     with ThreadPoolExecutor(threads) as pool:
         sums = np.array(list(pool.map(some, range(0, tiles, step))))
-    errors, squares = sums.sum(axis=0)
+    errors, plain, squares = sums.sum(axis=0)
     if np.isnan(errors):
         raise ValueError("it holds a NaN or an infinite number, and no scale fits that: get the weights again")
-    error = float(np.sqrt(errors / squares)) if squares else 0.0
-    return QuantizedTensor(form, (n_out, size), numbers, scales.view(np.float16), error)
+    made = Made(tensor, *(float(np.sqrt(part / squares)) if squares else 0.0 for part in (errors, plain)))
+    return QuantizedTensor(form, (n_out, size), numbers, scales.view(np.float16), made)

@@ -12,8 +12,9 @@ from typing import Any
 
 from minillama.config import LlamaConfig, read_json_object
 from minillama.weights.guess import guess_config
-from minillama.weights.names import LM_HEAD, match_tensors
-from minillama.weights.safetensors import StoredTensor, nbytes, open_safetensors
+from minillama.weights.names import LM_HEAD, expected_shapes, match_tensors
+from minillama.weights.quantized import check_method, put_together
+from minillama.weights.safetensors import StoredTensor, Tensor, nbytes, open_safetensors
 
 INDEX = "model.safetensors.index.json"
 log = logging.getLogger("minillama")
@@ -24,7 +25,7 @@ class Checkpoint:
     """An opened checkpoint: its config, and its tensors under their names, all checked against each other."""
 
     config: LlamaConfig
-    tensors: dict[str, StoredTensor]
+    tensors: dict[str, Tensor]
     folder: Path
 
 
@@ -42,19 +43,23 @@ def open_checkpoint(
     FileNotFoundError, OSError or ValueError; the message names the file.
     """
     weights = find_weights(path)
-    tensors, metadata = _open_indexed(weights) if weights.name.endswith(".json") else open_safetensors(weights)
+    stored, metadata = _open_indexed(weights) if weights.name.endswith(".json") else open_safetensors(weights)
+    tensors: dict[str, Tensor] = {**stored}
     beside = weights.parent / "config.json"
     if isinstance(config, LlamaConfig):
         settings = config
     elif config is not None or beside.exists():
         settings = LlamaConfig.from_pretrained(beside if config is None else config)
     else:
-        settings, assumptions = guess_config(tensors, weights)
+        settings, assumptions = guess_config(stored, weights)
         for assumption in assumptions:
             log.warning("%s: no config.json beside it; %s (--config FILE overrides)", weights, assumption)
     if quantized := settings.extra.get("quantization_config"):
-        method = quantized.get("quant_method") if isinstance(quantized, dict) else quantized
-        raise ValueError(f"{weights} is quantized ({method}), which is not read: get the float16 or bfloat16 weights")
+        check_method(quantized, weights)
+        try:
+            tensors = put_together(tensors, expected_shapes(settings))
+        except ValueError as error:
+            raise ValueError(f"{weights}: {error}; get it again") from None
     if overrides:
         settings = LlamaConfig.from_dict(settings.to_dict(), **overrides)
     return Checkpoint(settings, match_tensors(settings, tensors, metadata, weights, head), weights.parent)

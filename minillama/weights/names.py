@@ -8,7 +8,7 @@ import numpy as np
 
 from minillama.arrays import Array
 from minillama.config import LlamaConfig
-from minillama.weights.formats import FLOATS
+from minillama.weights.formats import FLOATS, QUANTS
 from minillama.weights.safetensors import Tensor
 
 T = TypeVar("T", bound=Tensor)
@@ -109,7 +109,9 @@ def match_tensors(
             found[dropped] = found[kept]
     if config.tie_word_embeddings:  # one matrix, stored under either name or both
         embed, lm_head = found.get(EMBED_TOKENS), found.get(LM_HEAD)
-        if embed is not None and lm_head is not None and not same_numbers(embed, lm_head):
+        if lm_head is not None and lm_head.dtype in QUANTS:
+            pass  # of the embedding, quantized
+        elif embed is not None and lm_head is not None and not same_numbers(embed, lm_head):
             log.warning(
                 "%s: its config ties the head to the embedding and it stores two that differ: both are used", where
             )
@@ -134,7 +136,9 @@ def match_tensors(
             if name in found and found[name].shape != shape
         ],
         f"not stored as one of {', '.join(FLOATS)}": [
-            f"{name} ({found[name].dtype})" for name in expected if name in found and found[name].dtype not in FLOATS
+            f"{name} ({found[name].dtype})"
+            for name in expected
+            if name in found and found[name].dtype not in (*FLOATS, *QUANTS)
         ],
     }
     parts = [f"{len(names)} {kind}: {', '.join(names)}" for kind, names in complaints.items() if names]

@@ -1,19 +1,51 @@
-"""Quantized matrices: numbers of 8 or 4 bits in groups with a scale, arranged as minillama.layout says."""
+"""Quantized matrices: numbers of 8 or 4 bits in groups with a scale, arranged as minillama.layout says.
+
+In a safetensors file a quantized matrix NAME is two tensors, as they lie in memory: NAME.q8_0 or NAME.q4_0, bytes, and
+NAME.scales, float16. config.json has a `quantization_config` that says so, with a version; docs/formats.md has it all.
+"""
 
 from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from minillama.arrays import Array
-from minillama.layout import GROUP, OFFSET, TILE, rounded_up, tile_bytes
+from minillama.layout import GROUP, OFFSET, QUANTIZED, TILE, rounded_up, tile_bytes
+from minillama.weights.formats import STORAGE
+from minillama.weights.safetensors import Tensor
+
+METHOD, VERSION = "minillama", 1
+SCALES = "scales"
+
+
+class Made(NamedTuple):
+    """From what a matrix was quantized, and its root mean square error relative to that of the weights: with the
+    scales it has, and with those that ggml takes."""
+
+    source: Tensor
+    error: float
+    error_of_ggml: float
 
 
 class QuantizedTensor:
-    """A matrix (n_out, width) in q8_0 or q4_0, its bytes and its scales in memory or mapped."""
+    """A matrix (n_out, width) in q8_0 or q4_0, its bytes and its scales in memory or mapped.
 
-    def __init__(self, form: str, shape: tuple[int, int], numbers: Array, scales: Array, error: float | None = None):
-        self.form, self.shape, self.error = form, shape, error
+    made: how it was quantized, if that was here and now.
+    """
+
+    def __init__(
+        self,
+        form: str,
+        shape: tuple[int, int],
+        numbers: Array,
+        scales: Array,
+        made: Made | None = None,
+    ):
+        self.form, self.shape, self.made = form, shape, made
         self.dtype = form.upper()
         self.numbers, self.scales = numbers.reshape(-1), scales.reshape(-1)
         tiles, groups = rounded_up(shape[0], TILE) // TILE, rounded_up(shape[1], GROUP) // GROUP
@@ -48,3 +80,78 @@ class QuantizedTensor:
         rows = whole.transpose(0, 3, 1, 2, 4).reshape(-1, TILE, groups, GROUP)
         rows *= scales.reshape(-1, groups, TILE).swapaxes(1, 2)[..., None]
         return np.asarray(rows.reshape(-1, groups * GROUP)[:, : self.shape[1]])
+
+
+class RawTensor:
+    """An array that is written as it is."""
+
+    def __init__(self, array: Array, dtype: str):
+        self.array, self.dtype, self.shape = array, dtype, array.shape
+
+    def stored(self) -> Array:
+        return self.array
+
+    def read(self, dtype: DTypeLike, rows: Array | None = None) -> Array:
+        return (self.array if rows is None else self.array[rows]).astype(dtype)
+
+
+def spelled_out(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors as a file holds them: quantized ones first, which keeps all of them aligned, as two tensors each."""
+    quantized: dict[str, Tensor] = {}
+    others: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        if isinstance(tensor, QuantizedTensor):
+            quantized[f"{name}.{tensor.form}"] = RawTensor(tensor.numbers, "U8")
+            others[f"{name}.{SCALES}"] = RawTensor(tensor.scales, "F16")
+        else:
+            others[name] = tensor
+    return quantized | others
+
+
+def put_together(tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    """The tensors of a file, quantized ones made of their two parts. ValueError where a part is missing or wrong."""
+    found = dict(tensors)
+    for name in tensors:
+        base, _, form = name.rpartition(".")
+        if form not in QUANTIZED or base not in shapes:
+            continue
+        numbers, scales = found.pop(name), found.pop(f"{base}.{SCALES}", None)
+        if scales is None:
+            raise ValueError(f"{name} has no {base}.{SCALES} beside it")
+        if numbers.dtype != "U8" or scales.dtype != "F16":
+            raise ValueError(f"{name} and its scales must be U8 and F16, not {numbers.dtype} and {scales.dtype}")
+        rows, columns = shapes[base]
+        try:
+            found[base] = QuantizedTensor(form, (rows, columns), numbers.stored(), scales.stored())
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+    return found
+
+
+def checksum(tensor: Tensor) -> str:
+    """The CRC-32 of a tensor's stored bytes, in hexadecimal: says from which weights a quantized matrix was made."""
+    stored = np.ascontiguousarray(tensor.stored(), STORAGE[tensor.dtype])
+    return f"{zlib.crc32(stored.reshape(-1).view(np.uint8).data):08x}"
+
+
+def provenance(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """For the header of a file: the checksum of what each quantized matrix was made from, and its errors."""
+    notes = {}
+    for name, tensor in tensors.items():
+        if isinstance(tensor, QuantizedTensor) and tensor.made is not None:
+            notes[f"source_crc32.{name}"] = checksum(tensor.made.source)
+            notes[f"relative_error.{name}"] = f"{tensor.made.error:.6f}"
+            notes[f"relative_error_of_ggml.{name}"] = f"{tensor.made.error_of_ggml:.6f}"
+    return notes
+
+
+def check_method(stated: Any, where: object) -> None:
+    """ValueError for a quantization_config of another program or of a later version."""
+    method = stated.get("quant_method") if isinstance(stated, dict) else stated
+    if method != METHOD:
+        raise ValueError(f"{where} is quantized ({method}), which is not read: get the float16 or bfloat16 weights")
+    if stated.get("version") != VERSION:
+        raise ValueError(
+            f"{where} is quantized in version {stated.get('version')} of the format, and this program knows {VERSION}: "
+            "use the program that wrote it, or quantize the weights again"
+        )
