@@ -107,6 +107,17 @@ class KVCache:
         twin._positions = self._positions
         return twin
 
+    def kept(self) -> Iterator[tuple[Array, Array]]:
+        """Keys and values of each layer as they are cached: unrotated, where the frequencies depend on the length."""
+        for k, v, n in zip(self._keys, self._values, self._lengths, strict=True):
+            if k is not None and v is not None:
+                yield k[:, :, :n], v[:, :, :n]
+
+    @property
+    def positions(self) -> Array:
+        """Where each token stands, (B, S)."""
+        return np.zeros((0, 0), np.int64) if self._positions is None else self._positions
+
     def __len__(self) -> int:
         return len(self._keys)
 

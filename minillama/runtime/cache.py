@@ -8,7 +8,8 @@ from minillama.arrays import Array
 from minillama.kernels.attention import KEYS
 from minillama.kernels.simd import LANES
 from minillama.layout import rounded_up
-from minillama.runtime.packing import KINDS, aligned
+from minillama.runtime.packing import KINDS, STORED, aligned
+from minillama.weights.formats import narrow
 
 
 class RowCache:
@@ -55,6 +56,23 @@ class RowCache:
         keys = keys.reshape(*shape, self.capacity, self.head_dim)[:, :, : self.length]
         values = self.values.reshape(*shape, self.capacity, self.width)[:, :, : self.length, : self.head_dim]
         return list(zip(self._floats(keys), self._floats(values), strict=True))
+
+    def put(self, layer: int, start: int, k: Array, v: Array, positions: Array) -> None:
+        """Write keys and values (G, T, K) of one layer from place `start` on; the length stays as it is."""
+        stop = start + k.shape[1]
+        self.reserve(stop)
+        self.positions[start:stop] = positions
+        shape = (self.layers, self.kv_heads, self.capacity)
+        values = self.values.reshape(*shape, self.width)
+        values[layer, :, start:stop, : self.head_dim] = self._stored(v)
+        keys = self.keys.reshape(self.layers, self.kv_heads, -1, self.head_dim, LANES)
+        places = np.arange(start, stop)
+        keys[layer, :, places // LANES, :, places % LANES] = self._stored(k).swapaxes(0, 1)
+
+    def _stored(self, x: Array) -> Array:
+        name = STORED[self.form]
+        x = np.clip(x, -65504, 65504) if name == "F16" else x
+        return narrow(x, name).view(KINDS[self.form])
 
     def _floats(self, x: Array) -> Array:
         if self.form == "bf16":
