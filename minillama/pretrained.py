@@ -58,6 +58,7 @@ class LlamaPreTrainedModel:
             raise ValueError(
                 f"config must be a LlamaConfig, not a {type(config).__name__}: LlamaConfig.from_dict makes one"
             )
+        config.validate()  # its fields may have been set since it was made
         choices = _Choices.checked(engine, dtype, compat, seed)
         if weights is None:
             tensors = draw_tensors(config, seed, self.head)
