@@ -211,8 +211,8 @@ class LlamaConfig:
     @property
     def rope_parameters(self) -> dict[str, Any]:
         """The newer spelling of rope_theta and rope_scaling, in one: a copy, to be changed by setting it anew."""
-        scaling = _copied(self.rope_scaling or {})
-        return {**scaling, "rope_type": self.rope_type, "rope_theta": self.rope_theta}
+        scaling = {key: value for key, value in (self.rope_scaling or {}).items() if key != "type"}
+        return _copied({**scaling, "rope_type": self.rope_type, "rope_theta": self.rope_theta})
 
     @property
     def rope_type(self) -> str:

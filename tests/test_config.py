@@ -129,7 +129,7 @@ def test_the_newer_spellings_are_read_and_set(tmp_path: Path) -> None:
     config.save_pretrained(tmp_path)
     assert LlamaConfig.from_pretrained(tmp_path) == config
     config.rope_scaling = {"type": "linear", "factor": 3.0, "rope_theta": 6.0}
-    assert config.rope_parameters == {"type": "linear", "rope_type": "linear", "factor": 3.0, "rope_theta": 6.0}
+    assert config.rope_parameters == {"rope_type": "linear", "factor": 3.0, "rope_theta": 6.0}
     config.rope_parameters = None
     assert config.rope_parameters == {"rope_type": "default", "rope_theta": 6.0}
     with pytest.raises(ValueError, match="rope_scaling must be a dictionary or null, not 'x'"):
