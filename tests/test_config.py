@@ -258,6 +258,13 @@ def test_what_is_set_later_is_checked_when_a_model_is_made(
             wrong()
 
 
+def test_labels_that_are_emptied_are_no_labels() -> None:
+    config = tiny_config()
+    config.id2label.clear()
+    with pytest.raises(ValueError, match="id2label must name at least one label"):
+        LlamaForSequenceClassification(config)
+
+
 def test_slices_must_divide_what_they_slice() -> None:
     assert LlamaConfig(pretraining_tp=2).pretraining_tp == 2
     with pytest.raises(ValueError, match="pretraining_tp 3 does not divide both"):
@@ -360,6 +367,8 @@ def test_labels_are_changed_only_by_another_number(tmp_path: Path) -> None:
     for same in ({"num_labels": 3}, {"num_labels": None}, {"id2label": None}, {"label2id": None}):
         again = LlamaConfig.from_pretrained(tmp_path, **same)
         assert (again.id2label, again.label2id) == (names, {"a": 0, "b": 1, "c": 2})
+    with pytest.raises(ValueError, match=r"config\.json: label2id must map names to numbers"):
+        LlamaConfig.from_pretrained(tmp_path, label2id="ab")
     config.id2label = {"0": "x", "1": "y"}  # numbers as in JSON
     assert (config.num_labels, config.id2label, config.label2id) == (2, {0: "x", 1: "y"}, {"x": 0, "y": 1})
     with pytest.raises(ValueError, match="id2label must map numbers to names, not be None"):

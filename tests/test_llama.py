@@ -309,6 +309,7 @@ def test_past_key_values_may_be_plain_pairs(kind: str) -> None:
         [(np.ones((1, 2, 3, 6)),) * 2] * 2,
         [(np.ones((2, 2, 3, 6)),) * 3] * 2,
         [(np.ones((2, 2, 3, 6)) * 1j,) * 2] * 2,
+        [(np.ones((2, 2, 3, 6)), np.ones((2, 2, 3, 6)) * 1j)] * 2,
         [(np.full((2, 2, 3, 6), None),) * 2] * 2,
         3,
     ],

@@ -9,7 +9,7 @@ from minillama.model.cache import KVCache
 from minillama.model.ops import Tap
 from minillama.model.rope import Rotary
 from minillama.model.rope_scaling import inverse_frequencies
-from tests.tiny import ROPES, SEEDS, assert_close, random_ids, spiky, tiny_config, tiny_model
+from tests.tiny import LONGROPE, ROPES, SEEDS, assert_close, random_ids, spiky, tiny_config, tiny_model
 
 
 def pairs(cache: KVCache) -> list[Array]:
@@ -155,6 +155,22 @@ def test_the_cache_of_another_model_is_refused(other: dict[str, object]) -> None
             with pytest.raises(ValueError, match="past_key_values is the cache of another model"):
                 another(ids, past_key_values=cache)
             assert cache.length == 4
+
+
+@pytest.mark.parametrize(
+    ("kind", "other"),
+    [
+        ("yarn", {"rope_scaling": ROPES["yarn"]["rope_scaling"] | {"attention_factor": 2.0}}),
+        ("dynamic", {"max_position_embeddings": 16}),
+        ("longrope", {"rope_scaling": LONGROPE | {"original_max_position_embeddings": 16}}),
+    ],
+)
+def test_two_of_one_kind_are_told_apart(kind: str, other: dict[str, object]) -> None:
+    ids, model = random_ids(12, 1, 4), tiny_model(**ROPES[kind])
+    past = model(ids).past_key_values
+    with pytest.raises(ValueError, match="the cache of another model"):
+        tiny_model(**ROPES[kind] | other)(ids, past_key_values=past)
+    assert tiny_model(**ROPES[kind])(ids, past_key_values=past).past_key_values.length == 8
 
 
 @pytest.mark.parametrize("compat", [None, "hf4", "hf5"])
