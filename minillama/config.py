@@ -479,7 +479,7 @@ def _by_number(id2label: Any) -> dict[int, str]:
 def _copied(value: Any, depth: int = 0) -> Any:
     """Dictionaries and lists anew, so that no two configs share one. ValueError for what is nested without end."""
     if depth > 100:
-        raise ValueError("the config has a value that is nested more than 100 deep: shorten it")
+        raise ValueError("the config has a value that is nested more than 100 deep: flatten it")
     if isinstance(value, dict):
         return {key: _copied(item, depth + 1) for key, item in value.items()}
     return [_copied(item, depth + 1) for item in value] if isinstance(value, list) else value
