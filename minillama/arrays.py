@@ -1,7 +1,33 @@
-"""The one type every room shares."""
+"""The one type every room shares, and how what a caller gives is made one."""
 
 from typing import Any, TypeAlias
 
-from numpy.typing import NDArray
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
 
 Array: TypeAlias = NDArray[Any]
+
+
+def as_array(name: str, values: Any) -> Array:
+    """The argument of that name as an array. ValueError if it has rows of different lengths."""
+    try:
+        return np.asarray(values)
+    except ValueError:
+        raise ValueError(f"{name} has rows of different lengths: pad them") from None
+
+
+def integers(name: str, values: Any, ndim: int | None = None) -> Array:
+    """The argument of that name as int64, in which no sum or product of ids overflows. ValueError for anything else."""
+    array = as_array(name, values)
+    if (ndim is not None and array.ndim != ndim) or (array.size and not np.issubdtype(array.dtype, np.integer)):
+        kind = "an" if ndim is None else f"a {ndim}-dimensional"
+        raise ValueError(f"{name} must be {kind} array of integers, not {array.dtype} of shape {array.shape}")
+    return array.astype(np.int64)
+
+
+def floats(name: str, values: Any, dtype: DTypeLike) -> Array:
+    """The argument of that name as floats of one dtype. ValueError for what is no real number."""
+    array = as_array(name, values)
+    if array.dtype.kind not in "iuf":
+        raise ValueError(f"{name} must hold real numbers, not {array.dtype}")
+    return array.astype(dtype, copy=False)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import json
 import os
 import sys
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from minillama.files import write_files
 
@@ -59,7 +62,8 @@ class LlamaConfig:
 
     Differences from the Hugging Face class: inconsistent values raise ``ValueError`` when the config is made, naming
     the field; ``rope_parameters`` (the newer spelling, theta and scaling in one) is read into ``rope_theta`` and
-    ``rope_scaling``; ``dtype`` is read as ``torch_dtype``. Unknown keys are kept and written back.
+    ``rope_scaling``; ``dtype`` is read as ``torch_dtype``. Unknown keys are kept and written back. Fields may be set
+    later, in either spelling; ``validate()`` checks them again, and so does every model that is made.
 
     Lengths and sizes are counts; ``rms_norm_eps`` and ``rope_theta`` are plain numbers > 0.
     """
@@ -75,6 +79,7 @@ class LlamaConfig:
 
     def __init__(
         self,
+        /,  # a config.json may have a key "self"
         vocab_size: int = 32000,
         hidden_size: int = 4096,
         intermediate_size: int = 11008,
@@ -99,10 +104,9 @@ class LlamaConfig:
         head_dim: int | None = None,
         **kwargs: Any,
     ):
+        kwargs |= {"rope_theta": rope_theta, "rope_scaling": rope_scaling}  # which rope_parameters may say otherwise
         kwargs = _copied(_in_one_spelling(kwargs))
-        rope_theta, rope_scaling = kwargs.pop("rope_theta", rope_theta), kwargs.pop("rope_scaling", rope_scaling)
         kwargs.pop("model_type", None)
-        num_labels = kwargs.pop("num_labels", None)
 
         self.vocab_size = vocab_size
         self.hidden_size = hidden_size
@@ -120,8 +124,8 @@ class LlamaConfig:
         self.eos_token_id = eos_token_id
         self.pretraining_tp = pretraining_tp
         self.tie_word_embeddings = tie_word_embeddings
-        self.rope_theta = rope_theta
-        self.rope_scaling = _copied(rope_scaling)
+        self.rope_theta: float = kwargs.pop("rope_theta")
+        self.rope_scaling: dict[str, Any] | None = kwargs.pop("rope_scaling")
         self.attention_bias = attention_bias
         self.attention_dropout = attention_dropout
         self.mlp_bias = mlp_bias
@@ -133,17 +137,10 @@ class LlamaConfig:
                 )
             head_dim = hidden_size // num_attention_heads
         self.head_dim: int = head_dim  # type: ignore[assignment]  # validate() refuses None
-        id2label, label2id = kwargs.pop("id2label", None), kwargs.pop("label2id", None)
-        self.num_labels = 2 if num_labels is None else num_labels
-        if id2label is not None:
-            self.id2label = _by_number(id2label)
-            self.label2id = {label: number for number, label in self.id2label.items()}
-        if label2id is not None:
-            self.label2id = label2id
+        self.id2label = _OPTIONAL["id2label"]
+        self._take_labels(kwargs)
         for name in _OPTIONAL.keys() - {"id2label", "label2id"}:
             setattr(self, name, kwargs.pop(name, _OPTIONAL[name]))
-        for name, default in _FLAGS.items():
-            setattr(self, name, default if getattr(self, name) is None else getattr(self, name))
         self.extra = kwargs  # keys that mean nothing here; apart, because they may have the names of methods
         self.validate()
 
@@ -157,20 +154,51 @@ class LlamaConfig:
         extra = self.__dict__.get("extra", {})
         if name in extra:
             extra[name] = value
+            return
+        if value is None:
+            value = {} if name == "rope_parameters" else _FLAGS.get(name)
+        if name == "id2label":
+            value = _by_number(value)
+            self.label2id = {label: number for number, label in value.items()}
+        for field, meant in _in_one_spelling({name: value}).items():
+            super().__setattr__(field, meant)
+
+    def __delattr__(self, name: str) -> None:
+        if name in self.extra:
+            del self.extra[name]
+        elif name in self.field_names() | {"extra"}:
+            raise AttributeError(
+                f"{name} is a field of every LlamaConfig and cannot be deleted: set it to another value"
+            )
         else:
-            super().__setattr__(name, value)
+            super().__delattr__(name)
+
+    def __copy__(self) -> LlamaConfig:
+        return copy.deepcopy(self)  # no two configs share what can be changed
 
     @property
     def num_labels(self) -> int:
-        """How many classes, or numbers, a classifier has; setting another number names them LABEL_0, LABEL_1, ..."""
+        """How many classes, or numbers, a classifier has; setting another number names them LABEL_0, LABEL_1, ...
+        Setting id2label gives them other names, and label2id those numbers."""
         return len(self.id2label)
 
     @num_labels.setter
     def num_labels(self, number: int) -> None:
         if not _is_int(number) or number < 1:
             raise ValueError(f"num_labels must be a whole number of at least 1, not {number!r}")
-        self.id2label = {i: f"LABEL_{i}" for i in range(number)}
-        self.label2id = {f"LABEL_{i}": i for i in range(number)}
+        if number != self.num_labels:
+            self.id2label = {i: f"LABEL_{i}" for i in range(number)}
+
+    def _take_labels(self, values: dict[str, Any]) -> None:
+        """Set what `values` says of labels, and take it out; None says nothing. Names come before their number."""
+        for name in ("num_labels", "id2label", "label2id"):
+            if (value := values.pop(name, None)) is not None:
+                setattr(self, name, value)
+
+    @property
+    def dtype(self) -> str | None:
+        """The newer name of torch_dtype."""
+        return self.torch_dtype
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, LlamaConfig) and self.to_dict() == other.to_dict()
@@ -179,6 +207,12 @@ class LlamaConfig:
         return f"LlamaConfig({', '.join(f'{key}={value!r}' for key, value in self.to_dict().items())})"
 
     # -- rope -------------------------------------------------------------------------------------------------
+
+    @property
+    def rope_parameters(self) -> dict[str, Any]:
+        """The newer spelling of rope_theta and rope_scaling, in one: a copy, to be changed by setting it anew."""
+        scaling = {key: value for key, value in (self.rope_scaling or {}).items() if key != "type"}
+        return _copied({**scaling, "rope_type": self.rope_type, "rope_theta": self.rope_theta})
 
     @property
     def rope_type(self) -> str:
@@ -190,12 +224,13 @@ class LlamaConfig:
     def original_max_position_embeddings(self) -> int:
         """The context length before scaling: of training, where the scaling stretches it."""
         inside = (self.rope_scaling or {}).get("original_max_position_embeddings")
-        return int(self.extra.get("original_max_position_embeddings") or inside or self.max_position_embeddings)
+        return self.extra.get("original_max_position_embeddings") or inside or self.max_position_embeddings
 
     @property
     def context_length(self) -> int:
         """The most tokens a sequence may have: max_position_embeddings, stretched by linear and dynamic scaling."""
-        if self.rope_type in ("linear", "dynamic"):
+        self.validate()  # what it follows from may have been set since
+        if self.rope_scaling and self.rope_type in ("linear", "dynamic"):
             return int(self.max_position_embeddings * self.rope_scaling["factor"])
         return self.max_position_embeddings
 
@@ -230,7 +265,8 @@ class LlamaConfig:
                 raise ValueError(f"{name} must be a number above 0, not {value!r}")
         if not _is_number(self.initializer_range) or self.initializer_range < 0:
             raise ValueError(f"initializer_range must be a number of 0 or above, not {self.initializer_range!r}")
-        if not isinstance(self.label2id, dict):
+        _by_number(self.id2label)
+        if not isinstance(self.label2id, dict) or not all(isinstance(name, str) for name in self.label2id):
             raise ValueError(f"label2id must map names to numbers, not be {str(self.label2id)[:60]}")
         if (
             self.num_attention_heads * self.head_dim % self.pretraining_tp
@@ -254,8 +290,6 @@ class LlamaConfig:
 
     def _validate_rope(self) -> None:
         scaling = self.rope_scaling
-        if scaling is not None and not isinstance(scaling, dict):
-            raise ValueError(f"rope_scaling must be a dictionary or null, not {scaling!r}")
         for place in (scaling or {}, self.extra):
             original = place.get("original_max_position_embeddings")
             if original is not None and (not _is_int(original) or not 1 <= original < 1 << 31):
@@ -321,9 +355,11 @@ class LlamaConfig:
     def from_dict(cls, values: dict[str, Any], **overrides: Any) -> LlamaConfig:
         """A config from the keys of a config.json, some of them set otherwise; unknown keys are kept."""
         values, overrides = _in_one_spelling(values), _in_one_spelling(overrides)
-        if overrides.keys() & {"num_labels", "id2label"}:  # the labels that were there are others then
-            values = {key: value for key, value in values.items() if key not in ("num_labels", "id2label", "label2id")}
-        return cls(**values | overrides)
+        labels = {name: overrides.pop(name, None) for name in ("num_labels", "id2label", "label2id")}
+        config = cls(**values | overrides)
+        config._take_labels(labels)
+        config.validate()
+        return config
 
     @classmethod
     def field_names(cls) -> set[str]:
@@ -349,7 +385,11 @@ class LlamaConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Every field and every unknown key, as written to config.json."""
-        usual = {key for key, default in _OPTIONAL.items() if getattr(self, key) == default}
+        usual = {
+            key
+            for key, default in _OPTIONAL.items()
+            if (value := getattr(self, key)) is default or (default is not None and value == default)
+        }
         if not {"id2label", "label2id"} <= usual:  # where one is not, the other does not follow from it
             usual -= {"id2label", "label2id"}
         fields = {key: value for key, value in self.__dict__.items() if key not in usual | {"extra"}}
@@ -389,37 +429,60 @@ def read_json_object(file: Path, what: str) -> dict[str, Any]:
 
 
 def _in_one_spelling(values: dict[str, Any]) -> dict[str, Any]:
-    """The newer spellings, rope_parameters and dtype, in the older ones."""
+    """The newer spellings, rope_parameters, a rope_theta within the scaling and dtype, in the older ones."""
     values = dict(values)
     parameters = values.pop("rope_parameters", None)
     if parameters is not None:
         if not isinstance(parameters, dict):
             raise ValueError(f"rope_parameters must be a dictionary, not {parameters!r}")
-        scaling = {key: value for key, value in parameters.items() if key != "rope_theta"}
-        values["rope_scaling"] = None if _rope_type(scaling) == "default" else scaling or None
+        only_theta = _rope_type(parameters) == "default" or not parameters.keys() - {"rope_theta"}
+        values["rope_scaling"] = None if only_theta else parameters
         if "rope_theta" in parameters:
             values["rope_theta"] = parameters["rope_theta"]
-    if "dtype" in values:
-        values.setdefault("torch_dtype", values.pop("dtype"))
+    scaling = values.get("rope_scaling")
+    if scaling is not None and not isinstance(scaling, dict):
+        raise ValueError(f"rope_scaling must be a dictionary or null, not {scaling!r}")
+    if scaling is not None and "rope_theta" in scaling:
+        values["rope_scaling"] = {key: value for key, value in scaling.items() if key != "rope_theta"}
+        values["rope_theta"] = scaling["rope_theta"]
+    if "dtype" in values or "torch_dtype" in values:
+        dtype, older = values.pop("dtype", None), values.get("torch_dtype")
+        values["torch_dtype"] = _dtype_name(older if dtype is None else dtype)
     return values
 
 
-def _by_number(id2label: Any) -> dict[int, Any]:
+def _dtype_name(dtype: Any) -> str | None:
+    """The name of a number format, by which config.json has it."""
+    if dtype is None or isinstance(dtype, str):
+        return dtype
+    if isinstance(dtype, np.dtype | type):
+        return np.dtype(dtype).name
+    if str(dtype).startswith("torch."):
+        return str(dtype).removeprefix("torch.")
+    raise ValueError(f"torch_dtype must be the name of a number format, such as 'float16', not {dtype!r}")
+
+
+def _by_number(id2label: Any) -> dict[int, str]:
     """The names of labels by number; JSON has no numbers as keys."""
     try:
         names = {int(number): name for number, name in id2label.items()}
-    except (AttributeError, ValueError, TypeError):
-        raise ValueError(f"id2label must map numbers to names, not be {str(id2label)[:60]}") from None
+        sound = all(isinstance(name, str) for name in names.values())
+    except (AttributeError, ValueError, TypeError, OverflowError):
+        sound = False
+    if not sound:
+        raise ValueError(f"id2label must map numbers to names, not be {str(id2label)[:60]}")
     if not names:
         raise ValueError("id2label must name at least one label")
     return names
 
 
-def _copied(value: Any) -> Any:
-    """Dictionaries and lists anew, so that no two configs share one."""
+def _copied(value: Any, depth: int = 0) -> Any:
+    """Dictionaries and lists anew, so that no two configs share one. ValueError for what is nested without end."""
+    if depth > 100:
+        raise ValueError("the config has a value that is nested more than 100 deep: flatten it")
     if isinstance(value, dict):
-        return {key: _copied(item) for key, item in value.items()}
-    return [_copied(item) for item in value] if isinstance(value, list) else value
+        return {key: _copied(item, depth + 1) for key, item in value.items()}
+    return [_copied(item, depth + 1) for item in value] if isinstance(value, list) else value
 
 
 def _rope_type(scaling: dict[str, Any]) -> Any:

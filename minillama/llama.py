@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, TypeVar
 
 import numpy as np
 
-from minillama.arrays import Array
+from minillama.arrays import Array, as_array, floats, integers
 from minillama.compat import COMPAT
 from minillama.config import LlamaConfig
 from minillama.fields import ModelOutput
@@ -83,17 +84,18 @@ class LlamaModel(LlamaPreTrainedModel):
             config.output_hidden_states if output_hidden_states is None else output_hidden_states,
             config.output_attentions if output_attentions is None else output_attentions,
         )
-        hidden = self.decoder(x, cache, mask, positions, watched if watched.needed else no_tap)
-        keep = config.use_cache if use_cache is None else use_cache
-        out = BaseModelOutputWithPast(hidden, cache if keep else None, watched.hidden_states, watched.attentions)
-        return _as_asked(out, config, return_dict)
+        with _undone_if_it_fails(past_key_values):
+            hidden = self.decoder(x, cache, mask, positions, watched if watched.needed else no_tap)
+            keep = config.use_cache if use_cache is None else use_cache
+            out = BaseModelOutputWithPast(hidden, cache if keep else None, watched.hidden_states, watched.attentions)
+            return _as_asked(out, config, return_dict)
 
     __call__ = forward
 
     def _embedded(self, input_ids: Any, inputs_embeds: Any) -> Array:
         if input_ids is not None:
-            return self.decoder.embed(np.asarray(input_ids))
-        x = np.asarray(inputs_embeds, dtype=self.dtype)
+            return self.decoder.embed(input_ids)
+        x = floats("inputs_embeds", inputs_embeds, self.dtype)
         if x.shape[2] != self.config.hidden_size:
             raise ValueError(f"inputs_embeds must have the shape (B, T, {self.config.hidden_size}), not {x.shape}")
         return x
@@ -103,13 +105,15 @@ class LlamaModel(LlamaPreTrainedModel):
             return self.decoder.new_cache()
         c = self.config
         if isinstance(past, KVCache):
-            past.check(c.num_hidden_layers, c.num_key_value_heads, c.head_dim, self.decoder.rotary)
+            past.check(c.num_hidden_layers, c.num_key_value_heads, c.head_dim, self.decoder.rotary, self.dtype)
             return past
         wanted = f"{c.num_hidden_layers} pairs of arrays ({batch}, {c.num_key_value_heads}, S, {c.head_dim})"
         try:
-            pairs = [(np.asarray(k, self.dtype), np.asarray(v, self.dtype)) for k, v in past]
+            given = [(k, v) for k, v in past]
         except (TypeError, ValueError):
             raise ValueError(f"past_key_values must be a cache that an earlier call returned, or {wanted}") from None
+        name, dtype = "past_key_values", self.dtype
+        pairs = [(floats(name, k, dtype), floats(name, v, dtype)) for k, v in given]
         S = pairs[0][0].shape[2] if pairs and pairs[0][0].ndim == 4 else 0
         shape = (batch, c.num_key_value_heads, S, c.head_dim)
         if len(pairs) != c.num_hidden_layers or any(x.shape != shape for pair in pairs for x in pair) or S == 0:
@@ -176,23 +180,25 @@ class LlamaForCausalLM(_WithHead, GenerationMixin):
         logits_to_keep: how many of the last positions get logits (0: all), or the numbers of those that do; not
         together with labels. All else is as in LlamaModel.forward.
         """
-        targets = None if labels is None else _integers("labels", labels, 2)
+        shape = _shape(input_ids, inputs_embeds)
+        kept = _kept(logits_to_keep, shape[1])
+        targets = None if labels is None else integers("labels", labels, 2)
         if targets is not None:
-            shape = _shape(input_ids, inputs_embeds)
             if targets.shape != shape:
                 raise ValueError(f"labels must have the shape {shape}, not {targets.shape}")
             check_labels(targets, self.config.vocab_size)
             if np.ndim(logits_to_keep) or logits_to_keep:
                 raise ValueError("labels need the logits of all positions: leave logits_to_keep out")
-        out = self.model.forward(
-            input_ids, attention_mask, position_ids, past_key_values, inputs_embeds,
-            use_cache, output_attentions, output_hidden_states, True, tap=scoped(tap, "model."),
-        )  # fmt: skip
-        logits = lm_logits(_keep(out.last_hidden_state, logits_to_keep), self.weights.lm_head)
-        tap("logits", logits)
-        loss = None if targets is None else causal_lm_loss(logits, targets)
-        result = CausalLMOutputWithPast(loss, logits, out.past_key_values, out.hidden_states, out.attentions)
-        return _as_asked(result, self.config, return_dict)
+        with _undone_if_it_fails(past_key_values):
+            out = self.model.forward(
+                input_ids, attention_mask, position_ids, past_key_values, inputs_embeds,
+                use_cache, output_attentions, output_hidden_states, True, tap=scoped(tap, "model."),
+            )  # fmt: skip
+            logits = lm_logits(out.last_hidden_state[:, kept], self.weights.lm_head)
+            tap("logits", logits)
+            loss = None if targets is None else causal_lm_loss(logits, targets)
+            result = CausalLMOutputWithPast(loss, logits, out.past_key_values, out.hidden_states, out.attentions)
+            return _as_asked(result, self.config, return_dict)
 
     __call__ = forward
 
@@ -237,22 +243,24 @@ class LlamaForSequenceClassification(_WithHead):
         last = np.full(B, T - 1)
         if input_ids is not None:
             rule = COMPAT[self.compat].pooled_token
-            last = pooled_tokens(np.asarray(input_ids), self.config.pad_token_id, rule)
-        targets = None if labels is None else np.asarray(labels)
+            last = pooled_tokens(integers("input_ids", input_ids), self.config.pad_token_id, rule)
+        targets = None if labels is None else as_array("labels", labels)
+        problem = self.config.problem_type
         if targets is not None:
-            problem = self.config.problem_type or infer_problem_type(self.num_labels, targets)
+            problem = problem or infer_problem_type(self.num_labels, targets)
             check_class_labels(targets, B, self.num_labels, problem)
-            self.config.problem_type = problem
-        out = self.model.forward(
-            input_ids, attention_mask, position_ids, past_key_values, inputs_embeds,
-            use_cache, output_attentions, output_hidden_states, True, tap=scoped(tap, "model."),
-        )  # fmt: skip
-        hidden = out.last_hidden_state
-        logits = linear(hidden[np.arange(B), last], self.weights.score)
-        tap("logits", logits)
-        loss = None if targets is None else classification_loss(logits, targets, problem)
-        result = SequenceClassifierOutputWithPast(loss, logits, out.past_key_values, out.hidden_states, out.attentions)
-        return _as_asked(result, self.config, return_dict)
+        with _undone_if_it_fails(past_key_values):
+            out = self.model.forward(
+                input_ids, attention_mask, position_ids, past_key_values, inputs_embeds,
+                use_cache, output_attentions, output_hidden_states, True, tap=scoped(tap, "model."),
+            )  # fmt: skip
+            logits = linear(out.last_hidden_state[np.arange(B), last], self.weights.score)
+            tap("logits", logits)
+            loss = None if targets is None or problem is None else classification_loss(logits, targets, problem)
+            past, states, attentions = out.past_key_values, out.hidden_states, out.attentions
+            result = SequenceClassifierOutputWithPast(loss, logits, past, states, attentions)
+            self.config.problem_type = problem  # noted when nothing can fail any more
+            return _as_asked(result, self.config, return_dict)
 
     __call__ = forward
 
@@ -273,9 +281,9 @@ def _shape(input_ids: Any, inputs_embeds: Any) -> tuple[int, int]:
     if (input_ids is None) == (inputs_embeds is None):
         raise ValueError("give exactly one of input_ids and inputs_embeds")
     if input_ids is not None:
-        shape = _integers("input_ids", input_ids, 2).shape
+        shape = integers("input_ids", input_ids, 2).shape
     else:
-        shape = np.shape(inputs_embeds)
+        shape = as_array("inputs_embeds", inputs_embeds).shape
         if len(shape) != 3:
             raise ValueError(f"inputs_embeds must have the shape (B, T, D), not {shape}")
     if 0 in shape:
@@ -283,25 +291,13 @@ def _shape(input_ids: Any, inputs_embeds: Any) -> tuple[int, int]:
     return shape[0], shape[1]
 
 
-def _integers(name: str, values: Any, ndim: int) -> Array:
-    try:
-        array = np.asarray(values)
-    except ValueError:
-        raise ValueError(f"{name} has rows of different lengths: pad them") from None
-    if array.ndim != ndim or (array.size and not np.issubdtype(array.dtype, np.integer)):
-        raise ValueError(
-            f"{name} must be a {ndim}-dimensional array of integers, not {array.dtype} of shape {array.shape}"
-        )
-    return array.astype(np.int64)
-
-
 def _mask(attention_mask: Any, shape: tuple[int, int]) -> Array | None:
     if attention_mask is None:
         return None
-    mask = np.asarray(attention_mask)
+    mask = as_array("attention_mask", attention_mask)
     if mask.shape != shape:
         raise ValueError(f"attention_mask must have the shape {shape}, cached tokens included, not {mask.shape}")
-    if not np.isin(mask, (0, 1)).all():
+    if mask.dtype.kind not in "biuf" or not np.isin(mask, (0, 1)).all():
         raise ValueError("attention_mask must hold 1 for tokens and 0 for padding, and nothing else")
     return mask
 
@@ -309,24 +305,36 @@ def _mask(attention_mask: Any, shape: tuple[int, int]) -> Array | None:
 def _positions(position_ids: Any, shape: tuple[int, int]) -> Array | None:
     if position_ids is None:
         return None
-    positions = _integers("position_ids", np.atleast_2d(position_ids), 2)
+    positions = integers("position_ids", np.atleast_2d(as_array("position_ids", position_ids)), 2)
     if positions.shape not in (shape, (1, shape[1])) or (positions < 0).any():
         raise ValueError(f"position_ids must be {shape} integers of 0 or more, not of the shape {positions.shape}")
     return np.broadcast_to(positions, shape)
 
 
-def _keep(hidden: Array, logits_to_keep: int | Sequence[int] | Array) -> Array:
-    """The positions (B, T, D) that are to get logits."""
-    if np.ndim(logits_to_keep) == 0:
-        if not isinstance(logits_to_keep, int | np.integer) or logits_to_keep < 0:
-            raise ValueError(
-                f"logits_to_keep must be 0 (all), a number of positions or a list of them, not {logits_to_keep!r}"
-            )
-        return hidden[:, -int(logits_to_keep) :]
-    wanted, T = _integers("logits_to_keep", logits_to_keep, 1), hidden.shape[1]
+def _kept(logits_to_keep: Any, T: int) -> slice | Array:
+    """Which of T positions are to get logits."""
+    if isinstance(logits_to_keep, int | np.integer) and not isinstance(logits_to_keep, bool) and logits_to_keep >= 0:
+        return slice(-int(logits_to_keep), None)
+    if isinstance(logits_to_keep, str) or not np.iterable(logits_to_keep):
+        raise ValueError(
+            f"logits_to_keep must be 0 (all), a number of positions or a list of them, not {logits_to_keep!r}"
+        )
+    wanted = integers("logits_to_keep", logits_to_keep, 1)
     if ((wanted < -T) | (wanted >= T)).any():
         raise ValueError(f"logits_to_keep has {wanted[(wanted < -T) | (wanted >= T)][0]}, and there are {T} positions")
-    return hidden[:, wanted]
+    return wanted
+
+
+@contextmanager
+def _undone_if_it_fails(past: Past | None) -> Iterator[None]:
+    """If what is done here fails or is interrupted, a cache that was passed in is cut back to what it held before."""
+    before = past.length if isinstance(past, KVCache) else 0
+    try:
+        yield
+    except BaseException:
+        if isinstance(past, KVCache):
+            past.cut(before)
+        raise
 
 
 class _Collector:

@@ -16,7 +16,7 @@ import psutil
 from numpy.typing import DTypeLike
 from tqdm import tqdm
 
-from minillama.arrays import Array
+from minillama.arrays import Array, as_array
 from minillama.compat import COMPAT
 from minillama.config import LlamaConfig
 from minillama.engines import LARGE, OF_NUMPY, check_engine, checked_format, choose, cores
@@ -71,12 +71,17 @@ class LlamaPreTrainedModel:
             raise ValueError(
                 f"config must be a LlamaConfig, not a {type(config).__name__}: LlamaConfig.from_dict makes one"
             )
+        config.validate()  # its fields may have been set since it was made
         choices = _Choices.checked(engine, dtype, compat, seed, threads)
         if weights is None:
-            tensors = draw_tensors(config, seed, self.head)
+            tensors = draw_tensors(config, choices.seed, self.head)
             choices = choices.without_auto()  # which would look at all of them
         else:
-            arrays: dict[str, Tensor] = {name: ArrayTensor(np.asarray(array)) for name, array in weights.items()}
+            if not isinstance(weights, Mapping) or not all(isinstance(name, str) for name in weights):
+                raise ValueError(
+                    f"weights must map names of tensors to arrays, not be a {type(weights).__name__} of something else"
+                )
+            arrays: dict[str, Tensor] = {name: ArrayTensor(as_array(name, array)) for name, array in weights.items()}
             tensors = names.match_tensors(config, arrays, {}, "weights", self.head)
         self._build(config, tensors, "weights", choices)
 
@@ -198,7 +203,9 @@ class LlamaPreTrainedModel:
         """The head that scores the vocabulary, if the class has one."""
         if self.head != names.LM_HEAD:
             return None
-        return Embedding(self.weights, names.LM_HEAD, lambda hidden: lm_logits(hidden, self.weights.lm_head))
+        return Embedding(
+            self.weights, names.LM_HEAD, lambda hidden: lm_logits(np.asarray(hidden), self.weights.lm_head)
+        )
 
     def eval(self) -> Self:
         """The model itself: it has no other mode, nothing here is trained or dropped out."""
@@ -221,7 +228,7 @@ class LlamaPreTrainedModel:
         Rows that are new, in the table and in the head, are drawn as a new model's are; those that are too many go.
         """
         for what, number in (("new_num_tokens", new_num_tokens), ("pad_to_multiple_of", pad_to_multiple_of)):
-            if number is not None and (not isinstance(number, int | np.integer) or number < 1):
+            if number is not None and (not _is_whole(number) or number < 1):
                 raise ValueError(f"{what} must be a whole number of at least 1, not {number!r}")
         rows = self.config.vocab_size if new_num_tokens is None else int(new_num_tokens)
         if pad_to_multiple_of is not None:
@@ -294,7 +301,7 @@ class Embedding:
 
     def __call__(self, x: Any) -> Array:
         """The rows of token ids, (...) -> (..., D); of a head, the scores of hidden states, (..., D) -> (..., V)."""
-        return self._call(np.asarray(x))
+        return self._call(x)
 
 
 class _StateDict(Mapping[str, Array]):
@@ -331,16 +338,20 @@ class _Choices(NamedTuple):
         if compat not in COMPAT:
             raise ValueError(f"compat must be one of {', '.join(map(str, COMPAT))}, not {compat!r}")
         check_engine(engine, form, compat)
-        if not isinstance(seed, int) or seed < 0:
+        if not _is_whole(seed) or seed < 0:
             raise ValueError(f"seed must be a whole number of 0 or more, not {seed!r}")
-        if threads is not None and (not isinstance(threads, int) or threads < 1):
+        if threads is not None and (not _is_whole(threads) or threads < 1):
             raise ValueError(f"threads must be a whole number of at least 1, not {threads!r}")
-        return cls(engine, form, compat, seed, cores() if threads is None else threads)
+        return cls(engine, form, compat, int(seed), cores() if threads is None else threads)
 
     def without_auto(self) -> _Choices:
         """The same, but that engine "auto" is numpy, unless the format needs numba."""
         numpy = self.engine == "auto" and self.form in ("auto", *OF_NUMPY)
         return self._replace(engine="numpy") if numpy else self
+
+
+def _is_whole(number: Any) -> bool:
+    return isinstance(number, int | np.integer) and not isinstance(number, bool)
 
 
 def _check_memory(weights: Parameters, path: object) -> None:

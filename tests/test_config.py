@@ -1,9 +1,14 @@
+import copy
 import json
+import pickle
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from minillama.config import LlamaConfig
+from minillama.llama import LlamaForCausalLM, LlamaForSequenceClassification, LlamaModel
 from tests.tiny import ROPES, tiny_config
 
 DEFAULTS = {
@@ -46,6 +51,39 @@ def test_unknown_keys_are_kept_and_written_back() -> None:
         config.problem  # noqa: B018
 
 
+def test_keys_that_have_the_names_of_arguments_are_kept_too(tmp_path: Path) -> None:
+    keys = {"self": 1, "cls": 2, "kwargs": 3, "values": 4, "extra": 5}
+    config = LlamaConfig.from_dict(keys)
+    config.save_pretrained(tmp_path)
+    assert LlamaConfig.from_pretrained(tmp_path) == config
+    assert json.loads(config.to_json_string()).items() >= keys.items()
+
+
+def test_unknown_keys_can_be_deleted_and_fields_cannot() -> None:
+    config = LlamaConfig(theme="forest")
+    config.colour = "green"
+    del config.theme, config.colour
+    assert config == LlamaConfig()
+    for name in ("problem_type", "vocab_size", "num_labels", "extra"):
+        with pytest.raises(AttributeError, match=f"{name} is a field of every LlamaConfig and cannot be deleted"):
+            delattr(config, name)
+    with pytest.raises(AttributeError, match="theme"):
+        del config.theme
+    assert config == LlamaConfig()
+
+
+@pytest.mark.parametrize("depth", [150, 600])
+def test_a_value_that_is_nested_too_deeply(depth: int, tmp_path: Path) -> None:
+    text = '{"deep": ' + "[" * depth + "]" * depth + "}"
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ValueError, match=r"config\.json: the config has a value that is nested more than 100 deep"):
+        LlamaConfig.from_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="nested more than 100 deep"):
+        LlamaConfig(**json.loads(text))
+    LlamaConfig(deep=json.loads("[" * 90 + "]" * 90)).save_pretrained(tmp_path)
+    assert LlamaConfig.from_pretrained(tmp_path).deep
+
+
 def test_theta_and_scaling_in_one() -> None:
     config = LlamaConfig(rope_parameters={"rope_type": "linear", "factor": 2.0, "rope_theta": 5e5})
     assert (config.rope_theta, config.rope_type) == (5e5, "linear")
@@ -65,6 +103,46 @@ def test_both_spellings_of_the_dtype(key: str) -> None:
     config = LlamaConfig(**{key: "bfloat16"})
     assert config.torch_dtype == "bfloat16"
     assert config.to_dict()["torch_dtype"] == "bfloat16"
+
+
+def test_of_two_spellings_the_newer_counts_unless_it_says_nothing() -> None:
+    assert LlamaConfig(dtype="float16", torch_dtype="float32").torch_dtype == "float16"
+    assert LlamaConfig(dtype="bfloat16", torch_dtype=None).torch_dtype == "bfloat16"
+    assert LlamaConfig(dtype=None, torch_dtype="bfloat16").torch_dtype == "bfloat16"
+    inside = {"rope_type": "linear", "factor": 2.0, "rope_theta": 9.0}
+    for name in ("rope_scaling", "rope_parameters"):
+        config = LlamaConfig(rope_theta=7.0, **{name: inside})
+        assert (config.rope_theta, config.rope_scaling) == (9.0, {"rope_type": "linear", "factor": 2.0})
+        assert LlamaConfig.from_dict({name: inside}, rope_theta=8.0).rope_theta == 8
+    assert LlamaConfig(rope_theta=7.0, rope_parameters={"rope_type": "default"}).rope_theta == 7
+
+
+def test_the_newer_spellings_are_read_and_set(tmp_path: Path) -> None:
+    config = LlamaConfig()
+    assert (config.rope_parameters, config.dtype) == ({"rope_type": "default", "rope_theta": 1e4}, None)
+    written = {*config.to_dict()}
+    linear = {"rope_type": "linear", "factor": 2.0}
+    config.rope_parameters, config.dtype = {**linear, "rope_theta": 5e5}, "float16"
+    assert (config.rope_theta, config.rope_scaling, config.torch_dtype) == (5e5, linear, "float16")
+    assert (config.rope_parameters, config.dtype) == ({**linear, "rope_theta": 5e5}, "float16")
+    assert {*config.to_dict()} == written | {"torch_dtype"}
+    config.save_pretrained(tmp_path)
+    assert LlamaConfig.from_pretrained(tmp_path) == config
+    config.rope_scaling = {"type": "linear", "factor": 3.0, "rope_theta": 6.0}
+    assert config.rope_parameters == {"rope_type": "linear", "factor": 3.0, "rope_theta": 6.0}
+    config.rope_parameters = None
+    assert config.rope_parameters == {"rope_type": "default", "rope_theta": 6.0}
+    with pytest.raises(ValueError, match="rope_scaling must be a dictionary or null, not 'x'"):
+        config.rope_scaling = "x"
+    assert config.rope_type == "default"
+
+
+@pytest.mark.parametrize("dtype", ["float64", np.dtype("float64"), np.float64, float])
+def test_a_dtype_is_stored_by_its_name(dtype: object) -> None:
+    config = LlamaConfig(torch_dtype=dtype)
+    assert json.loads(config.to_json_string())["torch_dtype"] == "float64"
+    config.torch_dtype = np.float16
+    assert config.to_dict()["torch_dtype"] == "float16"
 
 
 @pytest.mark.parametrize(("eos", "ids"), [(None, ()), (2, (2,)), ([128001, 128009], (128001, 128009))])
@@ -110,6 +188,10 @@ def test_what_makes_no_model_is_named(wrong: dict[str, object], message: str) ->
 def test_null_flags_are_the_defaults_and_scaling_needs_a_type() -> None:
     config = LlamaConfig.from_dict({"attention_bias": None, "use_cache": None, "mlp_bias": None})
     assert (config.attention_bias, config.use_cache, config.mlp_bias) == (False, True, False)
+    config = LlamaConfig(return_dict=None, output_hidden_states=None, output_attentions=None)
+    assert config == LlamaConfig()
+    config.use_cache = None
+    assert config.use_cache is True
     linear = LlamaConfig(rope_scaling={"rope_type": None, "type": "linear", "factor": 2.0})
     assert linear.rope_type == "linear"
     assert LlamaConfig(rope_parameters={"rope_theta": 5e5}).rope_type == "default"
@@ -137,12 +219,50 @@ def test_labels_are_as_many_as_the_number_says() -> None:
         LlamaConfig(num_labels=0)
 
 
+def test_new_weights_may_all_be_zero() -> None:
+    assert (LlamaForCausalLM(tiny_config(initializer_range=0)).get_input_embeddings().weight == 0).all()
+
+
 def test_overrides_of_a_saved_config(tmp_path: Path) -> None:
     LlamaConfig(hidden_size=64, theme="forest").save_pretrained(tmp_path)
     config = LlamaConfig.from_pretrained(tmp_path, rms_norm_eps=1e-3, num_labels=5)
     assert (config.hidden_size, config.theme, config.rms_norm_eps, config.num_labels) == (64, "forest", 1e-3, 5)
     with pytest.raises(ValueError, match=r"config\.json: rms_norm_eps must be a number above 0"):
         LlamaConfig.from_pretrained(tmp_path, rms_norm_eps=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("hidden_size", "x", "hidden_size must be a whole number"),
+        ("num_key_value_heads", 3, "num_attention_heads 4 is not a multiple of num_key_value_heads 3"),
+        ("pretraining_tp", 0, "pretraining_tp must be at least 1"),
+        ("rope_scaling", {"rope_type": "linear"}, "rope_scaling of type linear needs 'factor'"),
+        ("rope_scaling", {"type": "lineer", "factor": 4.0}, "rope_scaling has the unknown type 'lineer'"),
+        ("num_hidden_layers", "x", "num_hidden_layers must be a whole number"),
+    ],
+)
+def test_what_is_set_later_is_checked_when_a_model_is_made(
+    name: str, value: object, message: str, tmp_path: Path
+) -> None:
+    LlamaForCausalLM(tiny_config()).save_pretrained(tmp_path)
+    config = tiny_config()
+    setattr(config, name, value)
+    for wrong in (
+        lambda: LlamaModel(config),
+        lambda: LlamaForCausalLM(config, {}),
+        lambda: LlamaForSequenceClassification.from_pretrained(tmp_path, config=config),
+        lambda: config.context_length,
+    ):
+        with pytest.raises(ValueError, match=message):
+            wrong()
+
+
+def test_labels_that_are_emptied_are_no_labels() -> None:
+    config = tiny_config()
+    config.id2label.clear()
+    with pytest.raises(ValueError, match="id2label must name at least one label"):
+        LlamaForSequenceClassification(config)
 
 
 def test_slices_must_divide_what_they_slice() -> None:
@@ -174,6 +294,27 @@ def test_what_is_set_later_is_read_written_and_compared(name: str, stated: bool,
     assert again == config
     assert getattr(again, name) == CHANGES[name]
     assert again.num_labels == len(again.id2label)
+
+
+@pytest.mark.parametrize("how", [copy.copy, copy.deepcopy, lambda config: pickle.loads(pickle.dumps(config))])
+def test_copies_are_equal_and_share_nothing(how: Callable[[LlamaConfig], LlamaConfig]) -> None:
+    config = LlamaConfig(theme="forest", eos_token_id=[1, 2])
+    twin = how(config)
+    assert twin == config
+    twin.theme, twin.hidden_act, twin.id2label[0] = "sea", "gelu", "changed"
+    twin.eos_token_id.append(3)
+    assert config == LlamaConfig(theme="forest", eos_token_id=[1, 2])
+
+
+def test_what_a_config_is_made_of_stays_the_callers() -> None:
+    values = {"rope_parameters": {"rope_type": "linear", "factor": 2.0}, "dtype": "float16", "of": {"a": [{"b": [1]}]}}
+    before = copy.deepcopy(values)
+    for config in (LlamaConfig(**values), LlamaConfig.from_dict(values)):
+        config.of["a"][0]["b"].append(2)
+        config.of["c"] = config.rope_scaling["factor"] = 3
+        config.rope_parameters["factor"] = 4.0  # a copy
+        assert config.rope_scaling["factor"] == 3
+        assert values == before
 
 
 def test_no_two_configs_share_what_can_be_changed() -> None:
@@ -217,11 +358,34 @@ def test_names_of_labels_that_are_given_are_kept() -> None:
     assert LlamaConfig.from_dict(stored, num_labels=2).label2id == {"LABEL_0": 0, "LABEL_1": 1}
 
 
+def test_labels_are_changed_only_by_another_number(tmp_path: Path) -> None:
+    names = {0: "a", 1: "b", 2: "c"}
+    config = LlamaConfig(id2label=names)
+    config.num_labels = 3
+    assert config.id2label == names
+    config.save_pretrained(tmp_path)
+    for same in ({"num_labels": 3}, {"num_labels": None}, {"id2label": None}, {"label2id": None}):
+        again = LlamaConfig.from_pretrained(tmp_path, **same)
+        assert (again.id2label, again.label2id) == (names, {"a": 0, "b": 1, "c": 2})
+    with pytest.raises(ValueError, match=r"config\.json: label2id must map names to numbers"):
+        LlamaConfig.from_pretrained(tmp_path, label2id="ab")
+    config.id2label = {"0": "x", "1": "y"}  # numbers as in JSON
+    assert (config.num_labels, config.id2label, config.label2id) == (2, {0: "x", 1: "y"}, {"x": 0, "y": 1})
+    with pytest.raises(ValueError, match="id2label must map numbers to names, not be None"):
+        config.id2label = None
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
         ({"id2label": {}}, "id2label must name at least one label"),
         ({"id2label": {"one": "a"}}, "id2label must map numbers to names"),
+        ({"id2label": {None: "a"}}, "id2label must map numbers to names"),
+        ({"id2label": {float("inf"): "a"}}, "id2label must map numbers to names"),
+        ({"id2label": {0: ["a"]}}, "id2label must map numbers to names"),
+        ({"id2label": {0: None}}, "id2label must map numbers to names"),
+        ({"label2id": {None: 0}}, "label2id must map names to numbers"),
+        ({"torch_dtype": 16}, "torch_dtype must be the name of a number format, such as 'float16', not 16"),
         ({"id2label": "ab"}, "id2label must map numbers to names"),
         ({"label2id": "ab"}, "label2id must map names to numbers"),
         ({"initializer_range": None}, "initializer_range must be a number of 0 or above"),

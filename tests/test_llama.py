@@ -102,6 +102,18 @@ def test_lists_will_do() -> None:
     np.testing.assert_array_equal(tiny_model()(IDS.tolist()).logits, tiny_model()(IDS).logits)
 
 
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint32", "uint64"])
+def test_ids_of_any_whole_type_will_do(dtype: str) -> None:
+    config = tiny_config(vocab_size=300, pad_token_id=299, num_labels=2)  # more than these bytes can say
+    ids = np.array([[5, 127, 3], [9, 0, 8]])
+    for model in (LlamaForCausalLM(config), LlamaForSequenceClassification(config)):
+        np.testing.assert_array_equal(model(ids.astype(dtype)).logits, model(ids).logits)
+        embeds = model.get_input_embeddings()(ids.astype(dtype))
+        np.testing.assert_array_equal(embeds, model.get_input_embeddings()(ids))
+    loaded = LlamaForCausalLM(config, random_weights(config))
+    np.testing.assert_array_equal(loaded(ids.astype(dtype), labels=ids.astype(dtype)).logits, loaded(ids).logits)
+
+
 def test_positions_count_on_by_default_padding_included() -> None:
     model = tiny_model()
     out = model(IDS, position_ids=np.arange(6)[None])
@@ -138,6 +150,21 @@ def test_left_padding_needs_no_positions_where_only_distances_matter() -> None:
         ({"input_ids": [[1], [2]], "attention_mask": [[1]]}, r"attention_mask must have the shape \(2, 1\)"),
         ({"input_ids": [[1, 2]], "attention_mask": [[1, 0.5]]}, "attention_mask must hold 1 for tokens and 0"),
         ({"input_ids": [[1], [2]], "position_ids": [[0], [1], [2]]}, r"position_ids must be \(2, 1\) integers"),
+        ({"input_ids": [[1, 2], [3, 4]], "attention_mask": [[1, 1], [1]]}, "attention_mask has rows of different leng"),
+        ({"input_ids": [[1, 2]], "attention_mask": [[1, 1 + 0j]]}, "attention_mask must hold 1 for tokens and 0"),
+        ({"input_ids": [[1, 2], [3, 4]], "position_ids": [[0, 1], [0]]}, "position_ids has rows of different lengths"),
+        ({"input_ids": [[1, 2], [3, 4]], "labels": [[0, 1], [0]]}, "labels has rows of different lengths: pad them"),
+        ({"inputs_embeds": [[[1.0] * 16] * 2, [[1.0] * 16]]}, "inputs_embeds has rows of different lengths: pad them"),
+        ({"inputs_embeds": np.ones((1, 2, 17))}, r"\(B, T, 16\), not \(1, 2, 17\)"),
+        ({"inputs_embeds": np.ones((1, 2, 16)) * 1j}, "inputs_embeds must hold real numbers, not complex128"),
+        ({"inputs_embeds": np.full((1, 2, 16), None)}, "inputs_embeds must hold real numbers, not object"),
+        ({"input_ids": [[1, 2]], "logits_to_keep": None}, "logits_to_keep must be 0"),
+        ({"input_ids": [[1, 2]], "logits_to_keep": True}, "logits_to_keep must be 0"),
+        ({"input_ids": [[1, 2]], "logits_to_keep": [0.0]}, "logits_to_keep must be a 1-dimensional array of integers"),
+        ({"input_ids": [[1, 2]], "labels": [[1, 2]], "logits_to_keep": ""}, "logits_to_keep must be 0"),
+        ({"input_ids": [[1, 2]], "labels": [[1, 2]], "logits_to_keep": None}, "logits_to_keep must be 0"),
+        ({"input_ids": [[1, 2]], "labels": [[1, 2]], "logits_to_keep": np.array([0, 1])}, "leave logits_to_keep out"),
+        ({"input_ids": [[1, 2]], "labels": [[1, 2]], "logits_to_keep": []}, "leave logits_to_keep out"),
         ({"input_ids": [[1, 2]], "logits_to_keep": 1.5}, "logits_to_keep must be 0"),
         ({"input_ids": [[1, 2]], "logits_to_keep": [-3]}, "logits_to_keep has -3, and there are 2 positions"),
     ],
@@ -155,7 +182,9 @@ def test_a_cache_of_another_batch_or_of_another_kind() -> None:
         model(IDS, past_key_values=[(IDS, IDS)])
 
 
-@pytest.mark.parametrize("wrong", [{"engine": "abacus"}, {"dtype": "float8"}, {"compat": "hf3"}, {"seed": -1}])
+@pytest.mark.parametrize(
+    "wrong", [{"engine": "abacus"}, {"dtype": "float8"}, {"compat": "hf3"}, {"seed": -1}, {"seed": True}]
+)
 def test_choices_are_named(wrong: dict[str, str]) -> None:
     (name,) = wrong
     config = tiny_config()
@@ -198,7 +227,9 @@ def test_embeddings_and_pairs_of_another_type_are_taken_into_the_models() -> Non
     wide = [(k.astype(np.float64), v.astype(np.float64)) for k, v in out.past_key_values]
     again = model(IDS, past_key_values=wide)
     assert again.logits.dtype == again.past_key_values[0][0].dtype == np.float32
+    assert again.past_key_values[0][1].dtype == np.float32
     np.testing.assert_array_equal(again.logits, model(IDS, past_key_values=out.past_key_values).logits)
+    assert model(inputs_embeds=x.astype(np.float64)).logits.dtype == np.float32
 
 
 def test_an_activation_that_widens_is_narrowed_again() -> None:
@@ -276,11 +307,15 @@ def test_past_key_values_may_be_plain_pairs(kind: str) -> None:
         [(np.ones((2, 2, 3, 6)),) * 2, (np.ones((2, 2, 3, 6)), np.ones((2, 2, 4, 6)))],
         [(np.ones((2, 2, 0, 6)),) * 2] * 2,
         [(np.ones((1, 2, 3, 6)),) * 2] * 2,
+        [(np.ones((2, 2, 3, 6)),) * 3] * 2,
+        [(np.ones((2, 2, 3, 6)) * 1j,) * 2] * 2,
+        [(np.ones((2, 2, 3, 6)), np.ones((2, 2, 3, 6)) * 1j)] * 2,
+        [(np.full((2, 2, 3, 6), None),) * 2] * 2,
         3,
     ],
 )
 def test_pairs_that_are_not_of_this_model(past: object) -> None:
-    with pytest.raises(ValueError, match="past_key_values must be "):
+    with pytest.raises(ValueError, match=r"past_key_values must (be|hold real numbers)"):
         tiny_model()(IDS, past_key_values=past)
 
 
@@ -293,6 +328,14 @@ def test_pairs_do_not_say_where_padded_tokens_stood(kind: str) -> None:
         with pytest.raises(ValueError, match="plain pairs do not say where padded tokens stood"):
             model(IDS[:, 4:], past_key_values=tuple(past), **how)
     assert model(IDS[:, 4:], past_key_values=past, attention_mask=mask, **moved).logits.shape == (2, 2, 37)
+
+
+@pytest.mark.parametrize("kind", ["dynamic", "longrope"])
+def test_of_padding_that_comes_now_pairs_need_not_say_anything(kind: str) -> None:
+    model, mask = tiny_model(**ROPES[kind]), np.array([[1, 1, 1, 1, 1, 0], [1, 1, 1, 1, 1, 1]])
+    past = tuple(model(IDS[:, :4]).past_key_values)
+    went_on = model(IDS[:, 4:], past_key_values=past, attention_mask=mask).logits
+    assert_close(went_on, model(IDS, attention_mask=mask).logits[:, 4:])
 
 
 # Which length turns the keys of a call: of tokens at 5 .. 10, in a model that was trained on 8
@@ -409,6 +452,46 @@ def test_labels_that_do_not_fit_change_nothing(overrides: dict[str, Any], labels
         model(PADDED, mask, past_key_values=past, labels=labels)
     assert past.length == 5
     assert model.config.problem_type == overrides.get("problem_type")
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"attention_mask": [[1]]},
+        {"position_ids": [[-1] * 5]},
+        {"past_key_values": []},
+        {"input_ids": PADDED + 100},
+        {"input_ids": None, "inputs_embeds": np.ones((3, 5, 3))},
+    ],
+)
+def test_what_the_problem_is_is_noted_only_when_all_went_well(how: dict[str, Any]) -> None:
+    model = classifier()
+    with pytest.raises(ValueError, match=r"^(\w+ must (be|have)|input_ids has the id)"):
+        model(**{"input_ids": PADDED, "labels": [0, 1, 2]} | how)
+    assert model.config.problem_type is None
+
+
+def test_a_classifier_that_is_interrupted_has_noted_nothing() -> None:
+    model = classifier()
+    past = model(PADDED).past_key_values
+
+    def stop(name: str, array: Array) -> None:
+        if name == "logits":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        model(PADDED, past_key_values=past, labels=[0, 1, 2], tap=stop)
+    assert (model.config.problem_type, past.length) == (None, 5)
+
+
+def test_labels_in_other_shapes_and_types() -> None:
+    one = classifier()
+    assert one(PADDED[:1], labels=2).loss == one(PADDED[:1], labels=[2]).loss
+    with pytest.raises(ValueError, match=r"must have the shape \(4,\), not \(2, 2\)"):
+        classifier()(PADDED[[0, 1, 2, 0]], labels=[[0, 1], [1, 0]])
+    with pytest.raises(ValueError, match="labels has rows of different lengths: pad them"):
+        classifier()(PADDED, labels=[[0, 1], [1]])
+    assert one(PADDED, labels=np.array([2, 0, 1], np.uint8)).loss == one(PADDED, labels=[2, 0, 1]).loss
 
 
 def test_one_label_a_row_may_stand_in_a_column() -> None:

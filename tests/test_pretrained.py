@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,25 @@ def test_a_new_model_follows_from_its_seed(kind: type[LlamaModel]) -> None:
     first, again, other = kind(config, seed=5), kind(config, seed=5), kind(config, seed=6)
     np.testing.assert_array_equal(last(first(IDS)), last(again(IDS)))
     assert np.abs(last(first(IDS)) - last(other(IDS))).max() > 1e-3
+
+
+def test_a_seed_may_be_a_number_of_numpy() -> None:
+    table = LlamaModel(tiny_config(), seed=np.int64(5)).get_input_embeddings().weight
+    np.testing.assert_array_equal(table, LlamaModel(tiny_config(), seed=5).get_input_embeddings().weight)
+
+
+@pytest.mark.parametrize("wrong", [[], 3, "model.safetensors", {1: np.ones(16)}])
+def test_weights_map_names_to_arrays(wrong: Any) -> None:
+    with pytest.raises(ValueError, match="weights must map names of tensors to arrays, not be a "):
+        LlamaModel(tiny_config(), wrong)
+    with pytest.raises(ValueError, match=r"norm\.weight has rows of different lengths"):
+        LlamaModel(tiny_config(), {"norm.weight": [[1.0], [1.0, 2.0]]})
+
+
+def test_a_model_can_be_pickled() -> None:
+    model = LlamaForCausalLM(tiny_config(hidden_act=np.tanh), random_weights(tiny_config()))
+    again = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(again(IDS).logits, model(IDS).logits)
 
 
 def test_the_classes_share_a_decoder_of_one_seed() -> None:
@@ -110,6 +130,17 @@ def test_embeddings_are_tables_that_can_be_asked() -> None:
     hidden = model.model(IDS).last_hidden_state
     np.testing.assert_array_equal(head(hidden), model(IDS).logits)
     assert LlamaModel(tiny_config()).get_output_embeddings() is None
+    assert table([]).shape == (0, 16)
+    assert table(5).shape == (16,)
+    for wrong, message in (
+        ([-1], "input_ids has the id -1, outside the vocabulary"),
+        ([37], "input_ids has the id 37, outside the vocabulary"),
+        ([1.5], "input_ids must be an array of integers, not float64"),
+        ([True, False], "input_ids must be an array of integers, not bool"),
+        ([[1], [2, 3]], "input_ids has rows of different lengths"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            table(wrong)
 
 
 def test_a_model_knows_its_config_and_has_no_other_mode() -> None:
@@ -145,7 +176,7 @@ def test_a_smaller_vocabulary_and_a_rounded_one() -> None:
         model(np.array([[20]]))
     assert model.resize_token_embeddings(pad_to_multiple_of=16).weight.shape == (32, 16)
     assert model.resize_token_embeddings().weight.shape == (32, 16)
-    for wrong in ({"new_num_tokens": 0}, {"new_num_tokens": 2.5}, {"pad_to_multiple_of": 0}):
+    for wrong in ({"new_num_tokens": 0}, {"new_num_tokens": 2.5}, {"new_num_tokens": True}, {"pad_to_multiple_of": 0}):
         with pytest.raises(ValueError, match="must be a whole number of at least 1, not "):
             model.resize_token_embeddings(**wrong)
     assert model.config.vocab_size == 32
@@ -159,6 +190,9 @@ def test_new_rows_are_new_and_follow_from_the_seed() -> None:
     assert len({row.tobytes() for row in table}) == 80  # none repeats another
     np.testing.assert_array_equal(table, resized(3))
     assert (table[37:] != resized(4)[37:]).all()
+    twice = LlamaForCausalLM(tiny_config(), seed=3)
+    twice.resize_token_embeddings(40)
+    assert len({row.tobytes() for row in twice.resize_token_embeddings(43).weight}) == 43
 
 
 def test_heads_cannot_be_pruned() -> None:
@@ -260,6 +294,8 @@ def test_a_classifier_on_a_trained_decoder_has_a_head_yet_to_be_trained(
     assert model(IDS).logits.shape == (1, 4)
     again = LlamaForSequenceClassification.from_pretrained(tmp_path, num_labels=4, seed=2)
     np.testing.assert_array_equal(model(IDS).logits, again(IDS).logits)
+    other = LlamaForSequenceClassification.from_pretrained(tmp_path, num_labels=4, seed=3)
+    assert (model.weights.score != other.weights.score).all()
 
 
 def test_a_causal_model_is_not_read_from_a_checkpoint_without_its_head(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -14,11 +15,12 @@ class KVCache:
     """Keys and values of every layer for the tokens seen so far.
 
     Indexing and iterating give each layer's pair (k, v), both (B, G, S, K), keys rotated: what transformers calls
-    past_key_values. `rotary` is given where the frequencies depend on the length of the text; the keys are then
+    past_key_values. `rotary` is what turns the keys; where its frequencies depend on the length of the text, keys are
     kept unrotated, and rotated for the length at hand when they are handed out.
     """
 
     def __init__(self, num_layers: int, rotary: Rotary | None = None):
+        self.turned_by = rotary
         self.rotary = rotary if rotary is not None and rotary.by_length else None
         self._keys: list[Array | None] = [None] * num_layers  # (B, G, capacity, K)
         self._values: list[Array | None] = [None] * num_layers
@@ -59,14 +61,22 @@ class KVCache:
         self._positions = positions
         return positions
 
-    def check(self, num_layers: int, num_key_value_heads: int, head_dim: int, rotary: Rotary) -> None:
+    def check(
+        self, num_layers: int, num_key_value_heads: int, head_dim: int, rotary: Rotary, dtype: np.dtype[Any]
+    ) -> None:
         """ValueError if this is the cache of another kind of model."""
-        ours = (len(self), *(self._keys[0].shape[1::2] if self._keys and self._keys[0] is not None else ()))
+        keys = self._keys[0] if self._keys else None
+        ours = (len(self), *(() if keys is None else keys.shape[1::2]))
         theirs = (num_layers, num_key_value_heads, head_dim)
-        if ours != theirs[: len(ours)] or (self.rotary is not None) != rotary.by_length:
+        alike = not rotary.by_length if self.turned_by is None else self.turned_by.signature == rotary.signature
+        if ours != theirs[: len(ours)] or not alike:
             raise ValueError(
                 f"past_key_values is the cache of another model: this one has {num_layers} layers, "
-                f"{num_key_value_heads} key/value heads of {head_dim} and its own rotary scaling"
+                f"{num_key_value_heads} key/value heads of {head_dim} and its own rotary frequencies"
+            )
+        if keys is not None and keys.dtype != dtype:
+            raise ValueError(
+                f"past_key_values holds {keys.dtype} and the model computes in {dtype}: use one of its own"
             )
 
     def append(self, layer: int, k: Array, v: Array) -> tuple[Array, Array]:
@@ -98,7 +108,7 @@ class KVCache:
 
     def fork(self) -> KVCache:
         """An independent copy, to try several continuations of one beginning."""
-        twin = KVCache(len(self), self.rotary)
+        twin = KVCache(len(self), self.turned_by)
         twin._keys = [None if k is None else k[:, :, :n].copy() for k, n in zip(self._keys, self._lengths, strict=True)]
         twin._values = [
             None if v is None else v[:, :, :n].copy() for v, n in zip(self._values, self._lengths, strict=True)

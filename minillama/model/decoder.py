@@ -1,10 +1,11 @@
 """The decoder: embeddings, a stack of identical layers, a final norm."""
 
 import math
+from typing import Any
 
 import numpy as np
 
-from minillama.arrays import Array
+from minillama.arrays import Array, integers
 from minillama.compat import COMPAT, Compat
 from minillama.config import LlamaConfig
 from minillama.model.attention import self_attention, visible_keys
@@ -60,8 +61,9 @@ class Decoder:
     def new_cache(self) -> KVCache:
         return KVCache(self.config.num_hidden_layers, self.rotary)
 
-    def embed(self, input_ids: Array) -> Array:
-        """(B, T) integers in 0 .. V - 1 -> (B, T, D)"""
+    def embed(self, input_ids: Any) -> Array:
+        """Integers in 0 .. V - 1, (B, T) or any shape -> (B, T, D)"""
+        input_ids = integers("input_ids", input_ids)
         bad = (input_ids < 0) | (input_ids >= self.config.vocab_size)
         if bad.any():
             raise ValueError(
@@ -86,20 +88,15 @@ class Decoder:
         S = cache.length + T
         if positions is None:
             positions = np.broadcast_to(np.arange(S - T, S), (B, T))
-        before = cache.length
-        try:
-            rotations = Rotations(self.rotary, positions, cache.add_positions(positions), x.dtype)
-            visible = visible_keys(T, S, attention_mask)
-            unseen = unseen_scores(visible, attention_mask, self.compat.blind_queries)
-            tap("embed_tokens", x)
-            for i, w in enumerate(self.weights.layers):
-                here = scoped(tap, f"layers.{i}.")
-                x = decoder_layer(
-                    x, w, self.config, self.act, rotations, visible, cache, i, here, unseen=unseen, parts=self.parts
-                )
-            x = rms_norm(x, self.weights.norm, self.config.rms_norm_eps)
-            tap("norm", x)
-        except BaseException:  # an interruption too: all layers hold as many tokens again
-            cache.cut(before)
-            raise
+        rotations = Rotations(self.rotary, positions, cache.add_positions(positions), x.dtype)
+        visible = visible_keys(T, S, attention_mask)
+        unseen = unseen_scores(visible, attention_mask, self.compat.blind_queries)
+        tap("embed_tokens", x)
+        for i, w in enumerate(self.weights.layers):
+            here = scoped(tap, f"layers.{i}.")
+            x = decoder_layer(
+                x, w, self.config, self.act, rotations, visible, cache, i, here, unseen=unseen, parts=self.parts
+            )
+        x = rms_norm(x, self.weights.norm, self.config.rms_norm_eps)
+        tap("norm", x)
         return x

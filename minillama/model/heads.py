@@ -91,6 +91,8 @@ def check_class_labels(labels: Array, rows: int, num_labels: int, problem_type: 
     if problem_type not in wanted:
         raise ValueError(f"problem_type must be one of {', '.join(wanted)}, not {problem_type!r}")
     shape = wanted[problem_type]
+    if labels.dtype.kind not in "biuf":
+        raise ValueError(f"labels for {problem_type} must be numbers, not {labels.dtype}")
     fits = labels.size == rows == max(labels.shape, default=1) if shape == one_each else labels.shape == shape
     if not fits:
         raise ValueError(f"labels for {problem_type} must have the shape {shape}, not {labels.shape}")

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -84,8 +85,11 @@ def activation(hidden_act: str | Activation) -> Activation:
     """The function that config.hidden_act names, or is, which then gives the dtype it is given. ValueError for a name
     nobody knows."""
     if callable(hidden_act):
-        own: Activation = hidden_act
-        return lambda x: np.asarray(own(x), x.dtype)
+        return partial(_in_its_dtype, hidden_act)  # which can be pickled if the function can
     if hidden_act not in ACTIVATIONS:
         raise ValueError(f"hidden_act {hidden_act!r} is unknown: use one of {', '.join(ACTIVATIONS)}")
     return ACTIVATIONS[hidden_act]
+
+
+def _in_its_dtype(act: Activation, x: Array) -> Array:
+    return np.asarray(act(x), x.dtype)

@@ -41,6 +41,11 @@ class Rotary:
         self.config = config
         self.by_length = config.rope_type in ("dynamic", "longrope")
         self.scale = attention_factor(config)
+        # What tells it from others, so that the keys they have turned are not mixed
+        self.signature: tuple[Any, ...] = (self.scale, inverse_frequencies(config, np.asarray(1)).tolist())
+        if self.by_length:
+            lengths = (config.max_position_embeddings, config.original_max_position_embeddings)
+            self.signature += ("token", config.rope_parameters, lengths)
 
     def inv_freq(self, positions: Array, key_length: int) -> Array:
         """The frequency of each pair, for queries at `positions` (B, T) that see `key_length` keys: (K/2,), or

@@ -20,6 +20,8 @@ class UpstreamRotary(Rotary):
 
     def __init__(self, config: LlamaConfig, length: Literal["keys", "positions"]):
         super().__init__(config)
+        if self.by_length:
+            self.signature += (length,)
         self.by_length, self.length = False, length
         self._longest = config.max_position_embeddings
 

@@ -47,6 +47,7 @@ def open_checkpoint(
     tensors: dict[str, Tensor] = {**stored}
     beside = weights.parent / "config.json"
     if isinstance(config, LlamaConfig):
+        config.validate()  # its fields may have been set since it was made
         settings = config
     elif config is not None or beside.exists():
         settings = LlamaConfig.from_pretrained(beside if config is None else config)

@@ -4,10 +4,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minillama.arrays import Array
+from minillama.llama import LlamaForCausalLM
 from minillama.model.cache import KVCache
+from minillama.model.ops import Tap
 from minillama.model.rope import Rotary
 from minillama.model.rope_scaling import inverse_frequencies
-from tests.tiny import ROPES, SEEDS, assert_close, random_ids, spiky, tiny_config, tiny_model
+from tests.tiny import LONGROPE, ROPES, SEEDS, assert_close, random_ids, spiky, tiny_config, tiny_model
 
 
 def pairs(cache: KVCache) -> list[Array]:
@@ -141,29 +143,99 @@ def test_rows_at_other_positions_get_their_own_keys() -> None:
         {"num_hidden_layers": 3},
         {"num_key_value_heads": 1},
         {"head_dim": 8},
-        ROPES["dynamic"],
+        {"rope_theta": 5e5},
+        *(ROPES[kind] for kind in ROPES if kind != "default"),
     ],
 )
 def test_the_cache_of_another_model_is_refused(other: dict[str, object]) -> None:
     ids = random_ids(12, 1, 4)
-    past = tiny_model(**other)(ids).past_key_values
-    with pytest.raises(ValueError, match="past_key_values is the cache of another model"):
+    for one, another in ((tiny_model(**other), tiny_model()), (tiny_model(), tiny_model(**other))):
+        past = one(ids).past_key_values
+        for cache in (past, past.fork()):
+            with pytest.raises(ValueError, match="past_key_values is the cache of another model"):
+                another(ids, past_key_values=cache)
+            assert cache.length == 4
+
+
+@pytest.mark.parametrize(
+    ("kind", "other"),
+    [
+        ("yarn", {"rope_scaling": ROPES["yarn"]["rope_scaling"] | {"attention_factor": 2.0}}),
+        ("dynamic", {"max_position_embeddings": 16}),
+        ("longrope", {"rope_scaling": LONGROPE | {"original_max_position_embeddings": 16}}),
+    ],
+)
+def test_two_of_one_kind_are_told_apart(kind: str, other: dict[str, object]) -> None:
+    ids, model = random_ids(12, 1, 4), tiny_model(**ROPES[kind])
+    past = model(ids).past_key_values
+    with pytest.raises(ValueError, match="the cache of another model"):
+        tiny_model(**ROPES[kind] | other)(ids, past_key_values=past)
+    assert tiny_model(**ROPES[kind])(ids, past_key_values=past).past_key_values.length == 8
+
+
+@pytest.mark.parametrize("compat", [None, "hf4", "hf5"])
+def test_caches_of_scalings_by_length_go_with_their_own_only(compat: str | None) -> None:
+    ids = random_ids(12, 1, 4)
+
+    def model(factor: float, compat: str | None = compat, key: str = "rope_type") -> LlamaForCausalLM:
+        return tiny_model(rope_scaling={key: "dynamic", "factor": factor}, compat=compat)
+
+    past = model(2.0)(ids).past_key_values
+    for other in (model(8.0), model(2.0, "hf5" if compat == "hf4" else "hf4" if compat else "hf5")):
+        with pytest.raises(ValueError, match="the cache of another model"):
+            other(ids, past_key_values=past)
+    assert_close(
+        model(2.0, key="type")(ids, past_key_values=past.fork()).logits, model(2.0)(ids, past_key_values=past).logits
+    )
+
+
+def test_a_model_that_turns_alike_takes_the_cache() -> None:
+    ids = random_ids(12, 1, 4)
+    past = tiny_model(compat="hf4")(ids).past_key_values
+    again = tiny_model(max_position_embeddings=64, rope_scaling={"type": "default"})
+    assert_close(again(ids, past_key_values=past.fork()).logits, tiny_model()(ids, past_key_values=past).logits)
+    assert tiny_model()(ids, past_key_values=KVCache(2)).past_key_values.length == 4  # one that nobody has used yet
+    with pytest.raises(ValueError, match="the cache of another model"):
+        tiny_model(**ROPES["dynamic"])(ids, past_key_values=KVCache(2))
+
+
+def test_a_cache_of_another_precision_is_refused() -> None:
+    ids = random_ids(12, 1, 4)
+    past = tiny_model(dtype="float32")(ids).past_key_values
+    with pytest.raises(ValueError, match="past_key_values holds float32 and the model computes in float64"):
         tiny_model()(ids, past_key_values=past)
-    assert past.length == 4
+    past.cut(0)
+    assert tiny_model()(ids, past_key_values=past).past_key_values[0][0].dtype == np.float64
 
 
+def stop_at(where: str) -> Tap:
+    """A tap that interrupts the pass at one intermediate."""
+
+    def stop(name: str, array: Array) -> None:
+        if name == where:
+            raise KeyboardInterrupt
+
+    return stop
+
+
+@pytest.mark.parametrize("where", ["model.layers.1.mlp.up", "model.norm", "logits"])
 @pytest.mark.parametrize("length", [0, 5])
-def test_a_pass_that_fails_leaves_the_cache_as_it_was(length: int) -> None:
+def test_a_pass_that_fails_leaves_the_cache_as_it_was(length: int, where: str) -> None:
     model, ids = tiny_model(), random_ids(13, 2, 9)
     past = model(ids[:, :5]).past_key_values
     past.cut(length)
-
-    def stop(name: str, array: Array) -> None:
-        if name == "model.layers.1.mlp.up":
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        model(ids[:, :3], past_key_values=past, tap=stop)
+        model(ids[:, :3], past_key_values=past, tap=stop_at(where))
     assert past.length == length
     whole = model(ids[:, 5 - length :]).logits  # of what is left, and what comes now
     assert_close(model(ids[:, 5:], past_key_values=past).logits, whole[:, length:])
+
+
+def test_what_makes_no_sense_after_the_decoder_is_refused_before_it() -> None:
+    model, ids = tiny_model(), random_ids(13, 2, 9)
+    past = model(ids).past_key_values
+    with pytest.raises(ValueError, match="logits_to_keep must be 0"):
+        model(ids, past_key_values=past, logits_to_keep=-1)
+    with pytest.raises(KeyboardInterrupt):
+        model.model(ids, past_key_values=past, tap=stop_at("layers.0.output"))
+    assert past.length == 9

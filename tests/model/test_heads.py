@@ -127,6 +127,10 @@ def test_no_exponential_overflows_in_the_loss_of_several_labels() -> None:
         ([0.0, 1.0], "single_label_classification", "must be integers, not float64"),
         ([0.0, 1.0], "multi_label_classification", r"must have the shape \(2, 2\)"),
         ([0.0, 1.0], "regression", r"must have the shape \(2, 2\)"),
+        (["a", "b"], "regression", "labels for regression must be numbers, not <U1"),
+        ([[None] * 2] * 2, "multi_label_classification", "must be numbers, not object"),
+        ([1j, 0], "single_label_classification", "must be numbers, not complex128"),
+        ([[0, 1], [1, 0]], "single_label_classification", r"must have the shape \(2,\), not \(2, 2\)"),
         ([0, 1], "guessing", "problem_type must be one of regression, .*, not 'guessing'"),
     ],
 )

@@ -121,6 +121,22 @@ BESIDE: dict[str, tuple[str, object, str]] = {
         {"model_max_length": "many"},
         "model_max_length must be a number of tokens, not 'many'",
     ),
+    "a length true": ("tokenizer_config.json", {"model_max_length": True}, "model_max_length must be a number of tok"),
+    "no length": (
+        "tokenizer_config.json",
+        {"model_max_length": 0},
+        "model_max_length must be a number of tokens, not 0",
+    ),
+    "a number among names": (
+        "tokenizer_config.json",
+        {"model_input_names": [1]},
+        "model_input_names must be a list of names, not [1]",
+    ),
+    "no such side": (
+        "tokenizer_config.json",
+        {"truncation_side": "up"},
+        "truncation_side must be left or right, not 'up'",
+    ),
     "one name": (
         "tokenizer_config.json",
         {"model_input_names": "input_ids"},
@@ -244,6 +260,15 @@ def test_ids_outside_the_vocabulary_are_not_decoded(name: str, index: int) -> No
     tokenizer = load_tokenizer(tale_model() / name)
     with pytest.raises(ValueError, match=f"the id {index} is outside the tokenizer's 0..{VOCAB - 1}"):
         tokenizer.decode([1, index])
+
+
+@pytest.mark.parametrize("text", ["", "5"])
+@pytest.mark.parametrize("name", KINDS)
+def test_a_text_is_no_list_of_ids(name: str, text: str) -> None:
+    tokenizer = load_tokenizer(tale_model() / name)
+    for decode in (tokenizer.decode, tokenizer.convert_ids_to_tokens):
+        with pytest.raises(ValueError, match="ids must be a list of whole numbers, not "):
+            decode(text)
 
 
 @pytest.mark.parametrize("index", [-1, VOCAB, 2**40])

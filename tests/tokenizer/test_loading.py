@@ -88,6 +88,22 @@ def test_legacy_is_read_from_the_settings(tmp_path: Path) -> None:
     assert LlamaTokenizer.from_pretrained(tmp_path).legacy is False
 
 
+@pytest.mark.parametrize("name", FILES)
+def test_settings_that_say_nothing(name: str, tmp_path: Path) -> None:
+    shutil.copy(tale_model() / name, tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text('{"truncation_side": null, "model_max_length": Infinity}')
+    tokenizer = load_tokenizer(tmp_path)
+    assert (tokenizer.truncation_side, tokenizer.model_max_length) == ("right", int(1e30))
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_list_that_is_given_stays_the_callers(name: str) -> None:
+    names = ["input_ids"]
+    tokenizer = FILES[name].from_pretrained(tale_model(), model_input_names=names)
+    names.append("attention_mask")
+    assert tokenizer.model_input_names == ["input_ids"]
+
+
 def test_a_folder_without_a_tokenizer(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"has no tokenizer.json and no tokenizer.model"):
         load_tokenizer(tmp_path)
