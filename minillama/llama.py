@@ -17,6 +17,7 @@ from minillama.generation import GenerationConfig, GenerationMixin
 from minillama.generation.config import FILE as GENERATION_CONFIG
 from minillama.generation.engine import Engine
 from minillama.model.cache import KVCache
+from minillama.model.decoder import Decoder
 from minillama.model.engine import NumpyEngine
 from minillama.model.heads import (
     causal_lm_loss,
@@ -100,13 +101,11 @@ class LlamaModel(LlamaPreTrainedModel):
             raise ValueError(f"inputs_embeds must have the shape (B, T, {self.config.hidden_size}), not {x.shape}")
         return x
 
-    def _cache(self, past: Past | None, batch: int) -> KVCache:
-        if past is None:
-            return self.decoder.new_cache()
+    def _cache(self, past: Past | None, batch: int) -> Any:
+        """A cache of the decoder's own kind; that of another engine is taken as pairs."""
+        if past is None or self.decoder.owns(past):
+            return self.decoder.new_cache() if past is None else past
         c = self.config
-        if isinstance(past, KVCache):
-            past.check(c.num_hidden_layers, c.num_key_value_heads, c.head_dim, self.decoder.rotary, self.dtype)
-            return past
         wanted = f"{c.num_hidden_layers} pairs of arrays ({batch}, {c.num_key_value_heads}, S, {c.head_dim})"
         try:
             given = [(k, v) for k, v in past]
@@ -118,7 +117,7 @@ class LlamaModel(LlamaPreTrainedModel):
         shape = (batch, c.num_key_value_heads, S, c.head_dim)
         if len(pairs) != c.num_hidden_layers or any(x.shape != shape for pair in pairs for x in pair) or S == 0:
             raise ValueError(f"past_key_values must be {wanted}, all of the same S above 0")
-        return KVCache.from_pairs(pairs, self.decoder.rotary)
+        return self.decoder.cache_of(pairs)
 
 
 class _WithHead(LlamaPreTrainedModel):
@@ -155,7 +154,8 @@ class LlamaForCausalLM(_WithHead, GenerationMixin):
         if self.engine == "numba":
             from minillama.runtime import NumbaEngine
 
-            return NumbaEngine(self.fast)
+            return NumbaEngine(self._runner.fast)
+        assert isinstance(self.decoder, Decoder)
         return NumpyEngine(self.decoder, self.weights)
 
     def forward(
@@ -328,11 +328,11 @@ def _kept(logits_to_keep: Any, T: int) -> slice | Array:
 @contextmanager
 def _undone_if_it_fails(past: Past | None) -> Iterator[None]:
     """If what is done here fails or is interrupted, a cache that was passed in is cut back to what it held before."""
-    before = past.length if isinstance(past, KVCache) else 0
+    before = getattr(past, "length", 0)
     try:
         yield
     except BaseException:
-        if isinstance(past, KVCache):
+        if past is not None and hasattr(past, "cut"):
             past.cut(before)
         raise
 
@@ -342,6 +342,7 @@ class _Collector:
 
     def __init__(self, tap: Tap, hidden_states: bool, attentions: bool):
         self.tap, self.needed = tap, hidden_states or attentions or tap is not no_tap
+        self.only_stream = tap is no_tap and not attentions  # nothing from within the layers
         self._hidden: list[Array] | None = [] if hidden_states else None
         self._attentions: list[Array] | None = [] if attentions else None
 

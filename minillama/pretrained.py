@@ -32,7 +32,7 @@ from minillama.weights.safetensors import ArrayTensor, Tensor
 from minillama.weights.saving import main_dtype, other_weight_files, weight_files
 
 if TYPE_CHECKING:
-    from minillama.runtime.model import FastModel
+    from minillama.runtime import FastDecoder, FastModel
 
 log = logging.getLogger("minillama")
 
@@ -95,7 +95,7 @@ class LlamaPreTrainedModel:
             tensors = self._quantized(tensors, self.form, choices.threads, where)
         self.weights = Parameters(tensors, config, np.float64 if self.form == "f64" else np.float32)
         self.config, self.compat, self.seed, self.threads = config, choices.compat, choices.seed, choices.threads
-        self.decoder = Decoder(config, self.weights, COMPAT[choices.compat])
+        self._runner = Runner(config, self.weights, self.engine, self.form, choices.threads, choices.compat)
 
     @classmethod
     def from_pretrained(
@@ -166,12 +166,10 @@ class LlamaPreTrainedModel:
                     raise ValueError(f"{where}: {name} cannot be quantized: {error}") from None
         return {**tensors, **made}
 
-    @cached_property
-    def fast(self) -> FastModel:
-        """The model as engine "numba" runs it; the kernels are compiled when it is first asked for."""
-        from minillama.runtime import fast_model
-
-        return fast_model(self.config, self.weights.tensors, self.form, self.threads)
+    @property
+    def decoder(self) -> Decoder | FastDecoder:
+        """The stack of layers, as the engine runs it."""
+        return self._runner.decoder
 
     # -- what there is ----------------------------------------------------------------------------------------
 
@@ -242,7 +240,7 @@ class LlamaPreTrainedModel:
                 further = draw_matrix(self.config, self.seed, f"{name} beyond {old.shape[0]}", (rows, old.shape[1]))
                 self.weights.replace(name, made.setdefault(id(old), ResizedTensor(old, further, rows)))
         self.config.vocab_size = rows
-        self.__dict__.pop("fast", None)
+        self._runner.renew()
         return self.get_input_embeddings()
 
     def prune_heads(self, heads_to_prune: Mapping[int, list[int]]) -> None:
@@ -286,6 +284,36 @@ class LlamaPreTrainedModel:
     def _more_files(self, folder: Path) -> dict[Path, bytes | Callable[[BinaryIO], None]]:
         """What else is saved."""
         return {}
+
+
+class Runner:
+    """What computes for a model and for the decoder within it. The kernels are compiled when they are first needed."""
+
+    def __init__(
+        self, config: LlamaConfig, weights: Parameters, engine: str, form: str, threads: int, compat: str | None
+    ):
+        self.config, self.weights, self.engine, self.form, self.threads = config, weights, engine, form, threads
+        self._numpy = Decoder(config, weights, COMPAT[compat])
+
+    @cached_property
+    def fast(self) -> FastModel:
+        """The model as engine "numba" runs it."""
+        from minillama.runtime import fast_model
+
+        return fast_model(self.config, self.weights.tensors, self.form, self.threads)
+
+    @cached_property
+    def decoder(self) -> Decoder | FastDecoder:
+        if self.engine == "numpy":
+            return self._numpy
+        from minillama.runtime import FastDecoder
+
+        return FastDecoder(self.fast, self._numpy)
+
+    def renew(self) -> None:
+        """Look at weights that have changed."""
+        for made in ("fast", "decoder"):
+            self.__dict__.pop(made, None)
 
 
 class Embedding:

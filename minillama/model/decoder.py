@@ -1,6 +1,7 @@
 """The decoder: embeddings, a stack of identical layers, a final norm."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,19 @@ class Decoder:
 
     def new_cache(self) -> KVCache:
         return KVCache(self.config.num_hidden_layers, self.rotary)
+
+    def owns(self, past: object) -> bool:
+        """Whether this is a cache of this decoder's kind; ValueError for that of another model."""
+        if not isinstance(past, KVCache):
+            return False
+        c = self.config
+        dtype = self.weights.norm.dtype
+        past.check(c.num_hidden_layers, c.num_key_value_heads, c.head_dim, self.rotary, dtype)
+        return True
+
+    def cache_of(self, pairs: Sequence[tuple[Array, Array]]) -> KVCache:
+        """A cache with what another one handed out."""
+        return KVCache.from_pairs(pairs, self.rotary)
 
     def embed(self, input_ids: Any) -> Array:
         """Integers in 0 .. V - 1, (B, T) or any shape -> (B, T, D)"""

@@ -7,11 +7,12 @@ import threading
 from collections.abc import Mapping
 
 from minillama.config import LlamaConfig
+from minillama.runtime.decoder import FastDecoder
 from minillama.runtime.engine import NumbaEngine
 from minillama.runtime.model import FastModel
 from minillama.weights.safetensors import Tensor
 
-__all__ = ["FastModel", "NumbaEngine", "fast_model"]
+__all__ = ["FastDecoder", "FastModel", "NumbaEngine", "fast_model"]
 
 log = logging.getLogger("minillama")
 SOON = 2.0  # seconds that opening takes where the kernels are compiled already

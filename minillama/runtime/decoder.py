@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -87,6 +87,18 @@ class FastDecoder:
 
     def new_cache(self) -> BatchCache:
         return BatchCache(self.model)
+
+    def owns(self, past: object) -> bool:
+        """Whether this is a cache of this decoder's kind; ValueError for that of another model."""
+        if isinstance(past, BatchCache) and past.model is not self.model:
+            raise ValueError("past_key_values is the cache of another model: pass on one that this model returned")
+        return isinstance(past, BatchCache)
+
+    def cache_of(self, pairs: Sequence[tuple[Array, Array]]) -> BatchCache:
+        """A cache with what another one handed out."""
+        cache = self.new_cache()
+        cache.take(KVCache.from_pairs(pairs, self.rotary))
+        return cache
 
     def __call__(
         self,
