@@ -30,7 +30,6 @@ from minillama.weights.checkpoint import Checkpoint, open_checkpoint
 from minillama.weights.saving import main_dtype
 
 PREFILL, DEPTHS, BATCH = (128, 512), (0, 1024, 4096), 8
-BITS = {"float64": 64.0, "float32": 32.0, "f32": 32.0, "f16": 16.0, "bf16": 16.0, "q8_0": 8.5, "q4_0": 4.5}
 STORED = {"float64": "float64", "float32": "float32", "float16": "f16", "bfloat16": "bf16"}
 
 EXAMPLES = """examples:
@@ -144,6 +143,7 @@ def run(args: argparse.Namespace, work: Path) -> Run:
     threads = args.threads or cores()
     names = ([] if args.engine == "none" else [OURS]) + list(dict.fromkeys(args.peer))
     dtypes = list(dict.fromkeys(args.dtype))
+    matrices = sum(matrix_parameters(checkpoint.config))
     measured = Run(
         model=args.shape or str(args.weights or "tale model"),
         config=checkpoint.config,
@@ -166,7 +166,7 @@ def run(args: argparse.Namespace, work: Path) -> Run:
 
         for dtype in dtypes:
             contestants = {name: opened(name, path, dtype, args.engine, checkpoint, work, threads) for name in names}
-            group = {name: Figures(name, dtype, bytes_a_token(name, dtype, checkpoint)) for name in names}
+            group = {name: Figures(name, dtype, matrices) for name in names}
             compare(contestants, group, plan, args.repeats, threads, step)
             measured.figures.append(list(group.values()))
             measured.memory_gb_s += read_bandwidth(threads, args.repeats)  # it changes while others use the machine
@@ -193,14 +193,6 @@ def opened(
         path = checkpoint.folder
     shared = {"path": str(path), "dtype": dtype, "engine": engine}
     return shared | {"vocab_size": checkpoint.config.vocab_size}
-
-
-def bytes_a_token(name: str, dtype: str, checkpoint: Checkpoint) -> float:
-    """Bytes of weights that one token reads: all matrices but the table it is looked up in, in their format."""
-    if name == "transformers" and dtype not in ("float32", "f32", "float64"):
-        dtype = "bf16"  # see transformers_peer
-    layers, head = matrix_parameters(checkpoint.config)
-    return (layers + head) * BITS[stored(checkpoint) if dtype == "auto" else dtype] / 8
 
 
 def stored(checkpoint: Checkpoint) -> str:

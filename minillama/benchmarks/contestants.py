@@ -18,6 +18,7 @@ class Contestant(Protocol):
     """A model with a cache. Its methods return the seconds that the model itself took."""
 
     version: str
+    format: str  # what its weights are stored in while it runs, one of measure.BITS
 
     def start(self, rows: int, room: int) -> None:
         """Forget all tokens; so many sequences follow, of at most `room` tokens each."""
@@ -45,6 +46,7 @@ class Minillama:
         model = LlamaForCausalLM.from_pretrained(path, engine=engine, dtype=dtype)
         self.engine = model.new_engine()
         self.version = f"{minillama.__version__}, {type(self.engine).__name__}"
+        self.format = model.dtype.name if dtype == "auto" else dtype
 
     def start(self, rows: int, room: int) -> None:
         self.engine.reset()

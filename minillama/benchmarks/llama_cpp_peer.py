@@ -33,7 +33,7 @@ class LlamaCpp:
         if not self.model:
             raise ValueError(f"llama.cpp cannot load {path}: delete it, and it is written anew")
         self.vocab_size = lib.llama_vocab_n_tokens(lib.llama_model_get_vocab(self.model))
-        self.version = f"llama-cpp-python {lib.__version__}, {path.stem.rsplit('-', 1)[1].upper()}"
+        self.version, self.format = f"llama-cpp-python {lib.__version__}", path.stem.rsplit("-", 1)[1]
         self.threads, self.sizes = threads, (0, 0)
         self.context: Any = None
         self.batch: Any = None

@@ -17,6 +17,8 @@ from typing import Any, Self
 from minillama.benchmarks.worker import TOKENS, WARM
 
 STARTS = 3  # at most so many times is a model opened to see how long that takes
+# Of a number in each format; a group of 32 quantized ones has a scale of 16 bits besides
+BITS = {"float64": 64, "float32": 32, "f32": 32, "f16": 16, "bf16": 16, "bfloat16": 16, "q8_0": 8.5, "q4_0": 4.5}
 PAUSE = 0.1  # seconds between two contestants: threads that have no work spin for a while before they sleep
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 QUIET = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_OFFLINE": "1"}
@@ -91,16 +93,22 @@ class Figures:
     """What was measured of one contestant with one number format."""
 
     name: str
-    dtype: str
-    bytes_a_token: float
+    dtype: str  # what was asked for
+    matrices: int  # numbers in the matrices that a token is multiplied by
+    format: str = ""  # what these are stored in while it runs
     version: str = ""
     open_s: list[float] = field(default_factory=list)
     first_token_s: list[float] = field(default_factory=list)
     tokens_per_s: dict[str, list[float]] = field(default_factory=dict)  # a figure for each repeat
     memory: dict[str, int | None] = field(default_factory=dict)
 
+    @property
+    def bytes_a_token(self) -> float:
+        """Of weights that decoding one sequence reads."""
+        return self.matrices * BITS[self.format] / 8
+
     def bandwidth(self, measure: str) -> float:
-        """GB/s of weights that decoding one sequence reads."""
+        """GB/s of weights that were read while one sequence was decoded."""
         return statistics.median(self.tokens_per_s[measure]) * self.bytes_a_token / 1e9
 
 
@@ -123,7 +131,7 @@ def compare(
                     child = closing.enter_context(Child(name, threads))
                     step(f"{name}: opening")
                     answer = child.ask("open", name=name, threads=threads, prompt=prompt, room=room, **what)
-                    figures[name].version = answer["version"]
+                    figures[name].version, figures[name].format = answer["version"], answer["format"]
                     figures[name].open_s.append(answer["open_s"])
                     figures[name].first_token_s.append(answer["first_token_s"])
                     if start == starts - 1:  # this one is measured, the others are closed

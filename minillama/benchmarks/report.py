@@ -43,6 +43,7 @@ def as_object(run: Run) -> dict[str, Any]:
                 {
                     "name": each.name,
                     "dtype": each.dtype,
+                    "format": each.format,
                     "version": each.version,
                     "bytes_a_token": each.bytes_a_token,
                     "tokens_per_s": {name: spread(values) for name, values in each.tokens_per_s.items()},
@@ -92,7 +93,7 @@ def lines(run: Run) -> Iterator[str]:
         yield ""
         yield from aligned(table(run, group))
         for each in group:
-            yield f"{each.name}: {each.version}"
+            yield f"{each.name} {each.version}, weights in {each.format}"
 
 
 def table(run: Run, group: Sequence[Figures]) -> Iterator[list[str]]:

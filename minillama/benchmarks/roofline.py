@@ -36,7 +36,7 @@ def draw(run: Run, file: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    picture = Figure(figsize=(9, 6), layout="constrained")
+    picture = Figure(figsize=(10, 6), layout="constrained")
     FigureCanvasAgg(picture)
     ax: Any = picture.subplots()
     memory, matmul = statistics.median(run.memory_gb_s), statistics.median(run.matmul_gflop_s)
@@ -56,12 +56,14 @@ def draw(run: Run, file: Path) -> None:
             ax.annotate(measure.name, (x, y), (7, -11), textcoords="offset points", fontsize=8, color=f"C{group}")
     for group, several in enumerate(run.figures):
         for each in several:
-            ax.plot([], [], MARKERS[each.name], color=f"C{group}", label=f"{each.name} {each.dtype}")
+            ax.plot([], [], MARKERS[each.name], color=f"C{group}", label=f"{each.name}, {each.format}")
     ax.set_xlabel("operations a byte of weights")
     ax.set_ylabel("billions of operations a second")
     ax.set_title(f"{run.model}, {run.threads} threads")
     ax.grid(which="major", alpha=0.3)
-    ax.legend(loc="lower right", fontsize=9)
+    picture.legend(loc="outside right upper", fontsize=9)
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_formatter("{x:g}")
     picture.savefig(file, dpi=150)
 
 

@@ -21,7 +21,8 @@ class Transformers:
         torch.set_num_threads(threads)
         kind = DTYPES.get(dtype, torch.bfloat16)
         self.model = transformers.LlamaForCausalLM.from_pretrained(path, dtype=kind).eval()
-        self.version = f"{transformers.__version__}, torch {torch.__version__}, {str(kind).removeprefix('torch.')}"
+        self.version = f"{transformers.__version__}, torch {torch.__version__}"
+        self.format = str(kind).removeprefix("torch.")
 
     def start(self, rows: int, room: int) -> None:
         self.cache = transformers.DynamicCache()

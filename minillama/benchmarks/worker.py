@@ -36,7 +36,9 @@ class Worker:
         self.model = contestant(name, path, dtype, engine, threads)
         open_s = time.perf_counter() - BEGIN
         self.prefill(prompt, room)
-        return {"open_s": open_s, "first_token_s": time.perf_counter() - BEGIN, "version": self.model.version}
+        first_token_s = time.perf_counter() - BEGIN
+        told = {"version": self.model.version, "format": self.model.format}
+        return {"open_s": open_s, "first_token_s": first_token_s, **told}
 
     def prefill(self, tokens: int, room: int) -> dict[str, Any]:
         """Read a prompt of that many random ids."""
