@@ -42,7 +42,7 @@ def draw(run: Run, file: Path) -> None:
     memory, matmul = statistics.median(run.memory_gb_s), statistics.median(run.matmul_gflop_s)
     drawn = [(group, each, *shown) for group, each, shown in points(run)]
     xs, ys = [x for *_, x, _ in drawn], [y for *_, y in drawn]
-    left, right = min(xs) / 2, max(xs) * 2.5
+    left, right = min(xs) / 2, max(xs) * 4
     top, bottom = max([*ys, matmul]) * 3, min(ys) / 2.5
     ax.set(xscale="log", yscale="log", xlim=(left, right), ylim=(bottom, top))
 
