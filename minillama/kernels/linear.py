@@ -27,6 +27,7 @@ from minillama.kernels.simd import (
     dot_group,
     fetch_add,
     load,
+    load_block,
     outer,
     splat_ints,
     store,
@@ -40,8 +41,10 @@ from minillama.layout import GROUP, TILE, tile_bytes
 WIDE = "avx512f" in FEATURES
 ROWS = 8 if WIDE else 2  # activation rows at once, of whole numbers
 FLOAT_ROWS = 4 if WIDE else 2  # and of floats, with as many weight rows
-PANEL = FLOAT_ROWS
+SUMS = FLOAT_ROWS * FLOAT_ROWS  # of floats, in a block
+PANELS, COLUMNS = 4, 512  # so many times FLOAT_ROWS rows and so many columns of them are widened at a time
 STREAMS = 4  # tiles, or rows of floats, that one row reads side by side: several streams are what memory is fastest at
+RUN = 16  # rows of a stream, one behind the other
 
 # The number format of weights by the type of the array that has them; the same bits as floats travel as in simd.HALF
 Q8_0, Q4_0 = types.uint8, types.int8
@@ -121,25 +124,37 @@ def linear_quantized(
 # -- floats -------------------------------------------------------------------------------------------------------
 
 
-def _panel(count: int, rows: int) -> Any:
-    """The product of `count` weight rows and one block of `rows` activation rows."""
-    n = count * rows
+def _rows_of_one() -> Any:
+    """The product of STREAMS weight rows, `apart` rows from each other, and one activation row."""
 
     @njit
-    def multiply(
-        out: Any, i_out: int, out_step: int, w: Any, i: int, w_row: int, w_step: int, a: Any, j: int, width: int
-    ) -> None:
-        sums = zeros(n)
-        for _ in range(0, width, LANES):
-            sums = outer(sums, w, i, w_row, a, j, rows)
-            i += w_step
-            j += LANES * rows
-        store_sums(out, i_out, out_step, sums, rows)
+    def multiply(out: Any, w: Any, row: int, apart: int, a: Any, width: int) -> None:
+        sums, i, step = zeros(STREAMS), row * width, apart * width
+        for k in range(0, width, LANES):
+            sums = outer(sums, w, i + k, step, a, k, 1)
+        store_sums(out, row, apart, 0, sums, 1)
 
     return multiply
 
 
-_rows_of_one, _panel_of_rows = _panel(STREAMS, 1), _panel(PANEL, FLOAT_ROWS)
+_rows_times_one = _rows_of_one()
+
+
+@njit
+def _panel_times_rows(
+    out: Any, row: int, out_step: int, panel: Any, i: int, kept: int, k: int, last: bool, a: Any, j: int, count: int
+) -> None:
+    """The product of FLOAT_ROWS weight rows, widened at panel[i:], and a block of as many activation rows, for `count`
+    columns from k on. The sums of the columns before are at panel[kept:], and what has been added is put there."""
+    sums = load_block(panel, kept, LANES, SUMS) if k else zeros(SUMS)
+    for _ in range(0, count, LANES):
+        sums = outer(sums, panel, i, LANES, a, j, FLOAT_ROWS)
+        i += LANES * FLOAT_ROWS
+        j += LANES * FLOAT_ROWS
+    if last:
+        store_sums(out, row, 1, out_step, sums, FLOAT_ROWS)
+    else:
+        store_block(panel, kept, LANES, LANES, sums, 1)
 
 
 @njit
@@ -147,26 +162,46 @@ def linear_floats(
     out: Any, out_step: int, w: Any, scales: Any, n_out: int, width: int,
     a: Any, s: Any, z: Any, n_rows: int, panel: Any, work: Any, slot: int,
 ) -> None:  # fmt: skip
-    """This thread's share of a product with floats; see linear. For many rows, some of W are widened into `panel`,
-    side by side, and used for all."""
+    """This thread's share of a product with floats; see linear.
+
+    One row: the rows of W are read as several streams of neighbours. Many rows: of some rows of W so many columns are
+    widened that they stay in the nearest cache while they are used for all blocks of rows; each block is read once
+    for all of them.
+    """
     while True:
-        row = fetch_add(work, slot, 4 * STREAMS if n_rows == 1 else PANEL)
+        row = fetch_add(work, slot, STREAMS * RUN if n_rows == 1 else FLOAT_ROWS * PANELS)
         if row >= n_out:
             return
         if n_rows == 1:
-            for start in range(row, min(row + 4 * STREAMS, n_out), STREAMS):
-                first = min(start, n_out - STREAMS)  # the last rows may be computed twice
-                _rows_of_one(out, first, 0, w, first * width, width, LANES, a, 0, width)
-        else:
-            first = min(row, n_out - PANEL)
-            for m in range(PANEL):
-                for k in range(0, width, LANES):
-                    store(panel, k * PANEL + m * LANES, load(w, (first + m) * width + k))
+            count = min(STREAMS * RUN, n_out - row)
+            apart = count // STREAMS
+            for first in range(row, row + apart):
+                _rows_times_one(out, w, first, apart, a, width)
+            if apart * STREAMS < count:  # the last few, some of them for the second time
+                _rows_times_one(out, w, n_out - STREAMS, 1, a, width)
+            continue
+        for k in range(0, width, COLUMNS):
+            count = min(COLUMNS, width - k)
+            for p in range(PANELS):
+                first = min(row + p * FLOAT_ROWS, n_out - FLOAT_ROWS)
+                for m in range(FLOAT_ROWS):
+                    i = p * COLUMNS * FLOAT_ROWS + m * LANES
+                    for c in range(0, count, LANES):
+                        store(panel, i + c * FLOAT_ROWS, load(w, (first + m) * width + k + c))
             for block in range((n_rows + FLOAT_ROWS - 1) // FLOAT_ROWS):
                 start = block * FLOAT_ROWS
-                _panel_of_rows(
-                    out, start * out_step + first, out_step, panel, 0, LANES, LANES * PANEL, a, start * width, width
-                )
+                for p in range(PANELS):
+                    first = min(row + p * FLOAT_ROWS, n_out - FLOAT_ROWS)
+                    kept = (COLUMNS * FLOAT_ROWS + block * SUMS * LANES) * PANELS + p * SUMS * LANES
+                    _panel_times_rows(
+                        out, start * out_step + first, out_step, panel, p * COLUMNS * FLOAT_ROWS, kept, k,
+                        k + count == width, a, start * width + k * FLOAT_ROWS, count,
+                    )  # fmt: skip
+
+
+def panel_room(n_rows: int) -> int:
+    """How many floats of its own a thread needs for a product of floats with so many rows."""
+    return PANELS * (COLUMNS * FLOAT_ROWS + -(-n_rows // FLOAT_ROWS) * SUMS * LANES)
 
 
 def linear(
@@ -177,7 +212,7 @@ def linear(
 
     out: float32 rows, out_step apart, of whole blocks of activations. w, scales: the weights, of `width` columns (a
     multiple of 16 if they are floats); at least STREAMS rows of floats, or whole tiles. a, s, z: the arranged
-    activations, of which floats have `a` alone. panel: room of this thread's own, PANEL * width floats. work[slot]: 0
+    activations, of which floats have `a` alone. panel: room of this thread's own, panel_room floats. work[slot]: 0
     when the first thread comes, and how much of W has been given out.
     """
     raise NotImplementedError("called in kernels only")

@@ -584,23 +584,22 @@ def load_block(typing: Any, a: Any, i: Any, step: Any, n: Any) -> Any:
 
 
 @intrinsic
-def store_sums(typing: Any, out: Any, i: Any, r_step: Any, block: Any, rows: Any) -> Any:
-    """out[i + m + r * r_step] = sum_of(block[m, r]), to the bit; the block has 1, 2, 4, 8 or 16 vectors."""
+def store_sums(typing: Any, out: Any, i: Any, m_step: Any, r_step: Any, block: Any, rows: Any) -> Any:
+    """out[i + m * m_step + r * r_step] = sum_of(block[m, r]), to the bit; the block has 1, 2, 4, 8 or 16 vectors."""
     R = _literal(rows)
     if R is None:
         return None
-    W = block.count // R
 
     def build(context: Any, b: Any, signature: Any, args: Any) -> Any:
-        array, i, r_step, values = args[:4]
-        totals = _fold_all(b, [b.extract_value(values, m * R + r) for r in range(R) for m in range(W)])
-        for r in range(R):
-            index = b.add(i, b.mul(r_step, _I64(r)))
-            part = _part(b, totals, r * W, W)
-            b.store(part, _pointer(context, b, signature.args[0], array, index, part.type), align=4)
+        array, i, m_step, r_step, values = args[:5]
+        totals = _fold_all(b, [b.extract_value(values, place) for place in range(block.count)])
+        for place in range(block.count):
+            index = b.add(i, b.add(b.mul(m_step, _I64(place // R)), b.mul(r_step, _I64(place % R))))
+            pointer = _pointer(context, b, signature.args[0], array, index, _FLOAT)
+            b.store(b.extract_element(totals, _I32(place)), pointer, align=4)
         return context.get_dummy_value()
 
-    return types.void(out, types.int64, types.int64, block, rows), build
+    return types.void(out, types.int64, types.int64, types.int64, block, rows), build
 
 
 def _fold_all(b: Any, vectors: list[Any]) -> Any:

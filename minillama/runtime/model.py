@@ -13,7 +13,7 @@ from minillama.config import LlamaConfig
 from minillama.kernels import ACTIVATIONS
 from minillama.kernels.attention import QUERIES, own_room
 from minillama.kernels.decoder import BIASES, MATRICES, SLOTS, Batch, Room, Sizes, Weights, forward
-from minillama.kernels.linear import PANEL, ROWS, block_rows
+from minillama.kernels.linear import ROWS, block_rows, panel_room
 from minillama.kernels.simd import LANES
 from minillama.layout import GROUP, QUANTIZED, rounded_up
 from minillama.model.rope import Rotary
@@ -265,6 +265,6 @@ def _room(m: Sizes, form: str, threads: int, n: int) -> Room:
         floats(rows * m.kv_width), floats(inner), floats(inner), floats(m.vocab_width), arranged,
         floats(groups), np.zeros(groups, np.int32),
         np.zeros((threads, own_room(m.head_dim)), np.float32),
-        np.zeros((threads, 1 if quantized else PANEL * widest), np.float32),
+        np.zeros((threads, 1 if quantized else panel_room(rows)), np.float32),
         np.zeros(2 + (m.layers + 1) * SLOTS, np.int64), floats(0), floats(0),
     )  # fmt: skip

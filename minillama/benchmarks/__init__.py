@@ -1,0 +1,1 @@
+"""What `python -m minillama.bench` measures, and against whom."""

@@ -1,0 +1,53 @@
+"""What the machine can do at most: reading memory, which bounds decoding, and NumPy's matrix product."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import psutil
+from threadpoolctl import threadpool_limits
+
+from minillama.arrays import Array
+
+LARGEST = 1 << 30  # bytes: several times what any cache holds
+SIDE = 2048  # of the matrices multiplied
+
+
+def read_bandwidth(threads: int, repeats: int, nbytes: int = LARGEST) -> list[float]:
+    """GB/s of several readings of a large array by all threads together, the first one not counted."""
+    nbytes = min(nbytes, psutil.virtual_memory().available // 4)
+    words = np.arange(nbytes // 8, dtype=np.uint64)
+    pieces = np.array_split(words, threads)
+    read = reader()
+    rates = []
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in range(repeats + 1):
+            begin = time.perf_counter()
+            list(pool.map(read, pieces))
+            rates.append(words.nbytes / (time.perf_counter() - begin) / 1e9)
+    return rates[1:]
+
+
+def reader() -> Callable[[Array], object]:
+    """A function that reads an array once, at full speed and without the interpreter's lock."""
+    try:
+        from minillama.kernels.probe import sum_streams
+    except ImportError:
+        return np.sum
+    sum_streams(np.zeros(8, np.uint64))  # compiled before the clock starts
+    return sum_streams
+
+
+def matmul_rate(threads: int, repeats: int) -> list[float]:
+    """GFLOP/s of NumPy's float32 matrix product, the first one not counted."""
+    a = np.random.default_rng(0).standard_normal((SIDE, SIDE), np.float32)
+    rates = []
+    with threadpool_limits(threads, user_api="blas"):
+        for _ in range(repeats + 1):
+            begin = time.perf_counter()
+            a @ a
+            rates.append(2 * SIDE**3 / (time.perf_counter() - begin) / 1e9)
+    return rates[1:]

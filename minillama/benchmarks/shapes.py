@@ -1,0 +1,95 @@
+"""Models of published shapes with random weights: speed depends on the sizes alone."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+from numpy.typing import DTypeLike
+
+from minillama.arrays import Array
+from minillama.config import LlamaConfig
+from minillama.files import write_files
+from minillama.weights import names
+from minillama.weights.drawn import draw_tensors
+from minillama.weights.formats import narrow, widen
+from minillama.weights.safetensors import Tensor
+from minillama.weights.saving import weight_files
+
+
+def _shape(D: int, F: int, layers: int, heads: int, kv_heads: int, V: int = 32000, context: int = 8192) -> LlamaConfig:
+    return LlamaConfig(
+        hidden_size=D,
+        intermediate_size=F,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
+        vocab_size=V,
+        max_position_embeddings=context,
+    )
+
+
+SHAPES = {
+    "tiny": _shape(64, 96, 2, 4, 2, V=160, context=256),
+    "1.1B": _shape(2048, 5632, 22, 32, 4),
+    "3B": _shape(3200, 8640, 26, 32, 32),
+    "7B": _shape(4096, 11008, 32, 32, 32),
+    "13B": _shape(5120, 13824, 40, 40, 40),
+}
+
+ROWS = 4096  # of a matrix, that are rounded at a time
+
+
+@dataclass
+class NarrowTensor:
+    """Another tensor's numbers as bfloat16, rounded when they are read."""
+
+    tensor: Tensor
+    dtype = "BF16"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.tensor.shape
+
+    def stored(self) -> Array:
+        if len(self.shape) == 1:
+            return narrow(self.tensor.read(np.float32), self.dtype)
+        rows = np.arange(self.shape[0])  # some at a time: rounding takes several times the memory of what it rounds
+        pieces = np.array_split(rows, math.ceil(len(rows) / ROWS))
+        return np.concatenate([narrow(self.tensor.read(np.float32, piece), self.dtype) for piece in pieces])
+
+    def read(self, dtype: DTypeLike, rows: Array | None = None) -> Array:
+        return widen(narrow(self.tensor.read(np.float32, rows), self.dtype), self.dtype, dtype)
+
+
+def random_checkpoint(shape: str, work: Path) -> Path:
+    """The folder in `work` with a bfloat16 checkpoint of that shape: the one that is there, or it is written now, a
+    tensor at a time. Matrices are normal with standard deviation 0.02, norms 1; the numbers are always the same."""
+    config, folder = SHAPES[shape], work / shape
+    settings: dict[str, Any] = config.to_dict() | {"torch_dtype": "bfloat16", "architectures": ["LlamaForCausalLM"]}
+    text = json.dumps(settings, indent=2) + "\n"
+    place = folder / "config.json"
+    if place.exists() and place.read_text(encoding="utf-8") == text and (folder / "model.safetensors").exists():
+        return folder
+    drawn = draw_tensors(config, 0, names.LM_HEAD)
+    size, free = 2 * sum(math.prod(tensor.shape) for tensor in drawn.values()), psutil.disk_usage(str(work)).free
+    if size > free:
+        raise OSError(f"{work} has {free / 1e9:.1f} GB free and the weights take {size / 1e9:.1f}: name another --work")
+    tensors: dict[str, Tensor] = {name: NarrowTensor(tensor) for name, tensor in drawn.items()}
+    # The config last: it says that the weights before it are complete
+    write_files(weight_files(folder, tensors, 1 << 62))
+    write_files({place: text.encode()})
+    return folder
+
+
+def matrix_parameters(config: LlamaConfig) -> tuple[int, int]:
+    """How many numbers the matrices of all layers have, and the head: what one token is multiplied by."""
+    shapes = names.expected_shapes(config)
+    head = int(np.prod(shapes[names.LM_HEAD]))
+    looked_up = {names.EMBED_TOKENS, names.LM_HEAD}
+    return sum(int(np.prod(s)) for name, s in shapes.items() if len(s) == 2 and name not in looked_up), head
