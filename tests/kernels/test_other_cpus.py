@@ -1,4 +1,4 @@
-"""Kernels compiled for other CPUs than this one: no AVX-512, no four-wide product of bytes, no instruction for float16."""
+"""Kernels compiled for other CPUs: without AVX-512, four-wide products of bytes, or an instruction for float16."""
 
 from __future__ import annotations
 
