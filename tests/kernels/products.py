@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -27,13 +27,16 @@ STEP = 2.0**-24  # the largest relative error of one float32 operation
 
 
 @njit
-def _arrange(w, x, width, a, s, z, n_rows, rows):  # type: ignore[no-untyped-def]
+def _arrange(w: Any, x: Any, width: int, a: Any, s: Any, z: Any, n_rows: int, rows: int) -> None:
     for row in range(n_rows):
         arrange_row(w, x, row * width, width, a, s, z, row, rows)
 
 
 @njit(nogil=True)
-def _share(out, step, w, scales, n_out, width, a, s, z, n_rows, panel, work, slot):  # type: ignore[no-untyped-def]
+def _share(
+    out: Any, step: int, w: Any, scales: Any, n_out: int, width: int, a: Any, s: Any, z: Any, n_rows: int, panel: Any,
+    work: Any, slot: int,
+) -> None:  # fmt: skip
     linear(out, step, w, scales, n_out, width, a, s, z, n_rows, panel, work, slot)
 
 
