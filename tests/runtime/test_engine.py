@@ -422,13 +422,12 @@ def test_what_is_not_a_number_shows_in_the_logits(form: str) -> None:
 
 
 @pytest.mark.xfail(strict=True, reason="the last four rows begin before the first")
-@pytest.mark.parametrize("n_rows", [1, 2])
-def test_nothing_is_written_before_the_logits_of_a_tiny_vocabulary(n_rows: int) -> None:
+def test_nothing_is_written_before_the_logits_of_a_tiny_vocabulary() -> None:
     fast = _models.__wrapped__("f32", 1, json.dumps({"vocab_size": 3}))[1]
     x, guarded = fast.embed(np.array([0, 1, 2])), np.full(1000, 7, np.float32)
     fast.run([Append(fast.new_cache(), x, np.arange(3))])  # room for three tokens
     fast.room = fast.room._replace(logits=guarded[500:])
-    fast.run([Append(fast.new_cache(), x, np.arange(3), range(n_rows))])
+    fast.run([Append(fast.new_cache(), x, np.arange(3), [2])])
     np.testing.assert_array_equal(guarded[:500], 7)
 
 
