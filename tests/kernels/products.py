@@ -1,0 +1,148 @@
+"""Products as a pass computes them, on made-up weights, and what they are to be.
+
+As a program it prints a digest of many of them, in the formats that are named or in all: test_other_cpus.py runs it for
+other CPUs than this one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import njit
+
+from minillama.arrays import Array
+from minillama.kernels.linear import PANEL, block_rows, linear
+from minillama.kernels.quantize import arrange_row
+from minillama.layout import GROUP, QUANTIZED, TILE, rounded_up, tile_bytes
+from minillama.runtime.packing import KINDS, Packed, aligned, row_width
+from minillama.weights.formats import narrow, widen
+from minillama.weights.quantized import QuantizedTensor
+
+FORMS = tuple(KINDS)
+STEP = 2.0**-24  # the largest relative error of one float32 operation
+
+
+@njit
+def _arrange(w: Any, x: Any, width: int, a: Any, s: Any, z: Any, n_rows: int, rows: int) -> None:
+    for row in range(n_rows):
+        arrange_row(w, x, row * width, width, a, s, z, row, rows)
+
+
+@njit(nogil=True)
+def _share(
+    out: Any, step: int, w: Any, scales: Any, n_out: int, width: int, a: Any, s: Any, z: Any, n_rows: int, panel: Any,
+    work: Any, slot: int,
+) -> None:  # fmt: skip
+    linear(out, step, w, scales, n_out, width, a, s, z, n_rows, panel, work, slot)
+
+
+class Matrix(NamedTuple):
+    """A matrix for the kernels, and its numbers."""
+
+    form: str
+    packed: Packed
+    numbers: Array  # (n_out, width), float64
+
+
+def float_matrix(form: str, numbers: Array) -> Matrix:
+    """Some float32 numbers (n_out, width), a multiple of 16 wide, in a format of floats."""
+    name = form.upper()
+    stored = narrow(numbers.astype(np.float32), name)
+    kept = aligned(stored.size, KINDS[form])
+    kept[:] = stored.view(KINDS[form]).reshape(-1)
+    return Matrix(form, Packed(kept, np.zeros(1, np.int16)), widen(stored, name, np.float32).astype(np.float64))
+
+
+def random_matrix(rng: np.random.Generator, form: str, n_out: int, width: int) -> Matrix:
+    """A matrix whose bytes, where it is quantized, are any at all; its rows and columns are not filled up."""
+    if form not in QUANTIZED:
+        return float_matrix(form, rng.standard_normal((n_out, width)) * 2.0 ** rng.integers(-20, 8, (n_out, 1)))
+    tiles, groups = rounded_up(n_out, TILE) // TILE, width // GROUP
+    numbers = rng.choice([0, 255, 127, 128, 1, 0x8F, 0xF8], tiles * groups * tile_bytes(form)).astype(np.uint8)
+    numbers[::2] = rng.integers(0, 256, numbers[::2].size)
+    scales = (rng.standard_normal(tiles * groups * TILE) * 2.0 ** rng.integers(-24, 3)).astype(np.float16)
+    tensor = QuantizedTensor(form, (n_out, width), numbers, scales)
+    packed = Packed(numbers.view(KINDS[form]), scales.view(np.int16))
+    return Matrix(form, packed, tensor.read(np.float64))
+
+
+def arranged(like: Array, form: str, x: Array) -> tuple[Array, Array, Array]:
+    """Rows of activations (T, width) as kernels want them. What no row fills is NaN, or any byte."""
+    n_rows, width = x.shape
+    rows = block_rows(form in QUANTIZED, n_rows)
+    count = rounded_up(n_rows, rows)
+    quantized = form in QUANTIZED
+    a = aligned(count * width, np.int8 if quantized else np.float32)
+    a[:] = 99 if quantized else np.nan
+    s, z = np.full(count * width // GROUP + 1, np.nan, np.float32), np.full(count * width // GROUP + 1, 7, np.int32)
+    _arrange(like, np.ascontiguousarray(x, np.float32).reshape(-1), width, a, s, z, n_rows, rows)
+    return a, s, z
+
+
+def product(matrix: Matrix, x: Array, threads: int = 1) -> Array:
+    """x W^T by the kernels, (T, n_out) float32. Nothing is written behind the rows of whole tiles."""
+    form, (numbers, scales), (n_out, width) = matrix.form, matrix.packed, matrix.numbers.shape
+    quantized, n_rows = form in QUANTIZED, len(x)
+    a, s, z = arranged(numbers, form, x)
+    step, count = row_width(n_out, "q8_0") + 16, rounded_up(n_rows, block_rows(quantized, n_rows))
+    out = np.full((count, step), np.nan, np.float32)
+    work = np.zeros(3, np.int64)
+
+    def share(_: int) -> None:
+        panel = np.full(PANEL * width, np.nan, np.float32)
+        _share(out.reshape(-1), step, numbers, scales, n_out, width, a, s, z, n_rows, panel, work, 1)
+
+    if threads == 1:
+        share(0)
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(share, range(threads)))
+    assert np.isnan(out[:, rounded_up(n_out, TILE) if quantized else n_out :]).all()
+    assert work[[0, 2]].tolist() == [0, 0]
+    return out[:n_rows, :n_out].copy()
+
+
+def rounded(x: Array) -> tuple[Array, Array]:
+    """Activations (T, width) as whole numbers, the same shape, with a float32 scale a group (T, groups)."""
+    groups = x.astype(np.float32).reshape(len(x), -1, GROUP)
+    peak = np.abs(groups).max(axis=-1).astype(np.float64)
+    with np.errstate(divide="ignore"):
+        inverse = np.where(peak > 0, 127 / peak, 0).astype(np.float32)
+    return np.rint(groups * inverse[..., None]).reshape(x.shape), (peak / 127).astype(np.float32)
+
+
+def expected(matrix: Matrix, x: Array) -> tuple[Array, Array]:
+    """The exact product with activations as the format rounds them, and how far float32 may be from it.
+
+    A sum of n terms, each off by some roundings, is off by at most n roundings of the sum of the sizes of its terms.
+    """
+    numbers, width = matrix.numbers, matrix.numbers.shape[1]
+    x = x.astype(np.float32)
+    if matrix.form not in QUANTIZED:
+        wide = x.astype(np.float64)
+        steps = width / 16 + 4  # terms that a lane adds up, and four additions of halves
+        return wide @ numbers.T, 1.001 * steps * STEP * (np.abs(wide) @ np.abs(numbers).T) + 1e-44
+    q, scales = rounded(x)
+    a = (q.reshape(len(x), -1, GROUP) * scales[..., None].astype(np.float64)).swapaxes(0, 1)  # (groups, T, 32)
+    parts = a @ numbers.reshape(len(numbers), -1, GROUP).transpose(1, 2, 0)  # (groups, T, n_out): added up exactly
+    steps = len(parts) + 1  # additions, and the product of the two scales
+    return parts.sum(axis=0), 1.001 * steps * STEP * np.abs(parts).sum(axis=0) + 1e-44
+
+
+def digest(form: str) -> str:
+    """Of the bits of many products."""
+    rng, bits = np.random.default_rng(7), hashlib.sha256()
+    for n_out, width, n_rows in ((37, 96, 1), (80, 64, 1), (37, 96, 11), (16, 32, 2)):
+        matrix = random_matrix(rng, form, n_out, width)
+        x = rng.standard_normal((n_rows, width)) * 2.0 ** rng.integers(-8, 8, (n_rows, width))
+        bits.update(product(matrix, x).tobytes())
+    return bits.hexdigest()
+
+
+if __name__ == "__main__":
+    for form in sys.argv[1:] or FORMS:
+        print(form, digest(form))

@@ -1,0 +1,47 @@
+"""Kernels compiled for other CPUs: without AVX-512, four-wide products of bytes, or an instruction for float16."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.kernels.products import FORMS, digest
+
+X86 = platform.machine().lower() in ("x86_64", "amd64")
+only_x86 = pytest.mark.skipif(not X86, reason="names a CPU of another kind")
+ROOT = Path(__file__).parents[2]
+
+
+def digests_for(cpu: str, features: str, cache: Path, *forms: str) -> dict[str, str]:
+    """What products.py prints on that CPU, by format."""
+    env = os.environ | {
+        "NUMBA_CPU_NAME": cpu,
+        "NUMBA_CPU_FEATURES": features,
+        "NUMBA_CACHE_DIR": str(cache),
+        "PYTHONPATH": str(ROOT),
+    }
+    command = [sys.executable, "-m", "tests.kernels.products", *forms]
+    done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return dict(line.split() for line in done.stdout.splitlines())
+
+
+@only_x86
+def test_avx2_gives_the_same_bits(tmp_path: Path) -> None:
+    assert digests_for("x86-64-v3", "+avx2,+fma,+f16c", tmp_path) == {form: digest(form) for form in FORMS}
+
+
+def test_without_any_feature_floats_have_the_same_bits(tmp_path: Path) -> None:
+    forms = ("f32", "bf16")
+    assert digests_for("generic", "", tmp_path, *forms) == {form: digest(form) for form in forms}
+
+
+@pytest.mark.xfail(X86, strict=True, reason="LLVM calls __extendhfsf2, which is not there, and the process ends")
+@pytest.mark.parametrize("form", ["f16", "q8_0", "q4_0"])
+def test_without_any_feature_float16_can_be_read(form: str, tmp_path: Path) -> None:
+    assert digests_for("generic", "", tmp_path, form) == {form: digest(form)}

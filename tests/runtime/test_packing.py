@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from minillama.layout import GROUP, QUANTIZED, TILE
+from minillama.runtime.packing import KINDS, STORED, aligned, pack, quantize, row_width
+from minillama.weights.formats import narrow, widen
+from minillama.weights.safetensors import ArrayTensor, StoredTensor, Tensor, open_safetensors
+from tests.tiny import spiky, write_safetensors
+
+FLOATS = tuple(form for form in KINDS if form not in QUANTIZED)
+
+
+def matrix(*shape: int) -> np.ndarray:
+    return spiky(np.random.default_rng(71), *shape).astype(np.float32)
+
+
+def in_file(tmp_path: Path, form: str, *shape: int) -> Tensor:
+    file = tmp_path / "model.safetensors"
+    write_safetensors(file, {"w": narrow(matrix(*shape), STORED[form])})
+    return open_safetensors(file)[0]["w"]
+
+
+@pytest.mark.parametrize("form", KINDS)
+def test_rows_have_room_for_whole_groups(form: str) -> None:
+    group = GROUP if form in QUANTIZED else 16
+    assert [row_width(n, form) for n in (1, group, group + 1)] == [group, group, 2 * group]
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int16, np.float32])
+def test_room_begins_where_a_vector_may(kind: type) -> None:
+    assert aligned(0, kind).shape == (0,)
+    for size in (1, 1000):
+        room = aligned(size, kind)
+        assert (room.ctypes.data % 64, room.shape, room.dtype) == (0, (size,), kind)
+
+
+@pytest.mark.parametrize("form", FLOATS)
+@pytest.mark.parametrize("stored", FLOATS)
+@pytest.mark.parametrize("shape", [(4, 16), (3, 16), (1, 5), (37, 20), (1030, 33)])
+def test_floats_of_any_kind_in_rows_that_are_filled_up(
+    form: str, stored: str, shape: tuple[int, int], tmp_path: Path
+) -> None:
+    tensor = in_file(tmp_path, stored, *shape)
+    numbers, _ = pack(tensor, form)
+    n_out, size = shape
+    assert numbers.dtype == KINDS[form]
+    rows = numbers.reshape(-1, row_width(size, form))
+    assert len(rows) >= max(n_out, 4)
+    wanted = narrow(tensor.read(np.float32), STORED[form])
+    np.testing.assert_array_equal(rows[:n_out, :size], wanted.view(KINDS[form]))
+    assert (rows[:n_out, size:] == 0).all()
+    assert (rows[n_out:] == 0).all()
+
+
+@pytest.mark.parametrize("form", FLOATS)
+def test_what_fits_is_used_where_it_lies(form: str) -> None:
+    stored = narrow(matrix(8, 32), STORED[form])
+    tensor = ArrayTensor(matrix(8, 32))
+    tensor.dtype, tensor.array = STORED[form], stored  # bfloat16 comes in files only
+    assert np.shares_memory(pack(tensor, form).numbers, stored)
+    assert not np.shares_memory(pack(tensor, "f32" if form != "f32" else "f16").numbers, stored)
+
+
+def test_what_a_file_has_at_an_odd_address_is_copied(tmp_path: Path) -> None:
+    tensor = in_file(tmp_path, "f32", 8, 32)
+    assert isinstance(tensor, StoredTensor)
+    assert not tensor.stored().flags.aligned
+    numbers, _ = pack(tensor, "f32")
+    assert numbers.flags.aligned
+    np.testing.assert_array_equal(numbers.reshape(8, 32), tensor.read(np.float32))
+
+
+@pytest.mark.parametrize("form", QUANTIZED)
+def test_quantized_matrices_are_used_as_they_are(form: str) -> None:
+    tensor = quantize(ArrayTensor(matrix(20, 40)), form)
+    numbers, scales = pack(tensor, form)
+    assert (numbers.dtype, scales.dtype) == (KINDS[form], np.int16)
+    assert np.shares_memory(numbers, tensor.numbers)
+    assert np.shares_memory(scales, tensor.scales)
+    assert scales.size == 2 * 2 * TILE
+    assert [address % 64 for address in pack(tensor, form).addresses] == [0, 0]
+
+
+@pytest.mark.parametrize("form", QUANTIZED)
+def test_others_are_to_be_quantized_first(form: str) -> None:
+    other = "q4_0" if form == "q8_0" else "q8_0"
+    for tensor, name in ((ArrayTensor(matrix(4, 32)), "F32"), (quantize(ArrayTensor(matrix(4, 32)), other), "Q")):
+        with pytest.raises(ValueError, match=f"a {name}.* matrix is to be quantized to {form} first"):
+            pack(tensor, form)
+
+
+@pytest.mark.parametrize("form", QUANTIZED)
+@pytest.mark.parametrize("shape", [(1, 1), (16, 32), (37, 70), (2100, 40)])
+def test_quantized_rows_are_read_in_any_order(form: str, shape: tuple[int, int]) -> None:
+    tensor = quantize(ArrayTensor(matrix(*shape)), form)
+    whole = tensor.read(np.float64)
+    assert (tensor.shape, whole.shape, whole.dtype) == (shape, shape, np.float64)
+    # q8_0 is off by half of a 127th of the largest number of a group, q4_0 by an eighth, or more where a search finds
+    # that better; nothing in these matrices is above 25
+    np.testing.assert_allclose(whole, matrix(*shape), atol=0.1 if form == "q8_0" else 5)
+    rng = np.random.default_rng(72)
+    for rows in (rng.integers(0, shape[0], 9), rng.integers(0, shape[0], (2, 3)), np.zeros(0, int)):
+        np.testing.assert_array_equal(tensor.read(np.float32, rows), whole[rows])
+
+
+@pytest.mark.parametrize("form", FLOATS)
+def test_numbers_come_back_as_they_went_in(form: str) -> None:
+    tensor = ArrayTensor(matrix(6, 16))
+    numbers, _ = pack(tensor, form)
+    name = STORED[form]
+    stored = numbers.view(np.float16) if form == "f16" else numbers
+    np.testing.assert_array_equal(
+        widen(stored, name, np.float32).reshape(6, 16), widen(narrow(matrix(6, 16), name), name, np.float32)
+    )
