@@ -7,7 +7,6 @@ import importlib.util
 import json
 import logging
 import math
-import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -24,13 +23,13 @@ from minillama.benchmarks.gguf_file import FORMATS
 from minillama.benchmarks.measure import Figures, Measure, compare, measures, room_for, steps, write_gguf
 from minillama.benchmarks.report import Run, as_object, lines
 from minillama.benchmarks.shapes import SHAPES, matrix_parameters, random_checkpoint
-from minillama.pretrained import DTYPES, ENGINES
+from minillama.engines import DTYPES, ENGINES, cores
+from minillama.engines import FORMATS as SHORT
 from minillama.shipped import tale_model
 from minillama.weights.checkpoint import Checkpoint, open_checkpoint
 from minillama.weights.saving import main_dtype
 
 PREFILL, DEPTHS, BATCH = (128, 512), (0, 1024, 4096), 8
-STORED = {"float64": "float64", "float32": "float32", "float16": "f16", "bfloat16": "bf16"}
 
 EXAMPLES = """examples:
   python -m minillama.bench
@@ -55,7 +54,14 @@ def parser() -> argparse.ArgumentParser:
     )
     which.add_argument("--shape", choices=SHAPES, help="random weights of a published shape instead, in bfloat16")
     g.add_argument("--engine", choices=[*ENGINES, "none"], default="auto", help="default: auto; none: peers only")
-    g.add_argument("--dtype", nargs="+", default=["auto"], metavar="DTYPE", help="one or more (default: auto)")
+    g.add_argument(
+        "--dtype",
+        nargs="+",
+        type=lambda name: SHORT.get(name, name),
+        default=["auto"],
+        metavar="DTYPE",
+        help=f"one or more of {', '.join(DTYPES)} (default: auto)",
+    )
     g.add_argument(
         "--work",
         metavar="DIR",
@@ -197,19 +203,13 @@ def opened(
 
 def stored(checkpoint: Checkpoint) -> str:
     """The format that the checkpoint's own numbers have."""
-    return STORED[main_dtype(checkpoint.tensors)]
+    return SHORT[main_dtype(checkpoint.tensors)]
 
 
 def count(checkpoint: Checkpoint) -> int:
     """How many numbers the weights are, those of a tied head counted once."""
     unique = {id(tensor): tensor for tensor in checkpoint.tensors.values()}
     return sum(math.prod(tensor.shape) for tensor in unique.values())
-
-
-def cores() -> int:
-    """The cores that this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from minillama.weights.names import interleaved_to_halves
 from tests.tiny import ROPES, random_weights
 
 FEW = ["--prefill", "6", "9", "--depth", "0", "5", "--batch", "3", "--repeats", "2", "--threads", "1"]
-OURS = ["--engine", "numpy", "--dtype", "float32"]
+OURS = ["--engine", "numpy", "--dtype", "f32"]
 
 Capture = pytest.CaptureFixture[str]
 needs_gguf = pytest.mark.skipif(importlib.util.find_spec("gguf") is None, reason="needs the peers extra")
@@ -71,7 +71,7 @@ def test_the_object(work: Path, capfd: Capture) -> None:
     assert is_spread(found["memory_gb_s"])
     assert is_spread(found["matmul_gflop_s"])
     (result,) = found["results"]
-    assert (result["name"], result["dtype"], result["format"]) == ("minillama", "float32", "float32")
+    assert (result["name"], result["dtype"], result["format"]) == ("minillama", "f32", "f32")
     assert list(result["tokens_per_s"]) == ["prefill 6", "prefill 9", "decode at 0", "decode at 5", "batch of 3"]
     assert all(map(is_spread, result["tokens_per_s"].values()))
     assert is_spread(result["open_s"])
@@ -91,8 +91,8 @@ def test_the_table_of_the_tale_model(capfd: Capture, monkeypatch: pytest.MonkeyP
     assert heading.startswith("tale model: ")
     assert ceilings.startswith("this machine reads memory at ")
     for words in (
-        "float32 ",
-        "float64 ",
+        "f32 ",
+        "f64 ",
         "prefill 6 ",
         "decode at 0 ",
         "batch of 8 ",
@@ -136,7 +136,7 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "dtype": (["--dtype", "int3"], "--dtype must be of auto"),
     "nobody": (["--engine", "none"], "--engine none measures peers only: name one with --peer"),
     "context": (["--shape", "tiny", "--depth", "200"], "the context of 256 tokens has no room for 280: lower"),
-    "float64": (["--dtype", "float64", "--peer", "llama.cpp"], "--peer llama.cpp computes in one of float32"),
+    "float64": (["--dtype", "float64", "--peer", "llama.cpp"], "--peer llama.cpp computes in one of f32"),
     "no weights": (["--weights", "absent"], "absent does not exist: name a checkpoint folder"),
     "picture": (["--plot", "roof.txt"], "--plot "),
 }
@@ -170,7 +170,7 @@ def test_help_and_version(capfd: Capture) -> None:
 
 
 def test_a_worker_says_what_went_wrong(tmp_path: Path, capfd: Capture) -> None:
-    how: dict[str, Any] = {"engine": "numpy", "dtype": "float32", "threads": 1, "vocab_size": 9, "prompt": 1, "room": 9}
+    how: dict[str, Any] = {"engine": "numpy", "dtype": "f32", "threads": 1, "vocab_size": 9, "prompt": 1, "room": 9}
     with Child("minillama", 1) as child:
         with pytest.raises(ValueError, match="absent does not exist"):
             child.ask("open", name="minillama", path=str(tmp_path / "absent"), **how)
@@ -331,8 +331,8 @@ def test_llama_cpp_computes_the_same(rope: str, tmp_path: Path, monkeypatch: pyt
     odd_model(tmp_path / "model", **ROPES[rope] | {"max_position_embeddings": 128}, attention_bias=True)
     ids = np.random.default_rng(1).integers(0, ODD["vocab_size"], (3, 40))
     both = [
-        contestant("minillama", tmp_path / "model", "float32", "numpy", 1),
-        contestant("llama.cpp", gguf_file(tmp_path / "model", "float32", tmp_path), "float32", "", 1),
+        contestant("minillama", tmp_path / "model", "f32", "numpy", 1),
+        contestant("llama.cpp", gguf_file(tmp_path / "model", "f32", tmp_path), "f32", "", 1),
     ]
     for rows in (1, 3):
         for one in both:
@@ -358,7 +358,7 @@ def test_transformers_computes_the_same(tmp_path: Path) -> None:
 
     odd_model(tmp_path / "model", attention_bias=True)
     ids = np.random.default_rng(1).integers(0, ODD["vocab_size"], (3, 40))
-    both = [contestant(name, tmp_path / "model", "float32", "numpy", 1) for name in ("minillama", "transformers")]
+    both = [contestant(name, tmp_path / "model", "f32", "numpy", 1) for name in ("minillama", "transformers")]
     for one in both:
         one.start(3, 100)
         one.prefill(ids)
@@ -375,7 +375,7 @@ def test_a_peer_beside_ours(peer: str, work: Path, capfd: Capture) -> None:
     found = json.loads(bench(capfd, *arguments, "--json"))
     assert [result["name"] for result in found["results"]] == ["minillama", peer]
     (compared,) = found["ratios"]
-    assert (compared["dtype"], compared["peer"]) == ("float32", peer)
+    assert (compared["dtype"], compared["peer"]) == ("f32", peer)
     assert list(compared["ours_over_theirs"]) == ["prefill 6", "prefill 9", "decode at 0", "decode at 5", "batch of 3"]
     for figures in compared["ours_over_theirs"].values():
         assert 0 < figures["min"] <= figures["max"]

@@ -18,7 +18,7 @@ class Contestant(Protocol):
     """A model with a cache. Its methods return the seconds that the model itself took."""
 
     version: str
-    format: str  # what its weights are stored in while it runs, one of measure.BITS
+    format: str  # what its weights are stored in while it runs, one of minillama.layout.BITS
 
     def start(self, rows: int, room: int) -> None:
         """Forget all tokens; so many sequences follow, of at most `room` tokens each."""

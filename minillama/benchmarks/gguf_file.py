@@ -21,7 +21,6 @@ from minillama.weights.safetensors import Tensor
 
 # minillama's names of number formats -> those of GGUF
 FORMATS = {
-    "float32": "F32",
     "f32": "F32",
     "f16": "F16",
     "bf16": "BF16",

@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from minillama.benchmarks.worker import TOKENS, WARM
+from minillama.layout import BITS
 
 STARTS = 3  # at most so many times is a model opened to see how long that takes
-# Of a number in each format; a group of 32 quantized ones has a scale of 16 bits besides
-BITS = {"float64": 64, "float32": 32, "f32": 32, "f16": 16, "bf16": 16, "bfloat16": 16, "q8_0": 8.5, "q4_0": 4.5}
 PAUSE = 0.1  # seconds between two contestants: threads that have no work spin for a while before they sleep
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 QUIET = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_OFFLINE": "1"}

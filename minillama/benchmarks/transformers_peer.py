@@ -11,7 +11,7 @@ import transformers
 from minillama.arrays import Array
 
 # What torch computes in, by minillama's names; it has no quantized model of its own, so the others are bfloat16
-DTYPES = {"float64": torch.float64, "float32": torch.float32, "f32": torch.float32}
+DTYPES = {"f64": torch.float64, "f32": torch.float32}
 
 
 class Transformers:
@@ -19,10 +19,10 @@ class Transformers:
 
     def __init__(self, path: Path, dtype: str, threads: int):
         torch.set_num_threads(threads)
+        self.format = dtype if dtype in DTYPES else "bf16"
         kind = DTYPES.get(dtype, torch.bfloat16)
         self.model = transformers.LlamaForCausalLM.from_pretrained(path, dtype=kind).eval()
         self.version = f"{transformers.__version__}, torch {torch.__version__}"
-        self.format = str(kind).removeprefix("torch.")
 
     def start(self, rows: int, room: int) -> None:
         self.cache = transformers.DynamicCache()

@@ -168,6 +168,7 @@ def linear_floats(
     widened that they stay in the nearest cache while they are used for all blocks of rows; each block is read once
     for all of them.
     """
+    n_out = max(n_out, STREAMS)  # a smaller matrix has been filled up, and `out` has room for whole vectors
     while True:
         row = fetch_add(work, slot, STREAMS * RUN if n_rows == 1 else FLOAT_ROWS * PANELS)
         if row >= n_out:

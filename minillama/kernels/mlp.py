@@ -6,7 +6,7 @@ from typing import Any
 
 from numba import njit
 
-from minillama.kernels.simd import LANES, exp, load, maximum, splat, store
+from minillama.kernels.simd import LANES, exp, load, maximum, splat, store, where_above
 
 
 @njit
@@ -27,5 +27,5 @@ def gated(act: int, gate: Any, i: int, up: Any, j: int, width: int) -> None:
         elif act == 2:
             y = x * sigmoid(splat(1.702) * x)
         else:
-            y = maximum(x, splat(0.0))
+            y = where_above(splat(0.0), x, splat(0.0), x)  # which keeps what is no number
         store(gate, i + k, y * load(up, j + k))

@@ -36,6 +36,8 @@ from minillama.kernels.simd import (
 )
 from minillama.layout import GROUP, OFFSET, TILE
 
+LARGEST = 65504.0  # float16
+
 
 @njit
 def quantize_row(x: Any, i: int, width: int, a: Any, s: Any, z: Any, row: int, rows: int, offset: int) -> None:
@@ -49,12 +51,13 @@ def quantize_row(x: Any, i: int, width: int, a: Any, s: Any, z: Any, row: int, r
     for g in range(groups):
         one, other = load(x, i + g * GROUP), load(x, i + g * GROUP + LANES)
         peak = largest(maximum(absolute(one), absolute(other)))
-        scale = splat(127 / peak if peak > 0 else 0.0)
+        none = sum_of(fma(one, splat(0.0), other * splat(0.0)))  # 0, unless a number is infinite or none: then NaN
+        scale = splat(127 / peak if peak > 1e-36 and none == 0 else 0.0)
         j = (block * groups + g) * GROUP * rows + 4 * r
         total = store_bytes(a, j, 4 * rows, nearest(one * scale))
         total += store_bytes(a, j + LANES * rows, 4 * rows, nearest(other * scale))
         place = (block * groups + g) * rows + r
-        s[place] = peak / 127
+        s[place] = peak / 127 + none
         z[place] = -offset * total
 
 
@@ -141,7 +144,8 @@ def _kept(sources: str) -> Any:
         `scales` (float16 bits).
 
         search: whether scales of 4 bits are searched for, or ggml's. The sums of squares of the errors, of those that
-        ggml's scales would make, and of the weights; NaN if a weight is not a finite number.
+        ggml's scales would make, and of the weights; NaN if a weight is not a finite number,
+        infinite if one is too large for a scale of float16.
         """
         sources  # noqa: B018  # see simd.SOURCES
         groups = width // GROUP
@@ -156,6 +160,8 @@ def _kept(sources: str) -> Any:
                         return math.nan, math.nan, math.nan
                     peak = rows[k] if abs(rows[k]) > abs(peak) else peak
                 d = peak / np.float32(-8) if four_bits else abs(peak) / np.float32(127)
+                if abs(d) > LARGEST:
+                    return math.inf, math.inf, math.inf
                 bits = half_bits(d)
                 if four_bits and search and peak != 0:
                     plain += _error(rows, i, from_half(bits))[0] if from_half(bits) != 0 else 0.0
@@ -167,6 +173,7 @@ def _kept(sources: str) -> Any:
                 start = (tile * groups + g) * size + 4 * r
                 for k in range(GROUP):
                     x = rows[i + k]
+                    exact = float(x)
                     if four_bits:
                         q = max(min(math.floor(x * inverse + np.float32(8.5)), 15), 0) - 8
                         place = start + k % 16 // 4 * 4 * TILE + k % 4
@@ -174,8 +181,8 @@ def _kept(sources: str) -> Any:
                     else:
                         q = _rounded(x * inverse, -127, 127)
                         out[start + k // 4 * 4 * TILE + k % 4] = q + 128
-                    errors += (x - stored * q) ** 2
-                    squares += x * x
+                    errors += (exact - float(stored) * q) ** 2
+                    squares += exact * exact
         return errors, plain if four_bits and search else errors, squares
 
     return quantize_tile

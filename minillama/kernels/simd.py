@@ -19,6 +19,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import operator
+import platform
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -57,6 +58,8 @@ def _target_features() -> str:
 FEATURES = frozenset(name[1:] for name in _target_features().split(",") if name.startswith("+"))
 # The four-wide product of bytes, where the CPU has it: 512 bits at once (AVX-512 VNNI), 256 (AVX-VNNI), or not at all
 DOT_BITS = 512 if "avx512vnni" in FEATURES else 256 if "avxvnni" in FEATURES else 0
+# Conversions of float16: every x86 with AVX2 has them, and all ARM of 64 bits
+HALF_IN_HARDWARE = "f16c" in FEATURES or platform.machine().lower() in ("arm64", "aarch64")
 
 
 class Vector(types.Type):
@@ -118,6 +121,65 @@ def _call(b: Any, name: str, *values: Any) -> Any:
     return b.call(cgutils.get_or_insert_function(b.module, function, f"llvm.{name}.v16f32"), values)
 
 
+def _widen_half(b: Any, bits: Any, kind: Any) -> Any:
+    """float16 bits as float32, exactly; `kind`: float32, or a vector of them."""
+    if HALF_IN_HARDWARE:
+        return b.fpext(b.bitcast(bits, _like(kind, _HALF)), kind)
+    # The exponent and fraction, moved into place, are a float32 that is 2^-112 times as large
+    whole = _like(kind, _I32)
+    bits = b.zext(bits, whole)
+    sign = b.shl(b.and_(bits, _all(b, whole, 0x8000)), _all(b, whole, 16))
+    rest = b.and_(bits, _all(b, whole, 0x7FFF))
+    size = b.bitcast(b.fmul(b.bitcast(b.shl(rest, _all(b, whole, 13)), kind), _all(b, kind, 2.0**112)), whole)
+    beyond = b.icmp_unsigned(">=", rest, _all(b, whole, 0x7C00))  # infinite, or no number
+    size = b.select(beyond, b.or_(size, _all(b, whole, 0x7F800000)), size)
+    return b.bitcast(b.or_(size, sign), kind)
+
+
+def _narrow_half(b: Any, x: Any) -> Any:
+    """The bits of the nearest float16, to even where two are as near."""
+    kind = x.type
+    if HALF_IN_HARDWARE:
+        return b.bitcast(b.fptrunc(x, _like(kind, _HALF)), _like(kind, _I16))
+    whole = _like(kind, _I32)
+    bits = b.bitcast(x, whole)
+    sign = b.and_(b.lshr(bits, _all(b, whole, 16)), _all(b, whole, 0x8000))
+    size = b.and_(bits, _all(b, whole, 0x7FFFFFFF))
+    odd = b.and_(b.lshr(size, _all(b, whole, 13)), _all(b, whole, 1))
+    normal = b.lshr(b.add(b.add(size, odd), _all(b, whole, 0xFFF - (112 << 23))), _all(b, whole, 13))
+    # Below 2^-14, adding 1/2 leaves the fraction's last bit where float16 has its own
+    half = _all(b, kind, 0.5)
+    small = b.sub(b.bitcast(b.fadd(b.bitcast(size, kind), half), whole), b.bitcast(half, whole))
+    no_number = b.icmp_unsigned(">", size, _all(b, whole, 0x7F800000))
+    large = b.select(no_number, _all(b, whole, 0x7E00), _all(b, whole, 0x7C00))
+    made = b.select(b.icmp_unsigned("<", size, _all(b, whole, 0x38800000)), small, normal)
+    made = b.select(b.icmp_unsigned(">=", size, _all(b, whole, 0x47800000)), large, made)
+    return b.trunc(b.or_(made, sign), _like(kind, _I16))
+
+
+def _narrow_bfloat16(b: Any, x: Any) -> Any:
+    """The bits of the nearest bfloat16, to even where two are as near; what is no number stays none."""
+    whole = _like(x.type, _I32)
+    bits = b.bitcast(x, whole)
+    top = b.lshr(bits, _all(b, whole, 16))
+    rounded = b.add(bits, b.add(b.and_(top, _all(b, whole, 1)), _all(b, whole, 0x7FFF)))
+    rounded = b.lshr(rounded, _all(b, whole, 16))
+    made = b.select(b.fcmp_unordered("uno", x, x), b.or_(top, _all(b, whole, 0x40)), rounded)
+    return b.trunc(made, _like(x.type, _I16))
+
+
+def _like(kind: Any, scalar: Any) -> Any:
+    """`scalar`, or a vector of as many as `kind` has."""
+    return ir.VectorType(scalar, kind.count) if isinstance(kind, ir.VectorType) else scalar
+
+
+def _all(b: Any, kind: Any, value: float) -> Any:
+    """A constant, in every lane if `kind` is a vector."""
+    if not isinstance(kind, ir.VectorType):
+        return kind(value)
+    return _repeat(b, kind.element(value), kind.count)
+
+
 def _floats(context: Any, b: Any, kind: Any, array: Any, index: Any) -> Any:
     """16 numbers of an array, widened to float32; exact."""
     stored = _STORED[kind.dtype]
@@ -125,7 +187,7 @@ def _floats(context: Any, b: Any, kind: Any, array: Any, index: Any) -> Any:
         return _load(b, _pointer(context, b, kind, array, index, _F), 4)
     bits = _load(b, _pointer(context, b, kind, array, index, ir.VectorType(_I16, LANES)), 2)
     if stored == "f16":
-        return b.fpext(b.bitcast(bits, ir.VectorType(_HALF, LANES)), _F)
+        return _widen_half(b, bits, _F)
     return b.bitcast(b.shl(b.zext(bits, _I), _repeat(b, _I32(16))), _F)  # bfloat16 is the upper half of a float32
 
 
@@ -201,13 +263,8 @@ def store(typing: Any, a: Any, i: Any, x: Any) -> Any:
         kind, align = signature.args[0], 2
         if _STORED[kind.dtype] == "f32":
             align = 4
-        elif _STORED[kind.dtype] == "f16":
-            value = b.fptrunc(value, ir.VectorType(_HALF, LANES))
         else:
-            bits = b.bitcast(value, _I)
-            odd = b.and_(b.lshr(bits, _repeat(b, _I32(16))), _repeat(b, _I32(1)))
-            bits = b.add(bits, b.add(odd, _repeat(b, _I32(0x7FFF))))
-            value = b.trunc(b.lshr(bits, _repeat(b, _I32(16))), ir.VectorType(_I16, LANES))
+            value = (_narrow_half if _STORED[kind.dtype] == "f16" else _narrow_bfloat16)(b, value)
         b.store(value, _pointer(context, b, kind, array, index, value.type), align=align)
         return context.get_dummy_value()
 
@@ -225,11 +282,9 @@ def put(typing: Any, a: Any, i: Any, x: Any) -> Any:
         if stored == "f16":
             for sign, limit in ((">", 65504.0), ("<", -65504.0)):
                 value = b.select(b.fcmp_ordered(sign, value, _FLOAT(limit)), _FLOAT(limit), value)
-            value = b.fptrunc(value, _HALF)
+            value = _narrow_half(b, value)
         elif stored == "bf16":
-            bits = b.bitcast(value, _I32)
-            odd = b.and_(b.lshr(bits, _I32(16)), _I32(1))
-            value = b.trunc(b.lshr(b.add(bits, b.add(odd, _I32(0x7FFF))), _I32(16)), _I16)
+            value = _narrow_bfloat16(b, value)
         b.store(value, _pointer(context, b, kind, array, index, value.type))
         return context.get_dummy_value()
 
@@ -376,7 +431,9 @@ def _power_of_two(typing: Any, n: Any) -> Any:
 
 
 @intrinsic
-def _where_above(typing: Any, x: Any, least: Any, value: Any, other: Any) -> Any:
+def where_above(typing: Any, x: Any, least: Any, value: Any, other: Any) -> Any:
+    """`value` where x > least, and `other` elsewhere."""
+
     def build(context: Any, b: Any, signature: Any, args: Any) -> Any:
         return b.select(b.fcmp_ordered(">", args[0], args[1]), args[2], args[3])
 
@@ -385,7 +442,7 @@ def _where_above(typing: Any, x: Any, least: Any, value: Any, other: Any) -> Any
 
 @njit
 def exp(x: Any) -> Any:
-    """e ** x for x <= 88, lane by lane, within 1e-7 of its size; 0 below -87, for -inf too.
+    """e ** x for x <= 88, lane by lane, within 2.5e-7 of its size; 0 from -87 down, for -inf too.
 
     x = n ln 2 + r, |r| <= ln 2 / 2: 2 ** n is an exponent, e ** r a polynomial of degree 6 (its Taylor series; the
     first term left out is below 1.2e-7). ln 2 is taken off in two parts, so that n ln 2 is exact to the last bit.
@@ -399,7 +456,7 @@ def exp(x: Any) -> Any:
     p = fma(p, r, splat(0.5))
     p = fma(p, r, splat(1.0))
     p = fma(p, r, splat(1.0))
-    return _where_above(x, splat(-87.0), p * _power_of_two(maximum(n, splat(-126.0))), splat(0.0))
+    return where_above(x, splat(-87.0), p * _power_of_two(maximum(n, splat(-126.0))), splat(0.0))
 
 
 # -- blocks: products of matrices ---------------------------------------------------------------------------------
@@ -640,7 +697,7 @@ def half_bits(typing: Any, x: Any) -> Any:
     """The bits of the float16 nearest to x."""
 
     def build(context: Any, b: Any, signature: Any, args: Any) -> Any:
-        return b.bitcast(b.fptrunc(args[0], _HALF), _I16)
+        return _narrow_half(b, args[0])
 
     return types.int16(types.float32), build
 
@@ -650,7 +707,7 @@ def from_half(typing: Any, bits: Any) -> Any:
     """The float16 with these bits, exactly."""
 
     def build(context: Any, b: Any, signature: Any, args: Any) -> Any:
-        return b.fpext(b.bitcast(args[0], _HALF), _FLOAT)
+        return _widen_half(b, args[0], _FLOAT)
 
     return types.float32(types.int16), build
 

@@ -57,7 +57,7 @@ class NumbaEngine:
     def keep(self, rows: Sequence[int]) -> None:
         """Go on with these sequences of the batch only, in this order; one may come several times."""
         kept, taken = [], set[int]()
-        for row in rows:
+        for row in np.arange(len(self._rows))[list(rows)].tolist():
             kept.append(self._rows[row].copy() if row in taken else self._rows[row])
             taken.add(row)
         self._rows = kept
@@ -70,3 +70,5 @@ class NumbaEngine:
             if not 0 <= length <= cache.length:
                 raise ValueError(f"cannot cut a cache of {cache.length} tokens back to {length}")
             cache.length = length
+        if length == 0:  # the next batch may have another size
+            self.reset()

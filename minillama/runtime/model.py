@@ -64,7 +64,7 @@ class FastModel:
         self.weights = self._pack()
         self.room = _room(self.sizes, form, threads, 1)
         self.rows = 1
-        self._pool = ThreadPoolExecutor(max(threads - 1, 1), thread_name_prefix="minillama")
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="minillama")
         self.run([])  # compiled before two threads need it
 
     def new_cache(self) -> RowCache:
@@ -73,7 +73,12 @@ class FastModel:
         )
 
     def embed(self, ids: Array) -> Array:
-        """(T,) -> (T, D), float32"""
+        """Ids (T,) in 0 .. V - 1 -> (T, D), float32"""
+        bad = (ids < 0) | (ids >= self.config.vocab_size)
+        if bad.any():
+            raise ValueError(
+                f"input_ids has the id {ids[bad][0]}, outside the vocabulary 0..{self.config.vocab_size - 1}"
+            )
         return self.tensors[names.EMBED_TOKENS].read(np.float32, ids)
 
     def run(self, appends: Sequence[Append], *, hidden: bool = False, states: bool = False) -> Passed:
@@ -89,17 +94,21 @@ class FastModel:
         start = 0
         for append, count in zip(appends, counts, strict=True):
             x[start : start + count, : m.hidden] = append.x
+            x[start : start + count, m.hidden :] = 0  # where the last pass may have left something
             start += count
         room.work[:] = 0
         keep_alive, batch = self._batch(appends, counts)
-        others = [
-            self._pool.submit(forward, thread, self.threads, rows, head_rows, m, self.weights, batch, room)
-            for thread in range(1, self.threads if n else 1)
-        ]
-        try:
-            forward(0, self.threads if n else 1, rows, head_rows, m, self.weights, batch, room)
-        finally:  # an interruption too: nobody may go on while others still write
-            wait(others)
+        if n and self.threads > 1:
+            passes = [
+                self._pool.submit(forward, thread, self.threads, rows, head_rows, m, self.weights, batch, room)
+                for thread in range(self.threads)
+            ]
+            try:
+                wait(passes)
+            finally:  # an interruption too: nobody may go on while others still write
+                wait(passes)
+        else:
+            forward(0, 1, rows, head_rows, m, self.weights, batch, room)
         del keep_alive
         for append in appends:
             append.cache.length += len(append.x)
@@ -214,7 +223,10 @@ class FastModel:
         return Weights(np.zeros(1, KINDS[self.form]), table, norms, biases)
 
     def _packed(self, name: str) -> Packed:
-        self.packed[name] = packed = pack(self.tensors[name], self.form)
+        try:
+            self.packed[name] = packed = pack(self.tensors[name], self.form)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
         return packed
 
     def _vector(self, name: str) -> Array:

@@ -67,9 +67,15 @@ def pack(tensor: Tensor, form: str) -> Packed:
         if STORED[form] == tensor.dtype:
             part = tensor.stored()[rows[0] : rows[-1] + 1]
         else:
-            part = narrow(tensor.read(np.float32, rows), STORED[form])
+            part = _narrowed(tensor.read(np.float32, rows), form)
         numbers[rows[0] : rows[-1] + 1, :size] = part.view(kind)
     return Packed(numbers.reshape(-1), none)
+
+
+def _narrowed(x: Array, form: str) -> Array:
+    if form == "f16" and (np.abs(x) > np.finfo(np.float16).max).any():
+        raise ValueError("it holds a number too large for float16: use dtype bf16 or f32")
+    return narrow(x, STORED[form])
 
 
 def quantize(
@@ -106,6 +112,8 @@ def quantize(
     with ThreadPoolExecutor(threads) as pool:
         sums = np.array(list(pool.map(some, range(0, tiles, step))))
     errors, plain, squares = sums.sum(axis=0)
+    if np.isinf(errors):
+        raise ValueError(f"it holds a number too large for {form}, whose scales are float16: use another dtype")
     if np.isnan(errors):
         raise ValueError("it holds a NaN or an infinite number, and no scale fits that: get the weights again")
     made = Made(tensor, *(float(np.sqrt(part / squares)) if squares else 0.0 for part in (errors, plain)))

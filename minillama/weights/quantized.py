@@ -58,7 +58,7 @@ class QuantizedTensor:
 
     def read(self, dtype: DTypeLike, rows: Array | None = None) -> Array:
         """The whole, or some rows, as floats of `dtype`."""
-        wanted = np.arange(self.shape[0]) if rows is None else rows
+        wanted = np.arange(self.shape[0])[slice(None) if rows is None else rows]
         out = np.empty((*wanted.shape, self.shape[1]), dtype)
         tiles = wanted // TILE
         for start in np.unique(tiles // 64).tolist():  # some tiles at a time: memory for one group of them

@@ -15,7 +15,7 @@ import numpy as np
 from numba import njit
 
 from minillama.arrays import Array
-from minillama.kernels.linear import PANEL, block_rows, linear
+from minillama.kernels.linear import block_rows, linear, panel_room
 from minillama.kernels.quantize import arrange_row
 from minillama.layout import GROUP, QUANTIZED, TILE, rounded_up, tile_bytes
 from minillama.runtime.packing import KINDS, Packed, aligned, row_width
@@ -93,7 +93,7 @@ def product(matrix: Matrix, x: Array, threads: int = 1) -> Array:
     work = np.zeros(3, np.int64)
 
     def share(_: int) -> None:
-        panel = np.full(PANEL * width, np.nan, np.float32)
+        panel = np.full(panel_room(n_rows), np.nan, np.float32)
         _share(out.reshape(-1), step, numbers, scales, n_out, width, a, s, z, n_rows, panel, work, 1)
 
     if threads == 1:

@@ -41,7 +41,6 @@ def test_without_any_feature_floats_have_the_same_bits(tmp_path: Path) -> None:
     assert digests_for("generic", "", tmp_path, *forms) == {form: digest(form) for form in forms}
 
 
-@pytest.mark.xfail(X86, strict=True, reason="LLVM calls __extendhfsf2, which is not there, and the process ends")
 @pytest.mark.parametrize("form", ["f16", "q8_0", "q4_0"])
 def test_without_any_feature_float16_can_be_read(form: str, tmp_path: Path) -> None:
     assert digests_for("generic", "", tmp_path, form) == {form: digest(form)}

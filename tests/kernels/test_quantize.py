@@ -129,9 +129,7 @@ def test_a_search_is_no_worse_in_any_group(seed: int, shape: tuple[int, int]) ->
 
 def test_a_search_is_worth_it() -> None:
     x = spiky(np.random.default_rng(41), 64, 256)
-    found, ggmls = quantized(x, "q4_0").error, quantized(x, "q4_0", search=False).error
-    assert found is not None
-    assert ggmls is not None
+    found, ggmls = quantized(x, "q4_0").made.error, quantized(x, "q4_0", search=False).made.error
     assert found < 0.98 * ggmls
 
 
@@ -143,9 +141,10 @@ def test_the_recorded_error_is_that_of_the_matrix(form: str, seed: int, shape: t
     x[0, 0] += 1
     tensor = quantized(x, form)
     left = tensor.read(np.float64) - x
-    assert tensor.error is not None
-    # Both are float64; the squares of weights are rounded to float32 first
-    assert abs(tensor.error / np.sqrt((left**2).sum() / (x.astype(np.float64) ** 2).sum()) - 1) < 2e-7
+    assert tensor.made is not None
+    norm = np.sqrt((x.astype(np.float64) ** 2).sum())
+    # Both are summed in float64, some thousand terms at most, each off by 1e-16
+    assert tensor.made.error * norm == pytest.approx(np.sqrt((left**2).sum()), rel=1e-12)
 
 
 @pytest.mark.parametrize("form", QUANTIZED)
@@ -154,8 +153,8 @@ def test_what_is_too_small_for_float16_becomes_zero(form: str, size: float) -> N
     x = np.random.default_rng(42).choice([-size, 0, size], (5, 70)).astype(np.float32)
     tensor = quantized(x, form)
     np.testing.assert_array_equal(tensor.read(np.float64), 0)
-    assert tensor.error is not None
-    assert tensor.error == (0 if size == 0 else pytest.approx(1, abs=1e-6))  # all of it, squared in float32
+    assert tensor.made is not None
+    assert tensor.made.error == (0 if size == 0 else pytest.approx(1, abs=1e-6))  # all of it, squared in float32
 
 
 @pytest.mark.parametrize("form", QUANTIZED)
@@ -174,7 +173,6 @@ def test_denormal_numbers_become_zero(form: str) -> None:
     np.testing.assert_array_equal(quantized(x, form).read(np.float64), 0)
 
 
-@pytest.mark.xfail(strict=True, reason="called infinite, or, where a whole group is that large, stored as infinity")
 @pytest.mark.parametrize("form", QUANTIZED)
 @pytest.mark.parametrize("count", [1, 32])
 def test_what_no_float16_scale_reaches_is_told_as_that(form: str, count: int) -> None:
@@ -204,7 +202,9 @@ def test_a_large_matrix_by_any_number_of_threads(form: str, search: bool) -> Non
     three = quantized(x, form, threads=3, search=search, progress=done.append)
     np.testing.assert_array_equal(one.numbers, three.numbers)
     np.testing.assert_array_equal(one.scales.view(np.int16), three.scales.view(np.int16))
-    assert one.error == three.error
+    assert one.made is not None
+    assert three.made is not None
+    assert one.made[1:] == three.made[1:]  # the sums are added up in the order of the tiles
     assert (len(done) > 3, sum(done)) == (True, x.size)
     # Half a step of the scale: 1 / 254 of the largest number of a group or, the one sign having 7 only, 1 / 8
     worst = np.abs(groups_of(three.read(np.float64) - x)).max(axis=1) / np.abs(groups_of(x)).max(axis=1)

@@ -67,7 +67,7 @@ def _chosen(x: Any, n: int, flags: Any, out: Any) -> None:
 def _sums_stored(count: int, rows: int) -> Any:
     @njit
     def stored(x: Any, out: Any, step: int) -> None:
-        simd.store_sums(out, 0, step, simd.load_block(x, 0, simd.LANES, count), rows)
+        simd.store_sums(out, 0, 1, step, simd.load_block(x, 0, simd.LANES, count), rows)
 
     return stored
 
