@@ -8,10 +8,12 @@ text -> tokenizer -> ids (B, T)
     config.py      LlamaConfig: the sizes and settings of a model
     tokenizer/     text <-> ids
     model/         THE MODEL: norm, rope, attention, cache, mlp, decoder, heads; a file each
+    kernels/       its Numba twins, by the same names; runtime/ makes an engine of them
     weights/       checkpoints: tensor names, files, number formats
     generation/    logits -> next id -> text
     llama.py       LlamaModel, LlamaForCausalLM, LlamaForSequenceClassification, which tie them together
     generate.py    python -m minillama.generate, and with --chat a conversation (chat.py)
+    bench.py       python -m minillama.bench: how fast it is, beside others (benchmarks/)
 """
 
 from typing import TYPE_CHECKING, Any

@@ -159,7 +159,8 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the exit status. 0: done, 1: it could not be done, 2: wrong usage, 130: interrupted."""
     args = parser().parse_args(argv)
-    logging.basicConfig(format="minillama: %(message)s", level=logging.WARNING)
+    on_terminal = sys.stderr is not None and sys.stderr.isatty()  # where it may be said what takes its time
+    logging.basicConfig(format="minillama: %(message)s", level=logging.INFO if on_terminal else logging.WARNING)
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed, as by `>&-`
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115

@@ -335,3 +335,29 @@ def test_a_bad_template_is_told_before_anything_is_typed(
     template: str, words: str, tmp_path: Path, capfd: Capture
 ) -> None:
     assert_refused(capfd, ["--weights", chat_checkpoint(tmp_path, template), "--chat"], words)
+
+
+@pytest.mark.parametrize("dtype", ["auto", "f32", "bfloat16", "q8_0"])
+def test_the_compiled_engine_tells_the_same_story(dtype: str, capfd: Capture) -> None:
+    """Greedily, and for a while: rounding may turn a later choice."""
+    arguments = ["--temperature", 0, "--max-new-tokens", 20]
+    assert assert_runs(capfd, [*arguments, "--engine", "numba", "--dtype", dtype, "--threads", 2]) == assert_runs(
+        capfd, [*arguments, "--engine", "numpy"]
+    )
+
+
+def test_quantized_weights_are_kept(tmp_path: Path, capfd: Capture) -> None:
+    arguments = ["--temperature", 0, "--max-new-tokens", 20]
+    made = assert_runs(capfd, [*arguments, "--dtype", "q4_0", "--save-quantized", tmp_path / "kept"])
+    assert {file.name for file in (tmp_path / "kept").iterdir()} == {
+        "config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer.model",
+        "tokenizer_config.json",
+    }  # fmt: skip
+    assert assert_runs(capfd, [*arguments, "--engine", "numba", "--weights", tmp_path / "kept"]) == made
+
+
+def test_only_quantized_weights_are_kept(tmp_path: Path, capfd: Capture) -> None:
+    refused = command(capfd, "--engine", "numpy", "--save-quantized", tmp_path / "kept")
+    assert refused.status == 1
+    assert "--save-quantized keeps q8_0 or q4_0, and the weights are in f32: add --dtype q8_0" in refused.err
+    assert not (tmp_path / "kept").exists()

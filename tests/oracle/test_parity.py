@@ -1,7 +1,7 @@
 """The public classes beside transformers' on drawn configs, inputs and masks: every number of every field.
 
 Runs with transformers 5 and with 4.34, each against its own compat mode, and, where no mode makes a difference, against
-the default too. A failure shrinks to a small case and prints it.
+the default too, in float32 on both engines. A failure shrinks to a small case and prints it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 import minillama
 from minillama.arrays import Array
 from minillama.config import LlamaConfig
+from minillama.kernels import ACTIVATIONS
 from minillama.weights.names import LM_HEAD, SCORE, expected_shapes
 from tests.tiny import spiky
 
@@ -194,25 +195,27 @@ def test_every_field_of_every_class(judge: tuple[Judge, str]) -> None:
     @given(cases(dtype, major))
     def agree(case: Case) -> None:
         theirs = asked.ask({"class": case.model, "config": case.config, "weights": case.weights(), "calls": case.calls})
-        modes: list[str | None] = [f"hf{major}"]
+        modes: list[tuple[str | None, str]] = [(f"hf{major}", "numpy")]
         # hf4 pools before the first padding token, which may stand anywhere in a text
         if case.rope not in LONG and not case.blind and not (major == 4 and case.model.endswith("Classification")):
-            modes.append(None)
-        for mode in modes:
-            event(f"compat: {mode}")
-            assert_equal(case, mode, dtype, theirs)
+            modes.append((None, "numpy"))
+            if dtype == "float32" and case.config["hidden_act"] in ACTIVATIONS:
+                modes.append((None, "numba"))
+        for mode, engine in modes:
+            event(f"compat {mode}, engine {engine}")
+            assert_equal(case, mode, engine, dtype, theirs)
 
     agree()
 
 
-def assert_equal(case: Case, mode: str | None, dtype: str, theirs: list[dict[str, Any]]) -> None:
+def assert_equal(case: Case, mode: str | None, engine: str, dtype: str, theirs: list[dict[str, Any]]) -> None:
     kind = getattr(minillama, case.model)
-    model = kind(LlamaConfig(**case.config), case.weights(), dtype=dtype, compat=mode)
+    model = kind(LlamaConfig(**case.config), case.weights(), engine=engine, dtype=dtype, compat=mode)
     past = None
     for number, (call, expected) in enumerate(zip(case.calls, theirs, strict=True)):
         out = model(**call, past_key_values=tuple(past) if past and case.tuples else past, use_cache=True)
         past = out.past_key_values
-        where = f"call {number}, compat {mode}, {dtype}: "
+        where = f"call {number}, compat {mode}, engine {engine}, {dtype}: "
         for name in ("last_hidden_state", "logits", "loss"):
             if name in expected:
                 assert_near(where + name, np.asarray(out[name]), expected[name], dtype)

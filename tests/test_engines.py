@@ -1,0 +1,118 @@
+"""Which engine and number format a model gets: as asked for, or as memory allows."""
+
+from __future__ import annotations
+
+import logging
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+from minillama.engines import LARGE, check_engine, checked_format, choose, cores, memory_needed
+from minillama.weights.names import EMBED_TOKENS, LM_HEAD
+from tests.tiny import tiny_config
+
+
+def stored(dtype: str, rows: int = LARGE // 50) -> dict[str, Any]:
+    """Of a model with a table and a head of rows x 100 numbers each, nothing but what is asked for to choose."""
+    return {name: SimpleNamespace(dtype=dtype, shape=(rows, 100)) for name in (EMBED_TOKENS, LM_HEAD)}
+
+
+def chosen(
+    engine: str, form: str, tensors: dict[str, Any], compat: str | None = None, **config: Any
+) -> tuple[str, str]:
+    return choose(engine, form, compat, tiny_config(**config), tensors, "here")
+
+
+@pytest.fixture
+def free(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """So many bytes of memory are free."""
+
+    def set_to(size: float) -> None:
+        monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=int(size)))
+
+    set_to(1e15)
+    return set_to
+
+
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [("auto", "auto"), (None, "auto"), ("float64", "f64"), (np.float16, "f16"), ("bfloat16", "bf16"), ("q4_0", "q4_0")],
+)
+def test_formats_have_two_names(name: Any, form: str) -> None:
+    assert checked_format(name) == form
+
+
+def test_an_unknown_format() -> None:
+    with pytest.raises(ValueError, match="dtype must be one of auto, f64, f32, f16, bf16, q8_0, q4_0, not 'q5_1'"):
+        checked_format("q5_1")
+
+
+@pytest.mark.parametrize(
+    ("engine", "form", "compat", "message"),
+    [
+        ("abacus", "auto", None, "engine must be one of auto, numpy, numba, not 'abacus'"),
+        ("numba", "f64", None, "engine 'numba' has no float64"),
+        ("numpy", "q8_0", None, "engine 'numpy' computes in f32 or f64: use engine 'numba' for q8_0"),
+        ("numba", "auto", "hf5", "compat 'hf5' is a way of engine 'numpy'"),
+        ("auto", "bf16", "hf4", "compat 'hf4' is a way of engine 'numpy'"),
+    ],
+)
+def test_what_does_not_go_together(engine: str, form: str, compat: str | None, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        check_engine(engine, form, compat)
+
+
+def test_auto_takes_numba_for_large_models_that_it_can_run(free: Any) -> None:
+    large, small = stored("BF16"), stored("BF16", rows=50)
+    assert chosen("auto", "auto", large) == ("numba", "bf16")
+    assert chosen("auto", "f32", large) == ("numba", "f32")
+    assert chosen("auto", "auto", small) == ("numpy", "f32")
+    assert chosen("auto", "q8_0", small) == ("numba", "q8_0")
+    assert chosen("auto", "f64", large) == ("numpy", "f64")
+    assert chosen("auto", "auto", large, compat="hf5") == ("numpy", "f32")
+    assert chosen("auto", "auto", large, hidden_act="gelu") == ("numpy", "f32")
+    assert chosen("auto", "auto", large, hidden_act=np.tanh) == ("numpy", "f32")
+    assert chosen("numba", "auto", small) == ("numba", "bf16")
+    assert chosen("numpy", "auto", large) == ("numpy", "f32")
+
+
+def test_numba_does_not_know_every_activation(free: Any) -> None:
+    with pytest.raises(ValueError, match="engine 'numba' has no hidden_act 'gelu': use engine 'numpy'"):
+        chosen("numba", "auto", stored("BF16"), hidden_act="gelu")
+
+
+def test_the_smallest_format_that_is_needed(free: Any, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    tensors = stored("BF16")
+    own, eight, four = (memory_needed(form, tensors) for form in ("bf16", "q8_0", "q4_0"))
+    assert (own, eight, four) == (
+        LARGE * 2 * 2,
+        LARGE * 2 * 8.5 / 8,
+        LARGE * 2 * 4.5 / 8,
+    )  # the table is not among them
+    for room, form, words in (
+        (own, "bf16", "weights in bf16, 0.2 GB"),
+        (own - 1, "q8_0", "weights in q8_0, 0.1 GB, as bf16 does not fit the memory free"),
+        (eight - 1, "q4_0", "weights in q4_0, 0.1 GB, as bf16 does not fit the memory free"),
+    ):
+        free(room)
+        assert chosen("numba", "auto", tensors) == ("numba", form)
+        assert caplog.records[-1].getMessage() == words
+        assert (caplog.records[-1].levelno > logging.INFO) == (form != "bf16")
+    free(four - 1)
+    with pytest.raises(MemoryError, match=r"here needs 0\.1 GB of memory in q4_0 and 0\.1 GB are free: use a smaller"):
+        chosen("numba", "auto", tensors)
+    free(eight)
+    with pytest.raises(MemoryError, match=r"here needs 0\.2 GB of memory in bf16 .* free: q4_0 would do with 0\.1"):
+        chosen("numba", "bf16", tensors)
+
+
+def test_what_is_quantized_stays_so(free: Any) -> None:
+    assert chosen("numba", "auto", stored("Q8_0")) == ("numba", "q8_0")
+
+
+def test_there_is_a_core() -> None:
+    assert cores() >= 1
