@@ -28,6 +28,7 @@ from minillama.kernels.simd import (
     largest,
     load,
     load_block,
+    maximum,
     splat,
     store,
     store_block,
@@ -93,13 +94,16 @@ def _attend(rows: int) -> Any:
             for r in range(rows):
                 count = past + (row + r) // heads + 1 - start  # of these keys this row sees so many
                 base = scores + r * KEYS
-                peak = own[peaks + r]
+                top = splat(own[peaks + r])
                 for tile in range(tiles):
-                    x = first(load(own, base + tile * LANES), count - tile * LANES, splat(-math.inf))
+                    x = load(own, base + tile * LANES)
+                    if count < (tile + 1) * LANES:
+                        x = first(x, count - tile * LANES, splat(-math.inf))
                     if masked:
                         x = where_set(flags, f_start + start + tile * LANES, x, splat(-math.inf))
                     store(own, base + tile * LANES, x)
-                    peak = max(peak, largest(x))
+                    top = maximum(top, x)
+                peak = largest(top)
                 shrink = exp(splat(own[peaks + r]) - splat(peak))
                 own[peaks + r] = peak
                 total = load(own, totals + r * LANES) * shrink

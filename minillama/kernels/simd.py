@@ -326,20 +326,20 @@ add, subtract, multiply, divide = (
 
 @intrinsic
 def maximum(typing: Any, x: Any, y: Any) -> Any:
-    """The larger of two, lane by lane."""
+    """The larger of two, lane by lane; y where one of them is no number."""
 
     def build(context: Any, b: Any, signature: Any, args: Any) -> Any:
-        return _call(b, "maxnum", *args)
+        return b.select(b.fcmp_ordered(">", *args), *args)
 
     return f32x16(f32x16, f32x16), build
 
 
 @intrinsic
 def minimum(typing: Any, x: Any, y: Any) -> Any:
-    """The smaller of two, lane by lane."""
+    """The smaller of two, lane by lane; y where one of them is no number."""
 
     def build(context: Any, b: Any, signature: Any, args: Any) -> Any:
-        return _call(b, "minnum", *args)
+        return b.select(b.fcmp_ordered("<", *args), *args)
 
     return f32x16(f32x16, f32x16), build
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from threading import Lock
 
 import numpy as np
 
@@ -64,6 +65,7 @@ class FastModel:
         self.weights = self._pack()
         self.room = _room(self.sizes, form, threads, 1)
         self.rows = 1
+        self._one_at_a_time = Lock()  # there is one room, and all threads must be on the same pass
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="minillama")
         self.run([])  # compiled before two threads need it
 
@@ -82,7 +84,12 @@ class FastModel:
         return self.tensors[names.EMBED_TOKENS].read(np.float32, ids)
 
     def run(self, appends: Sequence[Append], *, hidden: bool = False, states: bool = False) -> Passed:
-        """One pass: append to each sequence, and compute. At most one Append for a cache."""
+        """One pass: append to each sequence, and compute. At most one Append for a cache. One at a time: a second
+        thread that calls waits until the first has its answer."""
+        with self._one_at_a_time:
+            return self._run(appends, hidden, states)
+
+    def _run(self, appends: Sequence[Append], hidden: bool, states: bool) -> Passed:
         m = self.sizes
         counts = [len(append.x) for append in appends]
         n, chosen = sum(counts), sum(len(append.wanted) for append in appends)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -416,3 +417,15 @@ def test_nothing_is_written_before_the_logits_of_a_tiny_vocabulary() -> None:
 def logits_of(fast: FastModel, *rows: Array) -> Array:
     """Of the last token of each row of embeddings (5, D)."""
     return fast.run([Append(fast.new_cache(), row, np.arange(5), [4]) for row in rows]).logits
+
+
+def test_two_texts_at_the_same_time() -> None:
+    """From two threads, on one model: each gets what it gets alone."""
+    fast = models("f32", threads=2)[1]
+    rows = [random_ids(seed, 40).tolist() for seed in (101, 102)]
+    alone = [NumbaEngine(fast).prefill([row]) for row in rows]
+    with ThreadPoolExecutor(2) as pool:
+        together = list(pool.map(lambda row: [NumbaEngine(fast).prefill([row]) for _ in range(20)], rows))
+    for wanted, several in zip(alone, together, strict=True):
+        for got in several:
+            np.testing.assert_array_equal(got, wanted)
