@@ -173,7 +173,7 @@ def _kept(sources: str) -> Any:
                 start = (tile * groups + g) * size + 4 * r
                 for k in range(GROUP):
                     x = rows[i + k]
-                    exact = float(x)
+                    exact = np.float64(x)
                     if four_bits:
                         q = max(min(math.floor(x * inverse + np.float32(8.5)), 15), 0) - 8
                         place = start + k % 16 // 4 * 4 * TILE + k % 4
@@ -181,7 +181,7 @@ def _kept(sources: str) -> Any:
                     else:
                         q = _rounded(x * inverse, -127, 127)
                         out[start + k // 4 * 4 * TILE + k % 4] = q + 128
-                    errors += (exact - float(stored) * q) ** 2
+                    errors += (exact - np.float64(stored) * q) ** 2
                     squares += exact * exact
         return errors, plain if four_bits and search else errors, squares
 
