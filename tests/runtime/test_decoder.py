@@ -1,0 +1,147 @@
+"""The public classes on compiled kernels, beside the same classes on NumPy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from minillama.arrays import Array
+from minillama.llama import LlamaForCausalLM, LlamaForSequenceClassification
+from minillama.runtime.decoder import BatchCache
+from tests.tiny import ROPES, random_ids, random_weights, tiny_config
+
+kinds = pytest.mark.parametrize("kind", ROPES)
+IDS = random_ids(81, 3, 14)
+MASK = np.ones((3, 14), int)
+MASK[0, :3], MASK[1, 6], MASK[2, 12:] = 0, 0, 0
+POSITIONS = np.maximum(MASK.cumsum(axis=1) - 1, 0)
+
+
+def both(**overrides: Any) -> tuple[LlamaForCausalLM, LlamaForCausalLM]:
+    """On the kernels, and on NumPy in float64."""
+    weights = random_weights(tiny_config(**overrides))
+    return (
+        LlamaForCausalLM(tiny_config(**overrides), weights, engine="numba", dtype="f32", threads=2),
+        LlamaForCausalLM(tiny_config(**overrides), weights, dtype="float64"),
+    )
+
+
+def assert_near(ours: Array, exact: Array) -> None:
+    """float32 rounds at 6e-8; sums of some dozen terms through two spiky layers make that some 1e-6 of the scale."""
+    assert ours.dtype == np.float32
+    assert ours.shape == exact.shape
+    assert np.abs(ours - exact).max() < 1e-5 * np.abs(exact).max()
+
+
+@kinds
+def test_masks_positions_and_hidden_states(kind: str) -> None:
+    fast, exact = both(attention_bias=True, mlp_bias=True, **ROPES[kind])
+    how = {"attention_mask": MASK, "position_ids": POSITIONS, "labels": IDS, "output_hidden_states": True}
+    ours, theirs = fast(IDS, **how), exact(IDS, **how)
+    assert_near(ours.logits, theirs.logits)
+    assert ours.loss == pytest.approx(theirs.loss, rel=1e-5)
+    assert len(ours.hidden_states) == 3
+    for x, y in zip(ours.hidden_states, theirs.hidden_states, strict=True):
+        assert_near(x, y)
+    for pair, other in zip(ours.past_key_values, theirs.past_key_values, strict=True):
+        for x, y in zip(pair, other, strict=True):
+            assert_near(x, y)
+
+
+@kinds
+def test_a_cache_goes_on_whoever_computes(kind: str) -> None:
+    """Attentions are computed by the NumPy model, on the same cache."""
+    fast, exact = both(**ROPES[kind])
+    ours = theirs = None
+    for start, stop, attentions in ((0, 5, False), (5, 9, True), (9, 14, False)):
+        how = {
+            "attention_mask": MASK[:, :stop], "position_ids": POSITIONS[:, start:stop], "output_attentions": attentions,
+        }  # fmt: skip
+        ours = fast(IDS[:, start:stop], past_key_values=ours and ours.past_key_values, **how)
+        theirs = exact(IDS[:, start:stop], past_key_values=theirs and theirs.past_key_values, **how)
+        assert_near(ours.logits, theirs.logits)
+        assert isinstance(ours.past_key_values, BatchCache)
+        if attentions:
+            assert_near(ours.attentions[1], theirs.attentions[1])
+        else:
+            assert ours.attentions is None
+
+
+@kinds
+def test_plain_pairs_and_caches_of_the_other_engine(kind: str) -> None:
+    fast, exact = both(**ROPES[kind])
+    whole = exact(IDS).logits
+    for past in (tuple(fast(IDS[:, :9]).past_key_values), exact(IDS[:, :9]).past_key_values):
+        assert_near(fast(IDS[:, 9:], past_key_values=past).logits, whole[:, 9:])
+    out = exact(IDS[:, 9:], past_key_values=fast(IDS[:, :9]).past_key_values)
+    assert np.abs(out.logits - whole[:, 9:]).max() < 1e-5 * np.abs(whole).max()
+
+
+def test_the_cache_of_another_model_is_refused() -> None:
+    past = both()[0](IDS).past_key_values
+    with pytest.raises(ValueError, match="past_key_values is the cache of another model"):
+        both()[0](IDS, past_key_values=past)
+
+
+def test_a_cache_is_cut_copied_and_selected() -> None:
+    fast = both()[0].model
+    past = fast(IDS).past_key_values
+    twin = past.fork()
+    past.cut(5)
+    past.select(np.array([2, 0]))
+    assert (past.length, twin.length, len(past)) == (5, 14, 2)
+    again = fast(IDS[[2, 0], 5:], past_key_values=past).last_hidden_state
+    np.testing.assert_array_equal(again, fast(IDS).last_hidden_state[[2, 0], 5:])  # to the bit
+    with pytest.raises(ValueError, match="cannot cut a cache of 14 tokens back to 15"):
+        twin.cut(15)
+    twin.cut(0)
+    assert fast(IDS[:1], past_key_values=twin).last_hidden_state.shape == (1, 14, 16)
+
+
+def test_a_call_that_fails_leaves_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    fast = both()[0]
+    past = fast(IDS[:, :5]).past_key_values
+    with pytest.raises(ValueError, match="the cache holds a batch of 3 rows and the input has 1"):
+        fast(IDS[:1, 5:], past_key_values=past)
+    with pytest.raises(ValueError, match="outside the vocabulary"):
+        fast(np.full((3, 2), 99), past_key_values=past)
+    assert past.length == 5
+
+
+def test_long_texts_come_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    fast = both()[0]
+    whole = fast(IDS, output_hidden_states=True)
+    monkeypatch.setattr("minillama.runtime.decoder.CHUNK", 7)
+    pieces = fast(IDS, output_hidden_states=True)
+    np.testing.assert_array_equal(pieces.logits, whole.logits)
+    for x, y in zip(pieces.hidden_states, whole.hidden_states, strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def test_a_larger_vocabulary_is_seen() -> None:
+    fast = both()[0]
+    before = fast(IDS).logits
+    fast.resize_token_embeddings(50)
+    after = fast(np.where(IDS == 3, 45, IDS)).logits
+    assert after.shape == (3, 14, 50)
+    assert_near(np.ascontiguousarray(fast(IDS).logits[..., :37]), before)
+
+
+def test_the_other_classes() -> None:
+    config = tiny_config(num_labels=3, pad_token_id=36)
+    arrays = random_weights(config)
+    fast = LlamaForSequenceClassification(config, arrays, engine="numba", dtype="f32", seed=4)
+    slow = LlamaForSequenceClassification(tiny_config(num_labels=3, pad_token_id=36), arrays, dtype="float64", seed=4)
+    ids = np.where(MASK == 0, 36, IDS % 36)
+    assert_near(fast(ids, attention_mask=MASK).logits, slow(ids, attention_mask=MASK).logits)
+    assert_near(fast.model(ids).last_hidden_state, slow.model(ids).last_hidden_state)
+    np.testing.assert_array_equal(
+        LlamaForCausalLM(tiny_config(), random_weights(tiny_config()), engine="numba", dtype="f32").generate(
+            IDS, attention_mask=MASK, max_new_tokens=6, num_beams=3
+        ),
+        LlamaForCausalLM(tiny_config(), random_weights(tiny_config()), dtype="float64").generate(
+            IDS, attention_mask=MASK, max_new_tokens=6, num_beams=3
+        ),
+    )
