@@ -48,6 +48,7 @@ TOKENIZER_FILES = (
     "chat_template.jinja",
 )  # fmt: skip
 SLOW_TO_READ = 500e6  # bytes of weights from which reading them is worth a progress bar
+SLOW_TO_COMPUTE = 2e11  # products, for the compiled engine: a second or two
 
 EXAMPLES = """examples:
   python -m minillama.generate
@@ -238,10 +239,10 @@ def run(args: argparse.Namespace) -> int:
         allowed=allowed,
         results=results,
     )
-    passes = math.ceil(max(map(len, rows)) / CHUNK)
+    lengths = [len(row) for row in rows]
     status = 0
     try:
-        with limited_threads(args.threads), np.errstate(**QUIET), progress_bar(model, passes) as bar:
+        with limited_threads(args.threads), np.errstate(**QUIET), progress_bar(model, lengths) as bar:
             if args.json:
                 for _ in pieces:
                     bar.close()
@@ -281,7 +282,7 @@ def chat(
         stop=args.stop,
         seed=args.seed,
         allowed=allowed,
-        progress=lambda tokens: progress_bar(model, math.ceil(tokens / CHUNK)),
+        progress=lambda tokens: progress_bar(model, [tokens]),
     )
     if tokenizer.chat_template is None:
         logging.getLogger("minillama").warning(
@@ -424,23 +425,28 @@ def print_streaming(
 
 
 @contextmanager
-def progress_bar(model: LlamaForCausalLM, passes: int) -> Iterator[Any]:
-    """A bar for the passes over a large checkpoint that read the prompt, on a terminal only; close() ends it."""
-    total = passes * (model.weights.pass_size if model.engine == "numpy" else 0)
+def progress_bar(model: LlamaForCausalLM, lengths: Sequence[int]) -> Iterator[Any]:
+    """A bar for reading prompts of these lengths, on a terminal and where it takes a while only; close() ends it."""
+    if model.engine == "numpy":  # every pass reads all weights
+        unit, total = "B", math.ceil(max(lengths) / CHUNK) * model.weights.pass_size
+        slow = total >= SLOW_TO_READ
+    else:
+        unit, total = " tokens", sum(lengths)
+        slow = total * model.num_parameters() >= SLOW_TO_COMPUTE
     bar = tqdm(
         total=total,
-        unit="B",
+        unit=unit,
         unit_scale=True,
         desc="reading the prompt",
         leave=False,
         file=sys.stderr,
-        disable=not sys.stderr.isatty() or total < SLOW_TO_READ,
+        disable=not sys.stderr.isatty() or not slow,
     )
-    model.weights.on_read = bar.update
+    model.watch(bar.update)
     try:
         yield bar
     finally:
-        model.weights.on_read = None
+        model.watch(None)
         bar.close()
 
 

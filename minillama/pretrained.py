@@ -171,6 +171,14 @@ class LlamaPreTrainedModel:
         """The stack of layers, as the engine runs it."""
         return self._runner.decoder
 
+    def watch(self, told: Callable[[int], object] | None) -> None:
+        """Have `told` called as a pass goes on: with the bytes of weights that were read, or by engine "numba" with how
+        many tokens have been computed."""
+        if self.engine == "numba":
+            self._runner.fast.on_tokens = told
+        else:
+            self.weights.on_read = told
+
     # -- what there is ----------------------------------------------------------------------------------------
 
     @property

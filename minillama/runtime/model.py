@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from threading import Lock
@@ -65,6 +65,7 @@ class FastModel:
         self.weights = self._pack()
         self.room = _room(self.sizes, form, threads, 1)
         self.rows = 1
+        self.on_tokens: Callable[[int], object] | None = None  # is told how many tokens a pass has computed
         self._one_at_a_time = Lock()  # there is one room, and all threads must be on the same pass
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="minillama")
         self.run([])  # compiled before two threads need it
@@ -119,6 +120,8 @@ class FastModel:
         del keep_alive
         for append in appends:
             append.cache.length += len(append.x)
+        if self.on_tokens:
+            self.on_tokens(n)
         logits = room.logits[: chosen * m.vocab_width].reshape(chosen, m.vocab_width)[:, : m.vocab].copy()
         return Passed(
             logits,

@@ -27,7 +27,7 @@ class Parameters:
     def __init__(self, tensors: Mapping[str, Tensor], config: LlamaConfig, dtype: DTypeLike = np.float32):
         self.tensors, self.dtype = dict(tensors), np.dtype(dtype)
         self.keep = self.widened_size <= KEEP_BELOW
-        self.on_read: Callable[[int], None] | None = None  # is told the bytes of every tensor that is read from disk
+        self.on_read: Callable[[int], object] | None = None  # is told the bytes of every tensor that is read from disk
         self._kept: dict[str, Array] = {}
         self.layers = [Layer(self, i) for i in range(config.num_hidden_layers)]
         self.embed_tokens = Table(self, names.EMBED_TOKENS)
