@@ -21,7 +21,7 @@ SOON = 2.0  # seconds that opening takes where the kernels are compiled already
 def fast_model(config: LlamaConfig, tensors: Mapping[str, Tensor], form: str, threads: int) -> FastModel:
     """A model ready to run. The first of a format on a machine waits for its kernels to be compiled, and is told so."""
     told = threading.Timer(
-        SOON, log.info, ("compiling the kernels for %s, which this machine does once: about 10 seconds", form)
+        SOON, log.info, ("compiling the kernels for %s, which this machine does once: 10 to 20 seconds", form)
     )
     told.daemon = True
     told.start()
