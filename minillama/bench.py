@@ -140,7 +140,10 @@ def check(args: argparse.Namespace) -> None:
 
 def run(args: argparse.Namespace, work: Path) -> Run:
     """Make what is missing, and measure."""
-    work.mkdir(parents=True, exist_ok=True)
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"--work {work} cannot be made: {error.strerror}") from None
     context = SHAPES[args.shape].context_length if args.shape else None
     plan = chosen(args, context) if context else []  # what is too long is said before gigabytes are written
     path = random_checkpoint(args.shape, work) if args.shape else Path(args.weights or tale_model())

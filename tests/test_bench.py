@@ -392,3 +392,9 @@ def test_a_peer_that_is_not_installed(peer: str, capfd: Capture, monkeypatch: py
     err = capfd.readouterr().err
     assert err.startswith(f"minillama: {peer} cannot be used (")
     assert err.count("\n") == 1
+
+
+def test_a_work_folder_that_cannot_be_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("mine")
+    assert main(["--shape", "tiny", *OURS, "--work", str(tmp_path / "file" / "cache")]) == 1
+    assert f"minillama: --work {tmp_path / 'file' / 'cache'} cannot be made: " in capsys.readouterr().err
