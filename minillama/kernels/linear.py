@@ -46,7 +46,7 @@ PANELS, COLUMNS = 4, 512  # so many times FLOAT_ROWS rows and so many columns of
 STREAMS = 4  # tiles, or rows of floats, that one row reads side by side: several streams are what memory is fastest at
 RUN = 16  # rows of a stream, one behind the other
 
-# The number format of weights by the type of the array that has them; the same bits as floats travel as in simd.HALF
+# The number format of weights by the type of the array that has them; floats travel as simd.py says
 Q8_0, Q4_0 = types.uint8, types.int8
 
 

@@ -8,7 +8,7 @@ LLVM that the compiler lowers to what the CPU has: sixteen lanes are one AVX-512
     Blocks     tuples of vectors, which live in registers: a matrix product keeps a block of sums there. A block of W
                weight rows times R activation rows is a tuple of W * R, and `rows` says R where it is needed.
     Arrays     one-dimensional and contiguous; an index counts numbers, not bytes. Numba has no 16-bit floats, so their
-               bits travel as integers: int16 for float16, uint16 for bfloat16 (see HALF).
+               bits travel as integers: int16 for float16, uint16 for bfloat16.
     Threads    fetch_add and wait_for, with which threads share out the work of one pass and wait for each other.
 
 Nothing here checks an index.
@@ -79,7 +79,6 @@ _F, _I, _B = (ir.VectorType(_KINDS[v.kind], v.lanes) for v in (f32x16, i32x16, u
 
 # What the numbers of an array are, by its type
 _STORED = {types.float32: "f32", types.int16: "f16", types.uint16: "bf16"}
-HALF = {"F16": "int16", "BF16": "uint16", "F32": "float32"}  # by the name of a format in safetensors
 
 
 @register_model(Vector)
@@ -590,19 +589,6 @@ def add_products(typing: Any, sums: Any, ints: Any, scales: Any, i: Any, s_step:
         return block
 
     return sums(sums, ints, scales, types.int64, types.int64, s, types.int64, rows), build
-
-
-@intrinsic
-def vector_of(typing: Any, block: Any, place: Any) -> Any:
-    """One vector of a block, its place known when compiling."""
-    n = _literal(place)
-    if n is None:
-        return None
-
-    def build(context: Any, b: Any, signature: Any, args: Any) -> Any:
-        return b.extract_value(args[0], n)
-
-    return block.dtype(block, place), build
 
 
 @intrinsic
