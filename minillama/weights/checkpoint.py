@@ -15,6 +15,7 @@ from minillama.weights.guess import guess_config
 from minillama.weights.names import LM_HEAD, expected_shapes, match_tensors
 from minillama.weights.quantized import check_method, put_together
 from minillama.weights.safetensors import StoredTensor, Tensor, nbytes, open_safetensors
+from minillama.weights.source import Source
 
 INDEX = "model.safetensors.index.json"
 log = logging.getLogger("minillama")
@@ -43,16 +44,17 @@ def open_checkpoint(
     FileNotFoundError, OSError or ValueError; the message names the file.
     """
     weights = find_weights(path)
-    stored, metadata = _open_indexed(weights) if weights.name.endswith(".json") else open_safetensors(weights)
-    tensors: dict[str, Tensor] = {**stored}
+    tensors, metadata, own_config = read_source(weights)
     beside = weights.parent / "config.json"
     if isinstance(config, LlamaConfig):
         config.validate()  # its fields may have been set since it was made
         settings = config
+    elif config is None and own_config is not None:
+        settings = own_config
     elif config is not None or beside.exists():
         settings = LlamaConfig.from_pretrained(beside if config is None else config)
     else:
-        settings, assumptions = guess_config(stored, weights)
+        settings, assumptions = guess_config(tensors, weights)
         for assumption in assumptions:
             log.warning("%s: no config.json beside it; %s (--config FILE overrides)", weights, assumption)
     if quantized := settings.extra.get("quantization_config"):
@@ -64,6 +66,12 @@ def open_checkpoint(
     if overrides:
         settings = LlamaConfig.from_dict(settings.to_dict(), **overrides)
     return Checkpoint(settings, match_tensors(settings, tensors, metadata, weights, head), weights.parent)
+
+
+def read_source(weights: Path) -> Source:
+    """What is in a file of weights, or in the files that an index names, by the reader of its format."""
+    stored, metadata = _open_indexed(weights) if weights.name.endswith(".json") else open_safetensors(weights)
+    return Source({**stored}, metadata)
 
 
 def find_weights(path: str | os.PathLike[str]) -> Path:

@@ -11,7 +11,7 @@ import numpy as np
 
 from minillama.config import LlamaConfig
 from minillama.weights import names
-from minillama.weights.safetensors import StoredTensor
+from minillama.weights.safetensors import Tensor
 
 
 class Known(NamedTuple):
@@ -58,7 +58,7 @@ KNOWN = {
 }
 
 
-def guess_config(tensors: Mapping[str, StoredTensor], where: Path) -> tuple[LlamaConfig, list[str]]:
+def guess_config(tensors: Mapping[str, Tensor], where: Path) -> tuple[LlamaConfig, list[str]]:
     """A config that fits the tensors, and the assumptions made, a line each. ValueError if they are no LLaMA's."""
     tensors = names.standard_names(tensors)
     embed = tensors.get(names.EMBED_TOKENS, tensors.get(names.LM_HEAD))
@@ -126,7 +126,7 @@ def guess_config(tensors: Mapping[str, StoredTensor], where: Path) -> tuple[Llam
     return config, assumptions
 
 
-def _from_inv_freq(stored: StoredTensor) -> tuple[int, float | None]:
+def _from_inv_freq(stored: Tensor) -> tuple[int, float | None]:
     """head_dim, and rope_theta if the frequencies are a plain geometric series theta^(-2j/K)."""
     inv_freq = stored.read(np.float64)
     K = 2 * len(inv_freq)
