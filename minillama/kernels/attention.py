@@ -19,23 +19,10 @@ from typing import Any
 
 from numba import njit
 
+from minillama.kernels.blocks import add_scaled, load_block, store_block, zeros
 from minillama.kernels.linear import WIDE
-from minillama.kernels.simd import (
-    LANES,
-    add_scaled,
-    exp,
-    first,
-    largest,
-    load,
-    load_block,
-    maximum,
-    splat,
-    store,
-    store_block,
-    sum_of,
-    where_set,
-    zeros,
-)
+from minillama.kernels.llvm import LANES
+from minillama.kernels.simd import exp, first, largest, load, maximum, splat, store, sum_of, where_set
 
 KEYS = 64  # at a time
 TILES = KEYS // LANES

@@ -15,11 +15,13 @@ from numba import njit
 from minillama.arrays import Array
 from minillama.kernels.attention import attention
 from minillama.kernels.linear import linear
+from minillama.kernels.llvm import LANES, SOURCES
 from minillama.kernels.mlp import gated
 from minillama.kernels.norm import rms_norm
 from minillama.kernels.quantize import arrange_row
 from minillama.kernels.rope import rotate
-from minillama.kernels.simd import LANES, SOURCES, at, fetch_add, load, put, store, wait_for
+from minillama.kernels.simd import load, put, store
+from minillama.kernels.threads import at, fetch_add, wait_for
 
 MATRICES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")  # of a layer, in this order
 FLAGS, SCALES = np.zeros(1, np.uint8), np.zeros(1, np.int16)  # which kind of array is at an address

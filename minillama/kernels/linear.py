@@ -20,21 +20,19 @@ from typing import Any
 from numba import njit, types
 from numba.extending import overload
 
-from minillama.kernels.simd import (
-    FEATURES,
-    LANES,
+from minillama.kernels.blocks import (
     add_products,
     dot_group,
-    fetch_add,
-    load,
     load_block,
     outer,
     splat_ints,
-    store,
     store_block,
     store_sums,
     zeros,
 )
+from minillama.kernels.llvm import FEATURES, LANES
+from minillama.kernels.simd import load, store
+from minillama.kernels.threads import fetch_add
 from minillama.layout import GROUP, TILE, tile_bytes
 
 # A block of sums must fit the registers: 32 of 16 lanes with AVX-512, a quarter or half of that elsewhere

@@ -6,7 +6,8 @@ from typing import Any
 
 from numba import njit
 
-from minillama.kernels.simd import LANES, exp, load, maximum, splat, store, where_above
+from minillama.kernels.llvm import LANES
+from minillama.kernels.simd import exp, load, maximum, splat, store, where_above
 
 
 @njit

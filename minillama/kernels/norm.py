@@ -7,7 +7,8 @@ from typing import Any
 
 from numba import njit
 
-from minillama.kernels.simd import LANES, fma, load, splat, store, sum_of
+from minillama.kernels.llvm import LANES
+from minillama.kernels.simd import fma, load, splat, store, sum_of
 
 
 @njit

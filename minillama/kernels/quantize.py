@@ -17,9 +17,8 @@ from numba import njit
 from numba.extending import overload
 
 from minillama.kernels.linear import Q4_0, Q8_0
+from minillama.kernels.llvm import LANES, SOURCES
 from minillama.kernels.simd import (
-    LANES,
-    SOURCES,
     absolute,
     fma,
     from_half,

@@ -6,7 +6,7 @@ import numpy as np
 
 from minillama.arrays import Array
 from minillama.kernels.attention import KEYS
-from minillama.kernels.simd import LANES
+from minillama.kernels.llvm import LANES
 from minillama.layout import rounded_up
 from minillama.runtime.packing import KINDS, STORED, aligned
 from minillama.weights.formats import narrow

@@ -15,7 +15,7 @@ from minillama.kernels import ACTIVATIONS
 from minillama.kernels.attention import QUERIES, own_room
 from minillama.kernels.decoder import BIASES, MATRICES, SLOTS, Batch, Room, Sizes, Weights, forward
 from minillama.kernels.linear import ROWS, block_rows, panel_room
-from minillama.kernels.simd import LANES
+from minillama.kernels.llvm import LANES
 from minillama.layout import GROUP, QUANTIZED, rounded_up
 from minillama.model.rope import Rotary
 from minillama.runtime.cache import RowCache

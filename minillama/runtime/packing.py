@@ -10,8 +10,8 @@ import numpy as np
 
 from minillama.arrays import Array
 from minillama.kernels.linear import STREAMS
+from minillama.kernels.llvm import LANES
 from minillama.kernels.quantize import quantize_tile
-from minillama.kernels.simd import LANES
 from minillama.layout import GROUP, QUANTIZED, TILE, rounded_up, tile_bytes
 from minillama.weights.formats import narrow
 from minillama.weights.quantized import Made, QuantizedTensor

@@ -11,7 +11,7 @@ from numba import njit
 
 from minillama.arrays import Array
 from minillama.kernels import attention as kernels
-from minillama.kernels.simd import LANES
+from minillama.kernels.llvm import LANES
 from minillama.layout import rounded_up
 from minillama.model.attention import grouped_context, grouped_scores, visible_keys
 from minillama.model.ops import softmax

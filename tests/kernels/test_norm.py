@@ -10,7 +10,7 @@ from numba import njit
 
 from minillama.arrays import Array
 from minillama.kernels import norm
-from minillama.kernels.simd import LANES
+from minillama.kernels.llvm import LANES
 from minillama.layout import rounded_up
 from minillama.model.norm import rms_norm
 from tests.kernels.products import STEP

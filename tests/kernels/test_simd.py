@@ -11,6 +11,7 @@ from numba import njit
 
 from minillama.arrays import Array
 from minillama.kernels import simd
+from minillama.kernels.llvm import LANES
 from minillama.weights.formats import narrow_bfloat16, widen
 from tests.tiny import SEEDS, spiky
 
@@ -20,7 +21,7 @@ KINDS = {"f32": np.float32, "f16": np.int16, "bf16": np.uint16}
 
 @njit
 def _copy(source: Any, target: Any, n: int) -> None:
-    for i in range(0, n, simd.LANES):
+    for i in range(0, n, LANES):
         simd.store(target, i, simd.load(source, i))
 
 
@@ -32,7 +33,7 @@ def _put_all(source: Any, target: Any) -> None:
 
 @njit
 def _exp(x: Any, out: Any) -> None:
-    for i in range(0, len(x), simd.LANES):
+    for i in range(0, len(x), LANES):
         simd.store(out, i, simd.exp(simd.load(x, i)))
 
 
@@ -64,27 +65,6 @@ def _chosen(x: Any, n: int, flags: Any, out: Any) -> None:
     simd.store(out, 16, simd.where_set(flags, 1, simd.load(x, 0), other))
 
 
-def _sums_stored(count: int, rows: int) -> Any:
-    @njit
-    def stored(x: Any, out: Any, step: int) -> None:
-        simd.store_sums(out, 0, 1, step, simd.load_block(x, 0, simd.LANES, count), rows)
-
-    return stored
-
-
-def _dots(vectors: int, rows: int) -> Any:
-    count = vectors * rows
-
-    @njit
-    def dots(w: Any, step: int, a: Any, begin: Any, out: Any) -> None:
-        ints = simd.dot_group(simd.splat_ints(begin, 0, count, rows), w, 0, step, a, 0, rows)
-        ones = np.ones(16 * count, np.float32)
-        sums = simd.add_products(simd.zeros(count), ints, ones, 0, simd.LANES, ones, 0, rows)
-        simd.store_block(out, 0, simd.LANES * rows, simd.LANES, sums, rows)
-
-    return dots
-
-
 @njit
 def _bytes(x: Any, out: Any, step: int) -> int:
     return simd.store_bytes(out, 0, step, simd.load(x, 0))
@@ -98,14 +78,6 @@ def _half_bits(x: float) -> int:
 @njit
 def _from_half(bits: int) -> float:
     return simd.from_half(bits)
-
-
-@njit
-def _counted(a: Any, n: int) -> int:
-    for _ in range(n):
-        simd.fetch_add(a, 1, 3)
-    simd.wait_for(a, 1, 3 * n)
-    return simd.fetch_add(a, 1, 0)
 
 
 def exponentials(x: Array) -> Array:
@@ -264,18 +236,6 @@ def test_the_largest_lane_among_infinities() -> None:
     assert _over_lanes(x)[1] == np.inf
 
 
-@pytest.mark.parametrize(("count", "rows"), [(1, 1), (2, 1), (4, 1), (8, 2), (16, 4)])
-def test_stored_sums_have_the_bits_of_single_ones(count: int, rows: int) -> None:
-    stored, rng = _sums_stored(count, rows), np.random.default_rng(31)
-    for _ in range(20):
-        x = (rng.standard_normal(16 * count) * 10.0 ** rng.integers(-20, 20, 16 * count)).astype(np.float32)
-        out = np.full((rows, 24), np.nan, np.float32)
-        stored(x, out.reshape(-1), 24)
-        one_by_one = np.array([_over_lanes(part)[0] for part in x.reshape(-1, 16)], np.float32)
-        np.testing.assert_array_equal(out[:, : count // rows], one_by_one.reshape(-1, rows).T)
-        assert np.isnan(out[:, count // rows :]).all()
-
-
 @pytest.mark.parametrize("n", [-300, -16, 0, 1, 7, 15, 16, 17, 4000])
 def test_the_first_lanes_and_those_with_a_flag(n: int) -> None:
     rng = np.random.default_rng(32)
@@ -284,45 +244,3 @@ def test_the_first_lanes_and_those_with_a_flag(n: int) -> None:
     _chosen(x, n, flags, out)
     np.testing.assert_array_equal(out[:16], np.where(np.arange(16) < n, x, -1))
     np.testing.assert_array_equal(out[16:], np.where(flags[1:] != 0, x, -1))
-
-
-# -- whole numbers ------------------------------------------------------------------------------------------------
-
-
-def unpacked(w: Array) -> Array:
-    """Stored weights (vectors, bytes of a group) as (vectors, 16 rows, 32 columns)."""
-    if w.dtype == np.int8:
-        halves = w.view(np.uint8).reshape(len(w), 4, 16, 4)
-        parts = np.concatenate((halves & 15, halves >> 4), axis=1)
-    else:
-        parts = w.reshape(len(w), 8, 16, 4)
-    return parts.transpose(0, 2, 1, 3).reshape(len(w), 16, 32).astype(np.int64)
-
-
-DOTS = {(1, 1): _dots(1, 1), (4, 1): _dots(4, 1), (1, 3): _dots(1, 3)}
-
-
-@pytest.mark.parametrize("kind", [np.uint8, np.int8])
-@pytest.mark.parametrize(("vectors", "rows"), DOTS)
-def test_dots_of_bytes_are_exact(kind: Any, vectors: int, rows: int) -> None:
-    rng = np.random.default_rng(33)
-    size = 512 if kind is np.uint8 else 256
-    weights = [[0], [255], [0, 255], [127, 128], range(256)]
-    for choice in [(w, a) for w in weights for a in ([-128], [127], [-128, 127], [0], range(-128, 128))]:
-        w = rng.choice(np.array(choice[0], np.uint8), (vectors, size)).view(kind)
-        a = rng.choice(np.array(choice[1], np.int8), (rows, 32))
-        begin = rng.integers(-(2**22), 2**22, rows).astype(np.int32)
-        step = size + 64  # what lies between is not read
-        stored = np.full((vectors, step), 99, np.uint8).view(kind)
-        stored[:, :size] = w
-        arranged = np.ascontiguousarray(a.reshape(rows, 8, 4).swapaxes(0, 1))
-        out = np.empty((vectors, rows, 16), np.float32)
-        DOTS[vectors, rows](stored.reshape(-1), step, arranged.reshape(-1), begin, out.reshape(-1))
-        exact = np.einsum("vnk,rk->vrn", unpacked(w), a.astype(np.int64)) + begin[:, None]
-        np.testing.assert_array_equal(out, exact)  # below 2 ** 24: float32 has them all
-
-
-def test_a_counter_that_threads_share() -> None:
-    counter = np.array([5, 0, 5], np.int64)
-    assert _counted(counter, 10) == 30
-    np.testing.assert_array_equal(counter, [5, 30, 5])
