@@ -188,25 +188,29 @@ def load_block(typing: Any, a: Any, i: Any, step: Any, n: Any) -> Any:
 
 @intrinsic
 def store_sums(typing: Any, out: Any, i: Any, m_step: Any, r_step: Any, block: Any, rows: Any) -> Any:
-    """out[i + m * m_step + r * r_step] = sum_of(block[m, r]), to the bit; the block has 1, 2, 4, 8 or 16 vectors."""
+    """out[i + m * m_step + r * r_step] = sum_of(block[m, r]), to the bit."""
     R = llvm.literal(rows)
     if R is None:
         return None
 
     def build(context: Any, b: Any, signature: Any, args: Any) -> Any:
         array, i, m_step, r_step, values = args[:5]
-        totals = _fold_all(b, [b.extract_value(values, place) for place in range(block.count)])
+        vectors = [b.extract_value(values, place) for place in range(block.count)]
+        size = max(n for n in (1, 2, 4, 8, 16) if block.count % n == 0)  # that are folded together
+        totals = [_fold_all(b, vectors[first : first + size]) for first in range(0, block.count, size)]
         for place in range(block.count):
             index = b.add(i, b.add(b.mul(m_step, llvm.I64(place // R)), b.mul(r_step, llvm.I64(place % R))))
             pointer = llvm.pointer(context, b, signature.args[0], array, index, llvm.FLOAT)
-            b.store(b.extract_element(totals, llvm.I32(place)), pointer, align=4)
+            total = b.extract_element(totals[place // size], llvm.I32(place % size))
+            b.store(total, pointer, align=4)
         return context.get_dummy_value()
 
     return types.void(out, types.int64, types.int64, types.int64, block, rows), build
 
 
 def _fold_all(b: Any, vectors: list[Any]) -> Any:
-    """The sums of several vectors, as one: each is halved as in llvm.fold, two of them side by side in one register."""
+    """The sums of several vectors, a power of 2 of them, as one: each is halved as in fold, two of them side by side in
+    one register."""
     length = LANES  # of the part of a register that belongs to one of the vectors
     while length > 1:
         length //= 2

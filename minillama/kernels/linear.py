@@ -10,7 +10,7 @@ token alone, in a prompt and in a batch gets the same bits.
                 activations are whole numbers too, with a float32 scale a group; products of a group add up without
                 rounding, and groups are added in their order.
 
-Activations come arranged (kernels/quantize.py) in blocks of rows: 1 row a block where there is one, else ROWS.
+Activations come arranged (kernels/quantize.py) in blocks of rows, see block_rows.
 """
 
 from __future__ import annotations
@@ -33,16 +33,17 @@ from minillama.kernels.blocks import (
 from minillama.kernels.llvm import FEATURES, LANES
 from minillama.kernels.simd import load, store
 from minillama.kernels.threads import fetch_add
-from minillama.layout import GROUP, TILE, tile_bytes
+from minillama.layout import GROUP, TILE, rounded_up, tile_bytes
 
 # A block of sums must fit the registers: 32 of 16 lanes with AVX-512, a quarter or half of that elsewhere
 WIDE = "avx512f" in FEATURES
 ROWS = 8 if WIDE else 2  # activation rows at once, of whole numbers
-FLOAT_ROWS = 4 if WIDE else 2  # and of floats, with as many weight rows
-SUMS = FLOAT_ROWS * FLOAT_ROWS  # of floats, in a block
-PANELS, COLUMNS = 4, 512  # so many times FLOAT_ROWS rows and so many columns of them are widened at a time
+FLOAT_ROWS, OUTPUTS = (6, 4) if WIDE else (2, 2)  # and of floats, with so many weight rows
+SUMS = OUTPUTS * FLOAT_ROWS  # of floats, in a block
+FEW = 8 if WIDE else 2  # rows of floats for which weights are used as they come from memory, two rows of them at once
+PANELS, COLUMNS = 8, 2048  # so many times OUTPUTS rows and so many columns of them are widened at a time
 STREAMS = 4  # tiles, or rows of floats, that one row reads side by side: several streams are what memory is fastest at
-RUN = 16  # rows of a stream, one behind the other
+RUN = 32  # rows of a stream, one behind the other
 
 # The number format of weights by the type of the array that has them; floats travel as simd.py says
 Q8_0, Q4_0 = types.uint8, types.int8
@@ -50,7 +51,12 @@ Q8_0, Q4_0 = types.uint8, types.int8
 
 def block_rows(quantized: bool, n_rows: int) -> int:
     """How many rows a block of arranged activations has."""
-    return 1 if n_rows == 1 else ROWS if quantized else FLOAT_ROWS
+    return 1 if n_rows == 1 else ROWS if quantized else FEW if n_rows <= FEW else FLOAT_ROWS
+
+
+def whole_blocks(quantized: bool, n_rows: int) -> int:
+    """n_rows, rounded up to whole blocks: what arranged activations and results need room for."""
+    return rounded_up(n_rows, block_rows(quantized, n_rows))
 
 
 # -- whole numbers ------------------------------------------------------------------------------------------------
@@ -122,32 +128,43 @@ def linear_quantized(
 # -- floats -------------------------------------------------------------------------------------------------------
 
 
-def _rows_of_one() -> Any:
-    """The product of STREAMS weight rows, `apart` rows from each other, and one activation row."""
+def _stream(streams: int, rows: int) -> Any:
+    """The product of `streams` weight rows, `apart` rows from each other, and one block of `rows` activation rows."""
+    n = streams * rows
 
     @njit
-    def multiply(out: Any, w: Any, row: int, apart: int, a: Any, width: int) -> None:
-        sums, i, step = zeros(STREAMS), row * width, apart * width
+    def multiply(out: Any, out_step: int, w: Any, row: int, apart: int, a: Any, width: int) -> None:
+        sums, i, step = zeros(n), row * width, apart * width
         for k in range(0, width, LANES):
-            sums = outer(sums, w, i + k, step, a, k, 1)
-        store_sums(out, row, apart, 0, sums, 1)
+            sums = outer(sums, w, i + k, step, a, k * rows, rows)
+        store_sums(out, row, apart, out_step, sums, rows)
 
     return multiply
 
 
-_rows_times_one = _rows_of_one()
+_stream_one, _stream_few = _stream(STREAMS, 1), _stream(2, FEW)
+
+
+@njit
+def _stream_rows(out: Any, out_step: int, w: Any, row: int, apart: int, a: Any, width: int, n_rows: int) -> None:
+    """The product of STREAMS weight rows, `apart` rows from each other, and up to FEW activation rows."""
+    if n_rows == 1:
+        _stream_one(out, out_step, w, row, apart, a, width)
+    else:
+        for pair in range(0, STREAMS, 2):
+            _stream_few(out, out_step, w, row + pair * apart, apart, a, width)
 
 
 @njit
 def _panel_times_rows(
     out: Any, row: int, out_step: int, panel: Any, i: int, kept: int, k: int, last: bool, a: Any, j: int, count: int
 ) -> None:
-    """The product of FLOAT_ROWS weight rows, widened at panel[i:], and a block of as many activation rows, for `count`
-    columns from k on. The sums of the columns before are at panel[kept:], and what has been added is put there."""
+    """The product of OUTPUTS weight rows, widened at panel[i:], and a block of activation rows, for `count` columns
+    from k on. The sums of the columns before are at panel[kept:], and what has been added is put there."""
     sums = load_block(panel, kept, LANES, SUMS) if k else zeros(SUMS)
     for _ in range(0, count, LANES):
         sums = outer(sums, panel, i, LANES, a, j, FLOAT_ROWS)
-        i += LANES * FLOAT_ROWS
+        i += LANES * OUTPUTS
         j += LANES * FLOAT_ROWS
     if last:
         store_sums(out, row, 1, out_step, sums, FLOAT_ROWS)
@@ -156,51 +173,63 @@ def _panel_times_rows(
 
 
 @njit
+def _few_rows(out: Any, out_step: int, w: Any, row: int, n_out: int, a: Any, width: int, n_rows: int) -> None:
+    """The product of some rows of W, from `row` on, with up to FEW activation rows. They are read as several streams
+    of neighbours."""
+    count = min(STREAMS * RUN, n_out - row)
+    apart = count // STREAMS
+    for first in range(row, row + apart):
+        _stream_rows(out, out_step, w, first, apart, a, width, n_rows)
+    if apart * STREAMS < count:  # the last few, some of them for the second time
+        _stream_rows(out, out_step, w, n_out - STREAMS, 1, a, width, n_rows)
+
+
+@njit
+def _many_rows(
+    out: Any, out_step: int, w: Any, row: int, n_out: int, a: Any, width: int, n_rows: int, panel: Any
+) -> None:
+    """The product of some rows of W, from `row` on, with many activation rows. So many columns of them are widened that
+    they stay in a near cache while they are used for all blocks of activations."""
+    panels = min(PANELS, (n_out - row + OUTPUTS - 1) // OUTPUTS)
+    for k in range(0, width, COLUMNS):
+        count = min(COLUMNS, width - k)
+        for p in range(panels):
+            first = min(row + p * OUTPUTS, n_out - OUTPUTS)
+            for m in range(OUTPUTS):
+                i = p * COLUMNS * OUTPUTS + m * LANES
+                for c in range(0, count, LANES):
+                    store(panel, i + c * OUTPUTS, load(w, (first + m) * width + k + c))
+        for block in range((n_rows + FLOAT_ROWS - 1) // FLOAT_ROWS):
+            start = block * FLOAT_ROWS
+            for p in range(panels):
+                first = min(row + p * OUTPUTS, n_out - OUTPUTS)
+                kept = (COLUMNS * OUTPUTS + block * SUMS * LANES) * PANELS + p * SUMS * LANES
+                _panel_times_rows(
+                    out, start * out_step + first, out_step, panel, p * COLUMNS * OUTPUTS, kept, k,
+                    k + count == width, a, start * width + k * FLOAT_ROWS, count,
+                )  # fmt: skip
+
+
+@njit
 def linear_floats(
     out: Any, out_step: int, w: Any, scales: Any, n_out: int, width: int,
     a: Any, s: Any, z: Any, n_rows: int, panel: Any, work: Any, slot: int,
 ) -> None:  # fmt: skip
-    """This thread's share of a product with floats; see linear.
-
-    One row: the rows of W are read as several streams of neighbours. Many rows: of some rows of W so many columns are
-    widened that they stay in the nearest cache while they are used for all blocks of rows; each block is read once
-    for all of them.
-    """
+    """This thread's share of a product with floats; see linear."""
     n_out = max(n_out, STREAMS)  # a smaller matrix has been filled up, and `out` has room for whole vectors
     while True:
-        row = fetch_add(work, slot, STREAMS * RUN if n_rows == 1 else FLOAT_ROWS * PANELS)
+        row = fetch_add(work, slot, STREAMS * RUN if n_rows <= FEW else OUTPUTS * PANELS)
         if row >= n_out:
             return
-        if n_rows == 1:
-            count = min(STREAMS * RUN, n_out - row)
-            apart = count // STREAMS
-            for first in range(row, row + apart):
-                _rows_times_one(out, w, first, apart, a, width)
-            if apart * STREAMS < count:  # the last few, some of them for the second time
-                _rows_times_one(out, w, n_out - STREAMS, 1, a, width)
-            continue
-        for k in range(0, width, COLUMNS):
-            count = min(COLUMNS, width - k)
-            for p in range(PANELS):
-                first = min(row + p * FLOAT_ROWS, n_out - FLOAT_ROWS)
-                for m in range(FLOAT_ROWS):
-                    i = p * COLUMNS * FLOAT_ROWS + m * LANES
-                    for c in range(0, count, LANES):
-                        store(panel, i + c * FLOAT_ROWS, load(w, (first + m) * width + k + c))
-            for block in range((n_rows + FLOAT_ROWS - 1) // FLOAT_ROWS):
-                start = block * FLOAT_ROWS
-                for p in range(PANELS):
-                    first = min(row + p * FLOAT_ROWS, n_out - FLOAT_ROWS)
-                    kept = (COLUMNS * FLOAT_ROWS + block * SUMS * LANES) * PANELS + p * SUMS * LANES
-                    _panel_times_rows(
-                        out, start * out_step + first, out_step, panel, p * COLUMNS * FLOAT_ROWS, kept, k,
-                        k + count == width, a, start * width + k * FLOAT_ROWS, count,
-                    )  # fmt: skip
+        if n_rows <= FEW:
+            _few_rows(out, out_step, w, row, n_out, a, width, n_rows)
+        else:
+            _many_rows(out, out_step, w, row, n_out, a, width, n_rows, panel)
 
 
 def panel_room(n_rows: int) -> int:
     """How many floats of its own a thread needs for a product of floats with so many rows."""
-    return PANELS * (COLUMNS * FLOAT_ROWS + -(-n_rows // FLOAT_ROWS) * SUMS * LANES)
+    return PANELS * (COLUMNS * OUTPUTS + rounded_up(n_rows, FLOAT_ROWS) * OUTPUTS * LANES)
 
 
 def linear(

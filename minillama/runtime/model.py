@@ -14,7 +14,7 @@ from minillama.config import LlamaConfig
 from minillama.kernels import ACTIVATIONS
 from minillama.kernels.attention import QUERIES, own_room
 from minillama.kernels.decoder import BIASES, MATRICES, SLOTS, Batch, Room, Sizes, Weights, forward
-from minillama.kernels.linear import ROWS, block_rows, panel_room
+from minillama.kernels.linear import block_rows, panel_room, whole_blocks
 from minillama.kernels.llvm import LANES
 from minillama.layout import GROUP, QUANTIZED, rounded_up
 from minillama.model.rope import Rotary
@@ -131,7 +131,7 @@ class FastModel:
 
     def _asked_room(self, n: int, chosen: int, hidden: bool, states: bool) -> Room:
         m, room = self.sizes, self.room
-        needed = rounded_up(chosen, ROWS) * m.vocab_width
+        needed = whole_blocks(self.form in QUANTIZED, chosen) * m.vocab_width
         if room.logits.size < needed:
             self.room = room = room._replace(logits=np.zeros(needed, np.float32))
         if hidden:
@@ -269,9 +269,9 @@ def _sizes(c: LlamaConfig, form: str) -> Sizes:
 
 def _room(m: Sizes, form: str, threads: int, n: int) -> Room:
     """Room for n rows."""
-    rows = rounded_up(n, ROWS)
-    widest = max(m.hidden_width, m.inner_width, m.q_width)
     quantized = form in QUANTIZED
+    rows = whole_blocks(quantized, n)
+    widest = max(m.hidden_width, m.inner_width, m.q_width)
 
     def floats(count: int) -> Array:
         room = aligned(count, np.float32)

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minillama.arrays import Array
+from minillama.kernels.linear import COLUMNS, FEW
 from minillama.layout import GROUP, QUANTIZED
 from minillama.weights.safetensors import ArrayTensor
 from tests.kernels.products import FORMS, Matrix, expected, float_matrix, product, random_matrix
@@ -42,6 +43,17 @@ def test_every_output_is_the_exact_product_but_for_float32(
     rng = np.random.default_rng(seed)
     width = width_for(form, columns)
     assert_as_near_as_float32(random_matrix(rng, form, n_out, width), spiky(rng, n_rows, width))
+
+
+@pytest.mark.parametrize("form", FLOATS)
+@pytest.mark.parametrize("columns", [COLUMNS - 16, COLUMNS, COLUMNS + 16, 2 * COLUMNS + 48])
+def test_more_columns_than_are_widened_at_a_time(form: str, columns: int) -> None:
+    rng = np.random.default_rng(10)
+    matrix, x = random_matrix(rng, form, 37, columns), spiky(rng, FEW + 5, columns)
+    assert_as_near_as_float32(matrix, x)
+    alone = np.concatenate([product(matrix, row[None]) for row in x])
+    np.testing.assert_array_equal(product(matrix, x), alone)
+    np.testing.assert_array_equal(product(matrix, x[:FEW]), alone[:FEW])
 
 
 @pytest.mark.parametrize("form", FORMS)
