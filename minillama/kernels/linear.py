@@ -31,7 +31,7 @@ from minillama.kernels.blocks import (
     zeros,
 )
 from minillama.kernels.llvm import FEATURES, LANES
-from minillama.kernels.simd import load, store
+from minillama.kernels.simd import load, prefetch, store
 from minillama.kernels.threads import fetch_add
 from minillama.layout import GROUP, TILE, rounded_up, tile_bytes
 
@@ -43,7 +43,8 @@ SUMS = OUTPUTS * FLOAT_ROWS  # of floats, in a block
 FEW = 8 if WIDE else 2  # rows of floats for which weights are used as they come from memory, two rows of them at once
 PANELS, COLUMNS = 8, 2048  # so many times OUTPUTS rows and so many columns of them are widened at a time
 STREAMS = 4  # tiles, or rows of floats, that one row reads side by side: several streams are what memory is fastest at
-RUN = 32  # rows of a stream, one behind the other
+RUN = 64  # rows of a stream, one behind the other
+AHEAD, LINE = 1024, 64  # bytes: so far ahead of every stream memory is asked for, a cache line at a time
 
 # The number format of weights by the type of the array that has them; floats travel as simd.py says
 Q8_0, Q4_0 = types.uint8, types.int8
@@ -78,25 +79,31 @@ def _group_bytes(w: Any) -> Any:
 
 
 def _tiles(tiles: int, rows: int) -> Any:
-    """The product of `tiles` tiles of weights, 16 rows each, and one block of `rows` activation rows."""
+    """The product of `tiles` tiles of weights, 16 rows each and `apart` tiles from each other, and one block of `rows`
+    activation rows."""
     n = tiles * rows
 
     @njit
     def multiply(
-        out: Any, out_step: int, w: Any, scales: Any, tile: int, a: Any, s: Any, z: Any, block: int, groups: int
-    ) -> None:
+        out: Any, out_step: int, w: Any, scales: Any, tile: int, apart: int, a: Any, s: Any, z: Any, block: int,
+        groups: int,
+    ) -> None:  # fmt: skip
         sums, size = zeros(n), group_bytes(w)
+        step, s_step = apart * groups * size, apart * groups * TILE
         i, si = tile * groups * size, tile * groups * TILE
         j, sj = block * groups * GROUP * rows, block * groups * rows
         for _ in range(groups):
             ints = splat_ints(z, sj, n, rows)  # weights are stored with an offset, which is taken off here
-            ints = dot_group(ints, w, i, groups * size, a, j, rows)
-            sums = add_products(sums, ints, scales, si, groups * TILE, s, sj, rows)
+            for m in range(tiles):
+                for line in range(0, size, LINE):
+                    prefetch(w, i + m * step + line, AHEAD)
+            ints = dot_group(ints, w, i, step, a, j, rows)
+            sums = add_products(sums, ints, scales, si, s_step, s, sj, rows)
             i += size
             si += TILE
             j += GROUP * rows
             sj += rows
-        store_block(out, block * rows * out_step + tile * TILE, TILE, out_step, sums, rows)
+        store_block(out, block * rows * out_step + tile * TILE, apart * TILE, out_step, sums, rows)
 
     return multiply
 
@@ -112,17 +119,19 @@ def linear_quantized(
     """This thread's share of a product with quantized weights; see linear."""
     tiles, groups = (n_out + TILE - 1) // TILE, (width + GROUP - 1) // GROUP
     while True:
-        tile = fetch_add(work, slot, STREAMS if n_rows == 1 else 1)
+        tile = fetch_add(work, slot, STREAMS * RUN // TILE if n_rows == 1 else 1)
         if tile >= tiles:
             return
         if n_rows > 1:
             for block in range((n_rows + ROWS - 1) // ROWS):
-                _tile_of_rows(out, out_step, w, scales, tile, a, s, z, block, groups)
-        elif tile + STREAMS <= tiles:
-            _streams(out, out_step, w, scales, tile, a, s, z, 0, groups)
+                _tile_of_rows(out, out_step, w, scales, tile, 0, a, s, z, block, groups)
         else:
-            for last in range(tile, tiles):
-                _tile(out, out_step, w, scales, last, a, s, z, 0, groups)
+            count = min(STREAMS * RUN // TILE, tiles - tile)
+            apart = count // STREAMS
+            for first in range(tile, tile + apart):
+                _streams(out, out_step, w, scales, first, apart, a, s, z, 0, groups)
+            for last in range(tile + apart * STREAMS, tile + count):
+                _tile(out, out_step, w, scales, last, 0, a, s, z, 0, groups)
 
 
 # -- floats -------------------------------------------------------------------------------------------------------
@@ -136,6 +145,8 @@ def _stream(streams: int, rows: int) -> Any:
     def multiply(out: Any, out_step: int, w: Any, row: int, apart: int, a: Any, width: int) -> None:
         sums, i, step = zeros(n), row * width, apart * width
         for k in range(0, width, LANES):
+            for m in range(streams):
+                prefetch(w, i + k + m * step, AHEAD)
             sums = outer(sums, w, i + k, step, a, k * rows, rows)
         store_sums(out, row, apart, out_step, sums, rows)
 

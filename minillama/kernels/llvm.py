@@ -106,6 +106,12 @@ def call(b: Any, name: str, *values: Any) -> Any:
     return b.call(cgutils.get_or_insert_function(b.module, function, f"llvm.{name}.v16f32"), values)
 
 
+def fetch(b: Any, place: Any) -> None:
+    """Ask for what is at an address: to read it, from the nearest cache, as data."""
+    kind = ir.FunctionType(ir.VoidType(), [I8.as_pointer(), I32, I32, I32])
+    b.call(cgutils.get_or_insert_function(b.module, kind, "llvm.prefetch.p0"), [place, I32(0), I32(3), I32(1)])
+
+
 def widen_half(b: Any, bits: Any, kind: Any) -> Any:
     """float16 bits as float32, exactly; `kind`: float32, or a vector of them."""
     if HALF_IN_HARDWARE:

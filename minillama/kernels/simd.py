@@ -63,6 +63,18 @@ def store(typing: Any, a: Any, i: Any, x: Any) -> Any:
 
 
 @intrinsic
+def prefetch(typing: Any, a: Any, i: Any, ahead: Any) -> Any:
+    """Have the memory `ahead` bytes behind a[i] on its way into the caches. Any address will do."""
+
+    def build(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        place = llvm.pointer(context, b, signature.args[0], args[0], args[1], llvm.I8)
+        llvm.fetch(b, b.gep(place, [args[2]]))
+        return context.get_dummy_value()
+
+    return types.void(a, types.int64, types.int64), build
+
+
+@intrinsic
 def put(typing: Any, a: Any, i: Any, x: Any) -> Any:
     """a[i] = x, one number, rounded as `store` rounds; what is too large for float16 becomes its largest."""
 
