@@ -42,9 +42,9 @@ FLOAT_ROWS, OUTPUTS = (6, 4) if WIDE else (2, 2)  # and of floats, with so many 
 SUMS = OUTPUTS * FLOAT_ROWS  # of floats, in a block
 FEW = 8 if WIDE else 2  # rows of floats for which weights are used as they come from memory, two rows of them at once
 PANELS, COLUMNS = 8, 2048  # so many times OUTPUTS rows and so many columns of them are widened at a time
-STREAMS = 4  # tiles, or rows of floats, that one row reads side by side: several streams are what memory is fastest at
-RUN = 64  # rows of a stream, one behind the other
-AHEAD, LINE = 1024, 64  # bytes: so far ahead of every stream memory is asked for, a cache line at a time
+STREAMS = 4  # rows of floats, or tiles, that are read side by side: several streams are what memory is fastest at
+TASK = 256  # rows of weights, that a thread reads as its streams: so many runs of neighbours
+AHEAD, LINE = 2048, 64  # bytes: so far ahead of every stream memory is asked for, a cache line at a time
 
 # The number format of weights by the type of the array that has them; floats travel as simd.py says
 Q8_0, Q4_0 = types.uint8, types.int8
@@ -63,24 +63,9 @@ def whole_blocks(quantized: bool, n_rows: int) -> int:
 # -- whole numbers ------------------------------------------------------------------------------------------------
 
 
-def group_bytes(w: Any) -> int:
-    """Bytes of a group of columns in a tile of weights."""
-    raise NotImplementedError("called in kernels only")
-
-
-@overload(group_bytes)
-def _group_bytes(w: Any) -> Any:
-    size = tile_bytes("q4_0" if w.dtype is Q4_0 else "q8_0")
-
-    def size_of(w: Any) -> int:
-        return size
-
-    return size_of
-
-
-def _tiles(tiles: int, rows: int) -> Any:
+def _tiles(tiles: int, rows: int, size: int) -> Any:
     """The product of `tiles` tiles of weights, 16 rows each and `apart` tiles from each other, and one block of `rows`
-    activation rows."""
+    activation rows. size: bytes of a group of columns in a tile."""
     n = tiles * rows
 
     @njit
@@ -88,8 +73,7 @@ def _tiles(tiles: int, rows: int) -> Any:
         out: Any, out_step: int, w: Any, scales: Any, tile: int, apart: int, a: Any, s: Any, z: Any, block: int,
         groups: int,
     ) -> None:  # fmt: skip
-        sums, size = zeros(n), group_bytes(w)
-        step, s_step = apart * groups * size, apart * groups * TILE
+        sums, step, s_step = zeros(n), apart * groups * size, apart * groups * TILE
         i, si = tile * groups * size, tile * groups * TILE
         j, sj = block * groups * GROUP * rows, block * groups * rows
         for _ in range(groups):
@@ -108,30 +92,38 @@ def _tiles(tiles: int, rows: int) -> Any:
     return multiply
 
 
-_streams, _tile, _tile_of_rows = _tiles(STREAMS, 1), _tiles(1, 1), _tiles(1, ROWS)
+def _quantized(form: str, streams: int) -> Any:
+    """This thread's share of a product with weights in q8_0 or q4_0; see linear. One activation row reads so many tiles
+    side by side."""
+    size = tile_bytes(form)
+    side_by_side, one, times_rows = _tiles(streams, 1, size), _tiles(1, 1, size), _tiles(1, ROWS, size)
 
-
-@njit
-def linear_quantized(
-    out: Any, out_step: int, w: Any, scales: Any, n_out: int, width: int,
-    a: Any, s: Any, z: Any, n_rows: int, panel: Any, work: Any, slot: int,
-) -> None:  # fmt: skip
-    """This thread's share of a product with quantized weights; see linear."""
-    tiles, groups = (n_out + TILE - 1) // TILE, (width + GROUP - 1) // GROUP
-    while True:
-        tile = fetch_add(work, slot, STREAMS * RUN // TILE if n_rows == 1 else 1)
-        if tile >= tiles:
-            return
-        if n_rows > 1:
-            for block in range((n_rows + ROWS - 1) // ROWS):
-                _tile_of_rows(out, out_step, w, scales, tile, 0, a, s, z, block, groups)
-        else:
-            count = min(STREAMS * RUN // TILE, tiles - tile)
-            apart = count // STREAMS
+    @njit
+    def linear_quantized(
+        out: Any, out_step: int, w: Any, scales: Any, n_out: int, width: int,
+        a: Any, s: Any, z: Any, n_rows: int, panel: Any, work: Any, slot: int,
+    ) -> None:  # fmt: skip
+        tiles, groups = (n_out + TILE - 1) // TILE, (width + GROUP - 1) // GROUP
+        while True:
+            tile = fetch_add(work, slot, TASK // TILE if n_rows == 1 else 1)
+            if tile >= tiles:
+                return
+            if n_rows > 1:
+                for block in range((n_rows + ROWS - 1) // ROWS):
+                    times_rows(out, out_step, w, scales, tile, 0, a, s, z, block, groups)
+                continue
+            count = min(TASK // TILE, tiles - tile)
+            apart = count // streams
             for first in range(tile, tile + apart):
-                _streams(out, out_step, w, scales, first, apart, a, s, z, 0, groups)
-            for last in range(tile + apart * STREAMS, tile + count):
-                _tile(out, out_step, w, scales, last, 0, a, s, z, 0, groups)
+                side_by_side(out, out_step, w, scales, first, apart, a, s, z, 0, groups)
+            for last in range(tile + apart * streams, tile + count):
+                one(out, out_step, w, scales, last, 0, a, s, z, 0, groups)
+
+    return linear_quantized
+
+
+# Scales are streams too: those of 4 bits, where they are a larger part, leave room for fewer streams of numbers
+_q8_0, _q4_0 = _quantized("q8_0", STREAMS), _quantized("q4_0", 2)
 
 
 # -- floats -------------------------------------------------------------------------------------------------------
@@ -187,7 +179,7 @@ def _panel_times_rows(
 def _few_rows(out: Any, out_step: int, w: Any, row: int, n_out: int, a: Any, width: int, n_rows: int) -> None:
     """The product of some rows of W, from `row` on, with up to FEW activation rows. They are read as several streams
     of neighbours."""
-    count = min(STREAMS * RUN, n_out - row)
+    count = min(TASK, n_out - row)
     apart = count // STREAMS
     for first in range(row, row + apart):
         _stream_rows(out, out_step, w, first, apart, a, width, n_rows)
@@ -229,7 +221,7 @@ def linear_floats(
     """This thread's share of a product with floats; see linear."""
     n_out = max(n_out, STREAMS)  # a smaller matrix has been filled up, and `out` has room for whole vectors
     while True:
-        row = fetch_add(work, slot, STREAMS * RUN if n_rows <= FEW else OUTPUTS * PANELS)
+        row = fetch_add(work, slot, TASK if n_rows <= FEW else OUTPUTS * PANELS)
         if row >= n_out:
             return
         if n_rows <= FEW:
@@ -262,7 +254,7 @@ def _linear(
     out: Any, out_step: int, w: Any, scales: Any, n_out: int, width: int,
     a: Any, s: Any, z: Any, n_rows: int, panel: Any, work: Any, slot: int,
 ) -> Any:  # fmt: skip
-    share = linear_quantized if w.dtype in (Q8_0, Q4_0) else linear_floats
+    share = _q8_0 if w.dtype is Q8_0 else _q4_0 if w.dtype is Q4_0 else linear_floats
 
     def of_kind(
         out: Any, out_step: int, w: Any, scales: Any, n_out: int, width: int,
