@@ -31,3 +31,10 @@ def floats(name: str, values: Any, dtype: DTypeLike) -> Array:
     if array.dtype.kind not in "iuf":
         raise ValueError(f"{name} must hold real numbers, not {array.dtype}")
     return array.astype(dtype, copy=False)
+
+
+def check_ids(name: str, ids: Array, vocab_size: int) -> None:
+    """ValueError that names the first id outside 0 .. vocab_size - 1."""
+    bad = (ids < 0) | (ids >= vocab_size)
+    if bad.any():
+        raise ValueError(f"{name} has the id {ids[bad][0]}, outside the vocabulary 0..{vocab_size - 1}")

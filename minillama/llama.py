@@ -25,7 +25,6 @@ from minillama.model.heads import (
     check_labels,
     classification_loss,
     infer_problem_type,
-    lm_logits,
     pooled_tokens,
 )
 from minillama.model.ops import Tap, linear, no_tap, scoped
@@ -194,7 +193,7 @@ class LlamaForCausalLM(_WithHead, GenerationMixin):
                 input_ids, attention_mask, position_ids, past_key_values, inputs_embeds,
                 use_cache, output_attentions, output_hidden_states, True, tap=scoped(tap, "model."),
             )  # fmt: skip
-            logits = lm_logits(out.last_hidden_state[:, kept], self.weights.lm_head)
+            logits = self._runner.lm_logits(out.last_hidden_state[:, kept])
             tap("logits", logits)
             loss = None if targets is None else causal_lm_loss(logits, targets)
             result = CausalLMOutputWithPast(loss, logits, out.past_key_values, out.hidden_states, out.attentions)

@@ -209,9 +209,7 @@ class LlamaPreTrainedModel:
         """The head that scores the vocabulary, if the class has one."""
         if self.head != names.LM_HEAD:
             return None
-        return Embedding(
-            self.weights, names.LM_HEAD, lambda hidden: lm_logits(np.asarray(hidden), self.weights.lm_head)
-        )
+        return Embedding(self.weights, names.LM_HEAD, lambda hidden: self._runner.lm_logits(np.asarray(hidden)))
 
     def eval(self) -> Self:
         """The model itself: it has no other mode, nothing here is trained or dropped out."""
@@ -317,6 +315,13 @@ class Runner:
         from minillama.runtime import FastDecoder
 
         return FastDecoder(self.fast, self._numpy)
+
+    def lm_logits(self, hidden: Array) -> Array:
+        """Normalized hidden states (..., D) -> the scores of the vocabulary (..., V)."""
+        if self.engine == "numpy":
+            return lm_logits(hidden, self.weights.lm_head)
+        rows = np.asarray(hidden, np.float32).reshape(-1, self.config.hidden_size)
+        return self.fast.lm_logits(rows).reshape(*hidden.shape[:-1], -1)
 
     def renew(self) -> None:
         """Look at weights that have changed."""

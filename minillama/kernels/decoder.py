@@ -260,7 +260,7 @@ def _kept(sources: str) -> Any:
         rows, head_rows: of a block of arranged activations, in the layers and for the head (see block_rows). The
         logits of the chosen rows are in room.logits then, and what was asked for in room.states and room.hidden.
         """
-        sources  # noqa: B018  # see simd.SOURCES
+        sources  # noqa: B018  # see llvm.SOURCES
         n, chosen, L = len(batch.place), len(batch.chosen), m.layers
         if n == 0:  # a call that only compiles
             return
@@ -307,4 +307,17 @@ def _kept(sources: str) -> Any:
     return forward
 
 
-forward = _kept(SOURCES)
+def _kept_head(sources: str) -> Any:
+    @njit(nogil=True, cache=True)
+    def head(thread: int, threads: int, n: int, rows: int, m: Any, w: Any, room: Any) -> None:
+        """What thread number `thread` of `threads` does of the logits of n rows of hidden states, in room.normed, in
+        blocks of `rows`: the last step of forward, by itself and for any rows."""
+        sources  # noqa: B018  # see llvm.SOURCES
+        arrange_step(thread, threads, n, rows, w, room.normed, m.hidden_width, room)
+        meet(room.work, threads, 1)
+        product(thread, room.logits, m.vocab_width, w, m.layers, 0, m.vocab, m.hidden_width, n, room, 1)
+
+    return head
+
+
+forward, head = _kept(SOURCES), _kept_head(SOURCES)

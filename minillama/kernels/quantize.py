@@ -146,7 +146,7 @@ def _kept(sources: str) -> Any:
         ggml's scales would make, and of the weights; NaN if a weight is not a finite number,
         infinite if one is too large for a scale of float16.
         """
-        sources  # noqa: B018  # see simd.SOURCES
+        sources  # noqa: B018  # see llvm.SOURCES
         groups = width // GROUP
         size = GROUP * TILE // (2 if four_bits else 1)
         errors = plain = squares = 0.0

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from minillama.arrays import Array, integers
+from minillama.arrays import Array, check_ids, integers
 from minillama.compat import COMPAT, Compat
 from minillama.config import LlamaConfig
 from minillama.model.attention import self_attention, visible_keys
@@ -78,11 +78,7 @@ class Decoder:
     def embed(self, input_ids: Any) -> Array:
         """Integers in 0 .. V - 1, (B, T) or any shape -> (B, T, D)"""
         input_ids = integers("input_ids", input_ids)
-        bad = (input_ids < 0) | (input_ids >= self.config.vocab_size)
-        if bad.any():
-            raise ValueError(
-                f"input_ids has the id {input_ids[bad][0]}, outside the vocabulary 0..{self.config.vocab_size - 1}"
-            )
+        check_ids("input_ids", input_ids, self.config.vocab_size)
         return self.weights.embed_tokens[input_ids]
 
     def __call__(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -9,11 +10,11 @@ from threading import Lock
 
 import numpy as np
 
-from minillama.arrays import Array
+from minillama.arrays import Array, check_ids
 from minillama.config import LlamaConfig
 from minillama.kernels import ACTIVATIONS
 from minillama.kernels.attention import QUERIES, own_room
-from minillama.kernels.decoder import BIASES, MATRICES, SLOTS, Batch, Room, Sizes, Weights, forward
+from minillama.kernels.decoder import BIASES, MATRICES, SLOTS, Batch, Room, Sizes, Weights, forward, head
 from minillama.kernels.linear import block_rows, panel_room, whole_blocks
 from minillama.kernels.llvm import LANES
 from minillama.layout import GROUP, QUANTIZED, rounded_up
@@ -21,8 +22,11 @@ from minillama.model.rope import Rotary
 from minillama.runtime.cache import RowCache
 from minillama.runtime.packing import KINDS, Packed, aligned, pack, row_width
 from minillama.weights import names
+from minillama.weights.finite import first_odd_number
 from minillama.weights.safetensors import Tensor
 
+SOME = 256  # rows that get logits together
+SMALL = 1 << 24  # products of a pass, below which several threads wait for each other longer than they work
 TASK_ROWS = 32  # of attention: about as many rows of one key/value head are a task
 
 
@@ -67,7 +71,9 @@ class FastModel:
         self.rows = 1
         self.on_tokens: Callable[[int], object] | None = None  # is told how many tokens a pass has computed
         self._one_at_a_time = Lock()  # there is one room, and all threads must be on the same pass
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="minillama")
+        self._pool = ThreadPoolExecutor(max(1, threads - 1), thread_name_prefix="minillama")  # the caller is one more
+        self._products = sum(math.prod(tensors[name].shape) for name in self.packed)  # of one row
+        self._overflows = False
         self.run([])  # compiled before two threads need it
 
     def new_cache(self) -> RowCache:
@@ -77,11 +83,7 @@ class FastModel:
 
     def embed(self, ids: Array) -> Array:
         """Ids (T,) in 0 .. V - 1 -> (T, D), float32"""
-        bad = (ids < 0) | (ids >= self.config.vocab_size)
-        if bad.any():
-            raise ValueError(
-                f"input_ids has the id {ids[bad][0]}, outside the vocabulary 0..{self.config.vocab_size - 1}"
-            )
+        check_ids("input_ids", ids, self.config.vocab_size)
         return self.tensors[names.EMBED_TOKENS].read(np.float32, ids)
 
     def run(self, appends: Sequence[Append], *, hidden: bool = False, states: bool = False) -> Passed:
@@ -106,28 +108,56 @@ class FastModel:
             start += count
         room.work[:] = 0
         keep_alive, batch = self._batch(appends, counts)
-        if n and self.threads > 1:
-            passes = [
-                self._pool.submit(forward, thread, self.threads, rows, head_rows, m, self.weights, batch, room)
-                for thread in range(self.threads)
-            ]
-            try:
-                wait(passes)
-            finally:  # an interruption too: nobody may go on while others still write
-                wait(passes)
-        else:
-            forward(0, 1, rows, head_rows, m, self.weights, batch, room)
+        self._all_threads(forward, n * self._products, rows, head_rows, m, self.weights, batch, room)
         del keep_alive
         for append in appends:
             append.cache.length += len(append.x)
         if self.on_tokens:
             self.on_tokens(n)
-        logits = room.logits[: chosen * m.vocab_width].reshape(chosen, m.vocab_width)[:, : m.vocab].copy()
         return Passed(
-            logits,
+            self._logits(room, chosen),
             room.hidden.reshape(n, -1)[:, : m.hidden].copy() if hidden else None,
             room.states.reshape(m.layers, n, -1)[:, :, : m.hidden].copy() if states else None,
         )
+
+    def lm_logits(self, hidden: Array) -> Array:
+        """Normalized hidden states (N, D) -> the logits (N, V) that a pass gives for them, to the bit."""
+        with self._one_at_a_time:
+            m, N = self.sizes, len(hidden)
+            logits = np.empty((N, m.vocab), np.float32)
+            for start in range(0, N, SOME):
+                part = hidden[start : start + SOME]
+                n = len(part)
+                if n > self.rows:
+                    self.room, self.rows = _room(m, self.form, self.threads, n), n
+                room = self._asked_room(0, n, hidden=False, states=False)
+                rows = room.normed[: n * m.hidden_width].reshape(n, m.hidden_width)
+                rows[:, : m.hidden], rows[:, m.hidden :] = part, 0
+                room.work[:] = 0
+                products = n * m.vocab * m.hidden
+                self._all_threads(head, products, n, block_rows(self.form in QUANTIZED, n), m, self.weights, room)
+                logits[start : start + n] = self._logits(room, n)
+        return logits
+
+    def _all_threads(self, kernel: Callable[..., None], products: int, *arguments: object) -> None:
+        """Run kernel(thread, threads, *arguments) in as many threads as it is worth, this one among them."""
+        threads = self.threads if products >= SMALL else 1
+        others = [self._pool.submit(kernel, thread, threads, *arguments) for thread in range(1, threads)]
+        try:
+            kernel(0, threads, *arguments)
+        finally:  # an interruption too: nobody may go on while others still write
+            wait(others)
+
+    def _logits(self, room: Room, n: int) -> Array:
+        """The first n rows of logits. ValueError that names the weight if they are not finite because of one."""
+        m = self.sizes
+        logits: Array = room.logits[: n * m.vocab_width].reshape(n, m.vocab_width)[:, : m.vocab].copy()
+        if not self._overflows and not np.isfinite(logits).all():
+            odd = first_odd_number({name: tensor for name, tensor in self.tensors.items() if name != names.SCORE})
+            if odd is not None:
+                raise ValueError(f"the weights have a NaN or an infinite number, {odd}: get them again")
+            self._overflows = True  # it is the activations: nothing to look for again
+        return logits
 
     def _asked_room(self, n: int, chosen: int, hidden: bool, states: bool) -> Room:
         m, room = self.sizes, self.room

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 
+import minillama.runtime.model
 from minillama.arrays import Array
 from minillama.llama import LlamaForCausalLM, LlamaForSequenceClassification
 from minillama.runtime.decoder import BatchCache
+from minillama.runtime.model import SOME
 from tests.tiny import ROPES, random_ids, random_weights, tiny_config
 
 kinds = pytest.mark.parametrize("kind", ROPES)
@@ -17,6 +21,14 @@ IDS = random_ids(81, 3, 14)
 MASK = np.ones((3, 14), int)
 MASK[0, :3], MASK[1, 6], MASK[2, 12:] = 0, 0, 0
 POSITIONS = np.maximum(MASK.cumsum(axis=1) - 1, 0)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def all_threads() -> Iterator[None]:
+    """Work this small would be done by one thread."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("minillama.runtime.model.SMALL", 0)
+        yield
 
 
 def both(**overrides: Any) -> tuple[LlamaForCausalLM, LlamaForCausalLM]:
@@ -145,3 +157,45 @@ def test_the_other_classes() -> None:
             IDS, attention_mask=MASK, max_new_tokens=6, num_beams=3
         ),
     )
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f16", "bf16", "q8_0", "q4_0"])
+@pytest.mark.parametrize("length", [1, 14, SOME + 3])
+def test_a_call_gives_the_logits_of_generation_to_the_bit(dtype: str, length: int) -> None:
+    config = tiny_config(max_position_embeddings=512)
+    model = LlamaForCausalLM(config, random_weights(config), engine="numba", dtype=dtype, threads=2)
+    ids, engine = random_ids(82, 1, length), model.new_engine()
+    logits = model(ids).logits
+    np.testing.assert_array_equal(logits[:, -1], engine.prefill(ids.tolist()))
+    # The head by itself, on the hidden states it was given
+    np.testing.assert_array_equal(model.get_output_embeddings()(model.model(ids).last_hidden_state), logits)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("name", ["model.layers.1.mlp.down_proj.weight", "model.norm.weight", "lm_head.weight"])
+def test_a_weight_that_is_no_number_is_named(name: str, bad: float) -> None:
+    config = tiny_config()
+    weights = random_weights(config)
+    weights[name] = weights[name].copy()
+    place = (3,) * weights[name].ndim
+    weights[name][place] = bad
+    model = LlamaForCausalLM(config, weights, engine="numba", dtype="f32")
+    said = re.escape(f"the weights have a NaN or an infinite number, {name}{list(place)}: get them again")
+    with pytest.raises(ValueError, match=said):
+        model(IDS)
+    with pytest.raises(ValueError, match=said):
+        model.new_engine().prefill([[1, 2]])
+
+
+def test_activations_that_overflow_are_looked_into_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tiny_config()
+    weights = random_weights(config)
+    weights["model.norm.weight"] = np.full(config.hidden_size, 3e38, np.float32)
+    weights["lm_head.weight"] = np.full_like(weights["lm_head.weight"], 3e38)
+    model = LlamaForCausalLM(config, weights, engine="numba", dtype="f32")
+    looks = []
+    look = minillama.runtime.model.first_odd_number
+    monkeypatch.setattr("minillama.runtime.model.first_odd_number", lambda tensors: looks.append(1) or look(tensors))
+    for _ in range(3):
+        assert not np.isfinite(model(IDS).logits).all()
+    assert looks == [1]

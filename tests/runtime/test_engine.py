@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -43,6 +44,14 @@ FORMS = {"f32": "f32", "f16": "f16", "bf16": "bf16", "q8_0": "f16", "q4_0": "f16
 TOLERANCE = {"f32": 1e-5, "f16": 2e-3, "bf16": 1e-2, "q8_0": 3e-2, "q4_0": 3e-2}
 ODD = {"hidden_size": 22, "intermediate_size": 35, "vocab_size": 37, "head_dim": 18}
 LONGER = {"max_position_embeddings": 512}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def all_threads() -> Iterator[None]:
+    """Work this small would be done by one thread."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("minillama.runtime.model.SMALL", 0)
+        yield
 
 
 def models(form: str, threads: int = 2, **overrides: Any) -> tuple[LlamaForCausalLM, FastModel]:
