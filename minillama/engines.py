@@ -80,7 +80,9 @@ def choose(
     if engine == "numpy":
         return Choice(engine, "f32" if form == "auto" else form)
     if not known:
-        raise ValueError(f"engine 'numba' has no hidden_act {config.hidden_act!r}: use engine 'numpy', in f32")
+        raise ValueError(
+            f"engine 'numba' has no hidden_act {config.hidden_act!r}, a function: use engine 'numpy', in f32"
+        )
     return Choice(engine, _fitting(form, tensors, where))
 
 

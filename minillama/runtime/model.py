@@ -274,8 +274,6 @@ class FastModel:
 
 
 def _sizes(c: LlamaConfig, form: str) -> Sizes:
-    if c.hidden_act not in ACTIVATIONS:
-        raise ValueError(f"the numba engine has no hidden_act {c.hidden_act!r}: use engine 'numpy'")
     inner_q, inner_kv = c.num_attention_heads * c.head_dim, c.num_key_value_heads * c.head_dim
     return Sizes(
         hidden=c.hidden_size,
