@@ -263,8 +263,8 @@ def test_weights_that_are_not_there(case: str, tmp_path: Path, capfd: Capture, m
 
 
 def test_a_format_that_is_not_read_yet(tmp_path: Path, capfd: Capture) -> None:
-    (tmp_path / "pytorch_model.bin").write_bytes(b"")
-    assert_refused(capfd, ["--weights", tmp_path], tmp_path, "pytorch_model.bin is in a format that is not read yet")
+    (tmp_path / "model.gguf").write_bytes(b"")
+    assert_refused(capfd, ["--weights", tmp_path], tmp_path, "model.gguf is in a format that is not read yet")
 
 
 @pytest.mark.parametrize("contents", ["[]", '{"eos_token_id": "2"}', '{"eos_token_id": [2, null]}', "{"])

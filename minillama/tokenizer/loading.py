@@ -32,6 +32,8 @@ class AutoTokenizer:
         if not place.is_dir():
             kind = LlamaTokenizerFast if place.suffix == ".json" else LlamaTokenizer
             return kind.from_pretrained(place, **overrides)
+        if (place / "params.json").exists() and not _has_vocabulary(place) and _has_vocabulary(place.parent):
+            place = place.parent  # where Meta keeps one for models of all sizes
         has_json, has_model = (place / "tokenizer.json").exists(), (place / "tokenizer.model").exists()
         if not has_json and not has_model:
             raise FileNotFoundError(f"{place} has no tokenizer.json and no tokenizer.model: name one with --tokenizer")
@@ -39,6 +41,10 @@ class AutoTokenizer:
         named = read_json_object(config, "settings of a tokenizer").get("tokenizer_class") if config.exists() else None
         fast = use_fast and (has_json or (named == "LlamaTokenizerFast"))
         return (LlamaTokenizerFast if fast or not has_model else LlamaTokenizer).from_pretrained(place, **overrides)
+
+
+def _has_vocabulary(folder: Path) -> bool:
+    return any((folder / name).exists() for name in ("tokenizer.json", "tokenizer.model"))
 
 
 def load_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:

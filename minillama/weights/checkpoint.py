@@ -1,4 +1,4 @@
-"""A checkpoint on disk: a Hugging Face directory, one safetensors file, or several with an index."""
+"""A checkpoint on disk: a Hugging Face or Meta directory, one file, or several with an index."""
 
 from __future__ import annotations
 
@@ -12,12 +12,16 @@ from typing import Any
 
 from minillama.config import LlamaConfig, read_json_object
 from minillama.weights.guess import guess_config
+from minillama.weights.meta import is_meta, open_meta, shard_files
 from minillama.weights.names import LM_HEAD, expected_shapes, match_tensors
 from minillama.weights.quantized import check_method, put_together
-from minillama.weights.safetensors import StoredTensor, Tensor, nbytes, open_safetensors
+from minillama.weights.safetensors import Tensor, nbytes, open_safetensors
 from minillama.weights.source import Source
+from minillama.weights.torch_file import open_torch_file
 
 INDEX = "model.safetensors.index.json"
+TORCH_INDEX = "pytorch_model.bin.index.json"
+TORCH = (".pth", ".pt", ".bin")
 log = logging.getLogger("minillama")
 
 
@@ -38,21 +42,21 @@ def open_checkpoint(
 ) -> Checkpoint:
     """Open a checkpoint by mapping it; takes milliseconds whatever its size.
 
-    path: a folder, a .safetensors file (a shard stands for all), or their index. config: one to use instead of the
-    config.json beside the weights. Without any, one is guessed from the shapes, and each assumption is logged as a
+    path: a folder, a .safetensors or PyTorch file (a shard stands for all), or an index. config: one to use instead of
+    the config.json beside the weights. Without any, one is guessed from the shapes, and each assumption is logged as a
     warning. head: which tensor the model has on top, if any. overrides: fields of the config to set otherwise. Raises
     FileNotFoundError, OSError or ValueError; the message names the file.
     """
     weights = find_weights(path)
-    tensors, metadata, own_config = read_source(weights)
+    given = config if config is None or isinstance(config, LlamaConfig) else LlamaConfig.from_pretrained(config)
+    if given is not None:
+        given.validate()  # its fields may have been set since it was made
+    tensors, metadata, own_config = read_source(weights, given)
     beside = weights.parent / "config.json"
-    if isinstance(config, LlamaConfig):
-        config.validate()  # its fields may have been set since it was made
-        settings = config
-    elif config is None and own_config is not None:
-        settings = own_config
-    elif config is not None or beside.exists():
-        settings = LlamaConfig.from_pretrained(beside if config is None else config)
+    if settings := given or own_config:
+        pass
+    elif beside.exists():
+        settings = LlamaConfig.from_pretrained(beside)
     else:
         settings, assumptions = guess_config(tensors, weights)
         for assumption in assumptions:
@@ -68,34 +72,51 @@ def open_checkpoint(
     return Checkpoint(settings, match_tensors(settings, tensors, metadata, weights, head), weights.parent)
 
 
-def read_source(weights: Path) -> Source:
-    """What is in a file of weights, or in the files that an index names, by the reader of its format."""
-    stored, metadata = _open_indexed(weights) if weights.name.endswith(".json") else open_safetensors(weights)
-    return Source({**stored}, metadata)
+def read_source(weights: Path, config: LlamaConfig | None = None) -> Source:
+    """What is in a file of weights, or in the files that an index names, by the reader of its format. config: the one
+    to use, if a user says so; how many heads there are matters to the layout of Meta's files."""
+    tensors, metadata = _open_indexed(weights) if weights.name.endswith(".json") else _open_file(weights)
+    if is_meta(tensors):
+        return open_meta(weights, tensors, lambda shard: _open_file(shard)[0], config)
+    return Source(tensors, metadata)
+
+
+def _open_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    if path.suffix in TORCH:
+        return {**open_torch_file(path)}, {}
+    tensors, metadata = open_safetensors(path)
+    return {**tensors}, metadata
 
 
 def find_weights(path: str | os.PathLike[str]) -> Path:
-    """The .safetensors file or the index that `path` means."""
+    """The file of weights or the index that `path` means."""
     place = Path(path)
     if os.path.isdir(place):  # unlike Path.is_dir, never raises, as it would for a name that is too long
-        for candidate in (place / "model.safetensors", place / INDEX):
-            if candidate.exists():
-                return candidate
-        singles = sorted(place.glob("*.safetensors"))
+        for name in ("model.safetensors", INDEX, "pytorch_model.bin", TORCH_INDEX):
+            if (place / name).exists():
+                return place / name
+        if shards := shard_files(place):
+            return shards[0]
+        singles = sorted(place.glob("*.safetensors")) or sorted([*place.glob("*.pth"), *place.glob("*.pt")])
         if len(singles) == 1:
             return singles[0]
         if singles:
             raise FileNotFoundError(
-                f"{place} has {len(singles)} .safetensors files and no {INDEX} to say what is where: get the index too"
+                f"{place} has {len(singles)} {singles[0].suffix} files and no {INDEX} to say what is where: get the "
+                "index too, or name one of them"
             )
-        others = sorted(file.name for pattern in ("*.bin", "*.pth", "*.gguf") for file in place.glob(pattern))
+        others = sorted(file.name for pattern in ("*.bin", "*.gguf") for file in place.glob(pattern))
         hint = f"; {others[0]} is in a format that is not read yet" if others else ""
         raise FileNotFoundError(f"{place} has no model.safetensors and no {INDEX}{hint}")
     if os.path.exists(place):
-        if place.suffix != ".safetensors" and not place.name.endswith(".safetensors.index.json"):
-            raise ValueError(f"{place} is not a .safetensors file, its index, or a folder that has one")
-        index = place.parent / INDEX
-        one_of_several = re.search(r"-\d{5}-of-\d{5}\.safetensors$", place.name)
+        if place.suffix not in (".safetensors", *TORCH) and not place.name.endswith(
+            (".safetensors.index.json", ".bin.index.json")
+        ):
+            raise ValueError(
+                f"{place} is not a .safetensors file, its index, or a folder that has one, nor a .pth, .pt or .bin file"
+            )
+        index = place.parent / (INDEX if place.suffix == ".safetensors" else TORCH_INDEX)
+        one_of_several = re.search(r"-\d{5}-of-\d{5}\.(safetensors|bin)$", place.name)
         return index if one_of_several and index.exists() else place
     if re.fullmatch(r"[\w.-]+/[\w.-]+", str(path)) and not place.parent.exists():
         raise FileNotFoundError(
@@ -105,19 +126,22 @@ def find_weights(path: str | os.PathLike[str]) -> Path:
     raise FileNotFoundError(f"{place} does not exist: name a checkpoint folder or a .safetensors file")
 
 
-def _open_indexed(index: Path) -> tuple[dict[str, StoredTensor], dict[str, str]]:
-    contents = read_json_object(index, "an index of safetensors files")
+def _open_indexed(index: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    kind = ".safetensors" if index.name.endswith(".safetensors.index.json") else ".bin"
+    contents = read_json_object(index, f"an index of {kind.removeprefix('.')} files")
     weight_map = contents.get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
         raise ValueError(f"{index} has no weight_map from tensor names to file names: get it again")
-    shards: dict[str, dict[str, StoredTensor]] = {}
+    shards: dict[str, dict[str, Tensor]] = {}
     metadata: dict[str, str] = {}
     for shard in sorted(set(weight_map.values())):
         if Path(shard).name != shard or "\\" in shard or ":" in shard or shard in ("", ".", ".."):
             raise ValueError(f"{index} names the file {shard!r}, which is not in the same folder: it cannot be trusted")
         if not (index.parent / shard).exists():
             raise FileNotFoundError(f"{index.parent / shard} is missing, and {index.name} names it: get that file too")
-        shards[shard], more = open_safetensors(index.parent / shard)
+        if not shard.endswith(kind):
+            raise ValueError(f"{index} names the file {shard!r}, which is no {kind} file: get the index again")
+        shards[shard], more = _open_file(index.parent / shard)
         metadata |= more
     for name, shard in weight_map.items():
         if name not in shards[shard]:

@@ -51,13 +51,14 @@ class MappedFile:
         self.size = os.fstat(self._file.fileno()).st_size
         self._map = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ) if self.size else b""
 
-    def array(self, dtype: Any, shape: tuple[int, ...], offset: int) -> Array:
+    def array(self, dtype: Any, shape: tuple[int, ...], offset: int, strides: tuple[int, ...] | None = None) -> Array:
+        """Numbers from byte `offset` on; strides: bytes from one to the next along each side, if not dense."""
         # Reading a mapping past the end of a file that has shrunk would kill the interpreter
         if os.fstat(self._file.fileno()).st_size < self.size:
             raise ValueError(
                 f"{self.path} became shorter while it was in use: copy it to its place again and start anew"
             )
-        return np.ndarray(shape, dtype, self._map, offset)
+        return np.ndarray(shape, dtype, self._map, offset, strides)
 
 
 class StoredTensor:
@@ -114,11 +115,9 @@ def open_safetensors(path: Path) -> tuple[dict[str, StoredTensor], dict[str, str
 
 def _read_header(file: MappedFile) -> tuple[dict[str, Any], int]:
     length = int.from_bytes(bytes(file.array("u1", (min(file.size, 8),), 0)), "little")
-    if file.size < 8 or length > MAX_HEADER or 8 + length > file.size:
-        head = bytes(file.array("u1", (min(file.size, 64),), 0)).lstrip().lower()
-        for magic, what in _IMPOSTORS.items():
-            if head.startswith(magic):
-                raise ValueError(f"it is {what}")
+    impossible = file.size < 8 or length > MAX_HEADER or 8 + length > file.size
+    if impossible and (what := impostor(bytes(file.array("u1", (min(file.size, 64),), 0)))):
+        raise ValueError(f"it is {what}")
     if file.size < 8:
         raise ValueError(f"it has {file.size} bytes, too few for a header")
     if length > MAX_HEADER:
@@ -182,6 +181,12 @@ _IMPOSTORS = {
     **{bytes((0x80, protocol)): "a PyTorch pickle" for protocol in range(2, 6)},
     b"gguf": "a GGUF file",
 }
+
+
+def impostor(head: bytes) -> str | None:
+    """What else a file is that begins so, if it is one of those."""
+    begin = head.lstrip().lower()
+    return next((what for magic, what in _IMPOSTORS.items() if begin.startswith(magic)), None)
 
 
 class _DuplicateKeyError(ValueError):

@@ -1,0 +1,143 @@
+"""A file that torch.save wrote (.pth, .pt, .bin), mapped and never unpickled.
+
+The format since PyTorch 1.6: a zip archive (torch_zip) whose members lie under one folder, ROOT/. ROOT/data.pkl is a
+pickle (torch_pickle) of dictionaries whose tensors say what part of which storage they are, ROOT/data/KEY the numbers
+of a storage, ROOT/byteorder "little" or "big" (absent: little). docs/formats.md has it in full.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from minillama.arrays import Array
+from minillama.weights.formats import STORAGE, widen
+from minillama.weights.safetensors import MAX_NAME, MappedFile, impostor
+from minillama.weights.torch_names import Strided
+from minillama.weights.torch_pickle import read_pickle
+from minillama.weights.torch_zip import Member, read_members
+
+MAX_PICKLE = 1 << 26  # bytes; that of a model has some 100 a tensor
+WRAPPERS = ("state_dict", "model_state_dict", "model", "module")  # under which training programs keep the weights
+_ZIP = b"PK\3\4"
+_PICKLES = tuple(bytes((0x80, protocol)) for protocol in range(2, 6))  # how the format before 1.6 begins
+
+
+class StridedTensor:
+    """A tensor in a mapped file, its numbers in any order. offset and strides are bytes; order: "<" or ">"."""
+
+    def __init__(
+        self, file: MappedFile, dtype: str, shape: tuple[int, ...], offset: int, strides: tuple[int, ...], order: str
+    ):
+        self.file, self.dtype, self.shape, self.offset, self.strides = file, dtype, shape, offset, strides
+        self._kind = STORAGE[dtype].newbyteorder(order)
+
+    def stored(self) -> Array:
+        return self._numbers().astype(STORAGE[self.dtype], copy=False)
+
+    def read(self, dtype: DTypeLike, rows: Array | None = None) -> Array:
+        numbers = self._numbers()
+        stored = (numbers if rows is None else numbers[rows]).astype(STORAGE[self.dtype], copy=False)
+        return np.asarray(widen(stored, self.dtype, dtype), order="C")
+
+    def _numbers(self) -> Array:
+        return self.file.array(self._kind, self.shape, self.offset, self.strides)
+
+
+def open_torch_file(path: Path) -> dict[str, StridedTensor]:
+    """Every tensor of the file by name. ValueError, naming the file, if anything is off: also for what is no plain
+    dictionary of tensors, or one of several in it, and for the formats of old versions. Nothing of it is executed."""
+    try:
+        file = MappedFile(path)
+    except OSError as error:
+        raise OSError(f"{path} cannot be opened: {error.strerror}") from None
+    _check_kind(file)
+    try:
+        members = read_members(file)
+        root = _root(members)
+        order = _byte_order(file, members.get(f"{root}/byteorder"))
+        storages = {
+            name.removeprefix(f"{root}/data/"): member
+            for name, member in members.items()
+            if name.startswith(f"{root}/data/")
+        }
+        text = bytes(file.array("u1", (members[f"{root}/data.pkl"].size,), members[f"{root}/data.pkl"].offset))
+        values = read_pickle(text, {key: member.size for key, member in storages.items()})
+        return {name: _tensor(file, storages[view.key], view, order) for name, view in _state_dict(values).items()}
+    except ValueError as error:
+        raise ValueError(f"{path} is not a sound PyTorch file: {error}; get it again") from None
+
+
+def _check_kind(file: MappedFile) -> None:
+    """ValueError that says what the file is, and what to do, if it is no zip archive."""
+    head = bytes(file.array("u1", (min(file.size, 512),), 0))
+    if head.startswith(_ZIP):
+        return
+    if head.startswith(_PICKLES) or head[257:262] == b"ustar":
+        age = "0.1" if head[257:262] == b"ustar" else "1.6"
+        raise ValueError(
+            f"{file.path} is in the format of PyTorch before {age}, which is not read: where PyTorch is installed, "
+            f'torch.save(torch.load("OLD", map_location="cpu", weights_only=True), "NEW") makes a file of today from it'
+        )
+    what = impostor(head[:64]) or f"no zip archive ({file.size} bytes), as torch.save writes since version 1.6"
+    raise ValueError(f"{file.path} is not a PyTorch file: it is {what}; get it again")
+
+
+def _root(members: dict[str, Member]) -> str:
+    roots = [name.removesuffix("/data.pkl") for name in members if name.endswith("/data.pkl") and name.count("/") == 1]
+    if len(roots) != 1:
+        raise ValueError(f"its archive has {len(roots)} members FOLDER/data.pkl instead of one")
+    if f"{roots[0]}/constants.pkl" in members:
+        raise ValueError("it is a TorchScript program (model.state_dict() has the weights alone)")
+    if (size := members[f"{roots[0]}/data.pkl"].size) > MAX_PICKLE:
+        raise ValueError(f"its pickle has {size} bytes, more than the {MAX_PICKLE} allowed")
+    return roots[0]
+
+
+def _byte_order(file: MappedFile, member: Member | None) -> str:
+    stated = b"little" if member is None else bytes(file.array("u1", (min(member.size, 8),), member.offset))
+    if stated not in (b"little", b"big"):
+        raise ValueError(f"its byteorder is {stated!r}, neither little nor big")
+    return "<" if stated == b"little" else ">"
+
+
+def _state_dict(values: Any) -> dict[str, Strided]:
+    """The dictionary of tensors: the whole, or the one in it that has the weights."""
+    if type(values) is not dict:
+        raise ValueError(f"it holds a {type(values).__name__}, not a dictionary of tensors (as model.state_dict() is)")
+    # One dictionary may be there very often, under many keys: each is looked through once
+    parts = {id(value): _tensors_of(value) for value in {id(value): value for value in values.values()}.values()}
+    inner = {key: parts[id(value)] for key, value in values.items() if parts[id(value)]}
+    outer = _tensors_of(values)
+    if outer and not inner:
+        found = outer
+    else:
+        named = [key for key in WRAPPERS if key in inner] if not outer else []
+        candidates = named or list(inner)
+        if outer or len(candidates) != 1:
+            raise ValueError(
+                f"it holds {len(inner) + bool(outer)} dictionaries of tensors, and which are the weights is not "
+                "clear (model.state_dict() has them alone)"
+            )
+        found = inner[candidates[0]]
+    for name in found:
+        if type(name) is not str or not 0 < len(name) <= MAX_NAME or not name.isprintable():
+            raise ValueError(f"it has the impossible tensor name {ascii(name)[:100]}")
+    return found
+
+
+def _tensors_of(value: Any) -> dict[str, Strided]:
+    return {name: item for name, item in value.items() if type(item) is Strided} if type(value) is dict else {}
+
+
+def _tensor(file: MappedFile, storage: Member, view: Strided, order: str) -> StridedTensor:
+    size = int(STORAGE[view.dtype].itemsize)
+    empty = 0 in view.shape
+    # A side of one number may have any stride, which in bytes may be larger than NumPy can hold
+    strides = tuple(
+        size if empty or side == 1 else stride * size for side, stride in zip(view.shape, view.strides, strict=True)
+    )
+    return StridedTensor(file, view.dtype, view.shape, storage.offset + view.offset * size, strides, order)
