@@ -30,9 +30,9 @@ class LlamaTokenizerFast(Tokenizer):
 
     vocab_file: a sentencepiece model, which is used if there is no tokenizer_file, and which save_vocabulary writes.
     legacy, add_prefix_space: as in LlamaTokenizer, where the tokenizer is made from vocab_file; a tokenizer_file has
-    its own way. add_bos_token and add_eos_token: what is put around a text; None for what the file's own
-    post-processor does, or else a beginning only. The other arguments are those of LlamaTokenizer, but that
-    padding_side is "left" if nothing is said.
+    its own way. tokenizer_object: one of the library's, in place of a file. add_bos_token and add_eos_token: what is
+    put around a text; None for what the file's own post-processor does, or else a beginning only. The other arguments
+    are those of LlamaTokenizer, but that padding_side is "left" if nothing is said.
 
     ValueError or OSError that names the file if it is not a sound tokenizer. Truncation and padding are set on the
     library's object for the time of a call: threads that give different ones need a tokenizer each.
@@ -53,16 +53,19 @@ class LlamaTokenizerFast(Tokenizer):
         use_default_system_prompt: bool = True,
         legacy: bool | None = None,
         add_prefix_space: bool | None = True,
+        tokenizer_object: tokenizers.Tokenizer | None = None,
         **settings: Any,
     ):
-        if vocab_file is None and tokenizer_file is None:
+        if vocab_file is None and tokenizer_file is None and tokenizer_object is None:
             raise ValueError("there is nothing to make a tokenizer of: give vocab_file or tokenizer_file")
         self.vocab_file = vocab_file
         self.legacy, self.add_prefix_space = legacy is not False, add_prefix_space is not False
         self.clean_up_tokenization_spaces = bool(clean_up_tokenization_spaces)
         self.use_default_system_prompt = bool(use_default_system_prompt)
         around: list[int] | None = None
-        if tokenizer_file is not None:
+        if tokenizer_object is not None:
+            self.backend = tokenizer_object
+        elif tokenizer_file is not None:
             self.backend, around = load_tokenizer_json(Path(tokenizer_file))
         else:
             assert vocab_file is not None

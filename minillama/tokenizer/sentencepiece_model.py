@@ -23,10 +23,10 @@ _NO_DUMMY_PREFIX = b"\x1a\x02\x18\x00"
 class LlamaTokenizer(Tokenizer):
     """A sentencepiece `.model` file, with special tokens that are taken out of a text before it sees the rest.
 
-    vocab_file: the model. legacy=True (the default, also for None) encodes every stretch of text between special tokens
-    by itself, with a space put before it; legacy=False puts one before the whole text only. add_prefix_space=False,
-    which needs legacy=False, puts none anywhere. sp_model_kwargs: arguments of sentencepiece, such as
-    {"enable_sampling": True, "nbest_size": -1, "alpha": 0.1} for subword regularization (Kudo 2018).
+    vocab_file: the model, or its bytes. legacy=True (the default, also for None) encodes every stretch of text between
+    special tokens by itself, with a space put before it; legacy=False puts one before the whole text only.
+    add_prefix_space=False, which needs legacy=False, puts none anywhere. sp_model_kwargs: arguments of sentencepiece,
+    such as {"enable_sampling": True, "nbest_size": -1, "alpha": 0.1} for subword regularization (Kudo 2018).
     added_tokens_decoder: ids and tokens beyond the model. clean_up_tokenization_spaces: what decode does by default.
     use_default_system_prompt: see default_chat_template. Further arguments: pad and other named tokens,
     additional_special_tokens, chat_template, padding_side ("right"), truncation_side ("right"), model_max_length,
@@ -38,7 +38,7 @@ class LlamaTokenizer(Tokenizer):
 
     def __init__(
         self,
-        vocab_file: str | os.PathLike[str],
+        vocab_file: str | os.PathLike[str] | bytes,
         unk_token: Token | None = "<unk>",
         bos_token: Token | None = "<s>",
         eos_token: Token | None = "</s>",
@@ -63,10 +63,10 @@ class LlamaTokenizer(Tokenizer):
         if self.legacy and not self.add_prefix_space:
             raise ValueError("add_prefix_space=False needs legacy=False: a legacy model puts a space before every text")
         check_settings({"sp_model_kwargs": sp_model_kwargs})
-        if not isinstance(vocab_file, str | os.PathLike):
+        if not isinstance(vocab_file, str | os.PathLike | bytes):
             raise ValueError(f"vocab_file must be the path of a sentencepiece model, not {vocab_file!r}")
         self.sp_model_kwargs = dict(sp_model_kwargs or {})
-        self.vocab_file = vocab_file
+        self.vocab_file = None if isinstance(vocab_file, bytes) else vocab_file
         self.sp_model = load_sentencepiece(vocab_file, self.legacy, self.sp_model_kwargs)
         # A model that merges spaces strips, without its dummy prefix, those that a text begins with
         self._strips = not self.sp_model.encode(" a", out_type=str, enable_sampling=False)[0].startswith(MARKER)
@@ -273,15 +273,17 @@ class LlamaTokenizer(Tokenizer):
 
 
 def load_sentencepiece(
-    vocab_file: str | os.PathLike[str], dummy_prefix: bool = True, options: Mapping[str, Any] | None = None
+    vocab_file: str | os.PathLike[str] | bytes, dummy_prefix: bool = True, options: Mapping[str, Any] | None = None
 ) -> Any:
-    """A sentencepiece model; ValueError or OSError that names the file if it is not a sound one."""
+    """A sentencepiece model from a file or its bytes; ValueError or OSError that names the file if it is not a sound
+    one."""
     try:
-        model = Path(vocab_file).read_bytes()
+        model = vocab_file if isinstance(vocab_file, bytes) else Path(vocab_file).read_bytes()
     except OSError as error:
-        raise OSError(f"{vocab_file} cannot be read: {error.strerror}") from None
+        raise OSError(f"{vocab_file!s} cannot be read: {error.strerror}") from None
+    where = "the vocabulary" if isinstance(vocab_file, bytes) else vocab_file
     if not model:
-        raise ValueError(f"{vocab_file} is empty: get the tokenizer model again")
+        raise ValueError(f"{where} is empty: get the tokenizer model again")
     try:
         return sentencepiece.SentencePieceProcessor(
             model_proto=model if dummy_prefix else model + _NO_DUMMY_PREFIX, **dict(options or {})
@@ -291,4 +293,4 @@ def load_sentencepiece(
     except RuntimeError as error:
         if "exclusive" in str(error):
             raise ValueError("sp_model_kwargs cannot name another model: leave that out") from None
-        raise ValueError(f"{vocab_file} is not a sound sentencepiece model: get it again") from None
+        raise ValueError(f"{where} is not a sound sentencepiece model: get it again") from None

@@ -1,0 +1,165 @@
+"""A tokenizer from a vocabulary that is not in files: pieces and scores, or pieces and merges."""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+import tokenizers
+from tokenizers import AddedToken, decoders, pre_tokenizers
+from tokenizers.models import BPE
+
+from minillama.tokenizer.base import Tokenizer
+from minillama.tokenizer.json_file import LlamaTokenizerFast
+from minillama.tokenizer.sentencepiece_model import LlamaTokenizer
+from minillama.vocabulary import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, Vocabulary
+
+# How Llama 3 cuts a text into words (the pattern in its tokenizer.json)
+LLAMA3_WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|"
+    r"\s+(?!\S)|\s+"
+)
+# llama.cpp's names for ways of cutting -> ours: as Llama 3, as GPT-2, or as GPT-2 with every digit by itself
+CUTS = {
+    "llama-bpe": "llama3", "llama3": "llama3", "llama-v3": "llama3", "smaug-bpe": "llama3",
+    "gpt-2": "gpt2", "smollm": "digits",
+}  # fmt: skip
+TYPES = (NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE)
+
+
+def from_pieces(vocabulary: Vocabulary) -> Tokenizer:
+    """The tokenizer: LlamaTokenizer for the kind "llama", LlamaTokenizerFast for "gpt2".
+
+    Pieces of the types CONTROL and USER_DEFINED are taken out of a text before anything else, as llama.cpp does;
+    unused ones at the end, which fill up the rows of the weights, are left out. ValueError for what does not make one.
+    """
+    if vocabulary.kind not in ("llama", "gpt2"):
+        raise ValueError(f"its vocabulary is of the kind {vocabulary.kind!r}, and LLaMA's are 'llama' and 'gpt2'")
+    pieces, types = checked_pieces(vocabulary)
+    named = {}
+    for name, index in (("bos", vocabulary.bos), ("eos", vocabulary.eos), ("unk", vocabulary.unk),
+                        ("pad", vocabulary.pad)):  # fmt: skip
+        if index is not None and not 0 <= index < len(pieces):
+            raise ValueError(f"its {name} token is {index}, and it has {len(pieces)} pieces")
+        named[f"{name}_token"] = None if index is None else pieces[index]
+    settings: dict[str, Any] = named | {
+        "add_bos_token": vocabulary.add_bos,
+        "add_eos_token": vocabulary.add_eos,
+        "chat_template": vocabulary.chat_template,
+    }
+    added = {
+        index: AddedToken(piece, normalized=False, special=types[index] == CONTROL)
+        for index, piece in enumerate(pieces)
+        if types[index] in (CONTROL, USER_DEFINED)
+    }
+    if vocabulary.kind == "llama":
+        model = sentencepiece_model(pieces, vocabulary.scores[: len(pieces)], types)
+        if not vocabulary.space_prefix:
+            settings |= {"legacy": False, "add_prefix_space": False}
+        return LlamaTokenizer(model, added_tokens_decoder=added, **settings)
+    backend = byte_level_model(pieces, types, vocabulary.merges, vocabulary.pre)
+    if vocabulary.add_bos is None:
+        settings["add_bos_token"] = backend.model.ignore_merges  # Llama 3 begins with it, GPT-2 does not
+    return LlamaTokenizerFast(tokenizer_object=backend, added_tokens_decoder=added, **settings)
+
+
+def checked_pieces(vocabulary: Vocabulary) -> tuple[list[str], list[int]]:
+    """The pieces and the type of each. ValueError where they are not one vocabulary."""
+    pieces, types = list(vocabulary.pieces), list(vocabulary.types) or _usual_types(vocabulary)
+    if len(types) != len(pieces):
+        raise ValueError(f"its vocabulary has {len(pieces)} pieces and {len(types)} types")
+    if unknown := set(types) - set(TYPES):
+        raise ValueError(f"its vocabulary has pieces of the unknown type {min(unknown)}")
+    while types and types[-1] == UNUSED:
+        pieces.pop(), types.pop()
+    if not pieces:
+        raise ValueError("its vocabulary has no pieces")
+    if len(set(pieces)) != len(pieces):
+        counted: set[str] = set()
+        twice = next(piece for piece in pieces if piece in counted or counted.add(piece))  # type: ignore[func-returns-value]
+        raise ValueError(f"its vocabulary has the piece {twice[:60]!r} twice")
+    return pieces, types
+
+
+def _usual_types(vocabulary: Vocabulary) -> list[int]:
+    types = [NORMAL] * len(vocabulary.pieces)
+    for index, piece in enumerate(vocabulary.pieces):
+        if vocabulary.kind == "llama" and re.fullmatch("<0x[0-9A-F]{2}>", piece):
+            types[index] = BYTE
+    for special, kind in ((vocabulary.bos, CONTROL), (vocabulary.eos, CONTROL), (vocabulary.unk, UNKNOWN)):
+        if special is not None and 0 <= special < len(types):
+            types[special] = kind
+    return types
+
+
+def sentencepiece_model(pieces: Sequence[str], scores: Sequence[float], types: Sequence[int]) -> bytes:
+    """A sentencepiece model, as a `.model` file holds it: the protocol buffers of sentencepiece_model.proto.
+
+    It puts a marker before the text and changes nothing else in it, as those of Llama 1 and 2. ValueError for pieces
+    that cannot be one.
+    """
+    if len(scores) != len(pieces):
+        raise ValueError(f"its vocabulary has {len(pieces)} pieces and {len(scores)} scores")
+    if types.count(UNKNOWN) != 1:
+        raise ValueError(f"its vocabulary has {types.count(UNKNOWN)} pieces for what is unknown, and needs one")
+    if any(not piece or "\0" in piece for piece in pieces):
+        raise ValueError("its vocabulary has a piece that is empty or holds a NUL")
+    known_bytes = sum(kind == BYTE for kind in types)
+    wanted = {f"<0x{byte:02X}>" for byte in range(256)}
+    if known_bytes and {piece for piece, kind in zip(pieces, types, strict=True) if kind == BYTE} != wanted:
+        raise ValueError("its vocabulary writes unknown characters as bytes and has not a piece for each byte")
+    model = bytearray()
+    for piece, score, kind in zip(pieces, scores, types, strict=True):
+        text = piece.encode()
+        entry = b"\x0a" + _varint(len(text)) + text + b"\x15" + struct.pack("<f", score) + b"\x18" + _varint(kind)
+        model += b"\x0a" + _varint(len(entry)) + entry
+    unknown = types.index(UNKNOWN)
+    # TrainerSpec: model_type BPE; byte_fallback; unk_id, and no bos, eos and pad, which are tokens named elsewhere
+    trainer = b"\x18\x02" + b"\x98\x02" + _varint(int(known_bytes > 0)) + b"\xc0\x02" + _varint(unknown)
+    # NormalizerSpec: the name; add_dummy_prefix; not remove_extra_whitespaces
+    normalizer = b"\x0a\x08identity" + b"\x18\x01" + b"\x20\x00"
+    return bytes(model + b"\x12" + _varint(len(trainer)) + trainer + b"\x1a" + _varint(len(normalizer)) + normalizer)
+
+
+def _varint(number: int) -> bytes:
+    """A number of 0 or more in groups of seven bits, the lowest first."""
+    groups = bytearray()
+    while number > 127:
+        groups.append(number & 127 | 128)
+        number >>= 7
+    return bytes([*groups, number])
+
+
+def byte_level_model(
+    pieces: Sequence[str], types: Sequence[int], merges: Sequence[str], pre: str
+) -> tokenizers.Tokenizer:
+    """A model of byte-level pairs, as Llama 3's tokenizer.json has it. ValueError for what cannot be one."""
+    if pre in ("", "default") and "<|begin_of_text|>" in pieces:
+        pre = "llama-bpe"  # files from before the name was stored
+    if pre not in CUTS:
+        raise ValueError(
+            f"its vocabulary cuts words in the way {pre!r}, which is not known: name a tokenizer.json with --tokenizer"
+        )
+    # Tokens behind the last normal piece were added to the vocabulary, others are in it
+    added = next((n for n in range(len(pieces), 0, -1) if types[n - 1] not in (CONTROL, USER_DEFINED)), 0)
+    vocab = {piece: index for index, piece in enumerate(pieces[:added])}
+    pairs = []
+    for merge in merges:
+        left, space, right = merge.partition(" ")
+        if not space or left not in vocab or right not in vocab or left + right not in vocab:
+            raise ValueError(f"its vocabulary joins {merge[:60]!r}, which are not two pieces that make a third")
+        pairs.append((left, right))
+    backend = tokenizers.Tokenizer(BPE(vocab, pairs, ignore_merges=CUTS[pre] == "llama3"))
+    backend.pre_tokenizer = _cutting(CUTS[pre])
+    backend.decoder = decoders.ByteLevel()
+    return backend
+
+
+def _cutting(how: str) -> Any:
+    if how == "llama3":
+        cut = pre_tokenizers.Split(tokenizers.Regex(LLAMA3_WORDS), "isolated")
+        return pre_tokenizers.Sequence([cut, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    words = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    return words if how == "gpt2" else pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), words])

@@ -1,0 +1,36 @@
+"""A vocabulary without files of its own, as some files of weights hold one beside the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+# What a piece is, by the numbers of sentencepiece and of ggml
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What minillama.tokenizer.from_pieces makes a tokenizer of, and to_pieces takes out of one.
+
+    kind: "llama", sentencepiece's byte pairs, joined by the scores of what they make ("▁" for a space, types BYTE for
+    unknown characters); or "gpt2", byte-level pairs, joined by a list of `merges` ("a b") after a text has been cut
+    into words, in the way that llama.cpp calls `pre`. types: one a piece; none where nobody knows. bos, eos, unk, pad:
+    ids. add_bos, add_eos: what is put around a text; None for what is usual. space_prefix: whether a space is put
+    before a text, of kind "llama". chat_template: one, or several by name.
+    """
+
+    kind: str
+    pieces: Sequence[str]
+    scores: Sequence[float] = ()
+    types: Sequence[int] = ()
+    merges: Sequence[str] = ()
+    pre: str = ""
+    bos: int | None = None
+    eos: int | None = None
+    unk: int | None = None
+    pad: int | None = None
+    add_bos: bool | None = None
+    add_eos: bool | None = None
+    space_prefix: bool = True
+    chat_template: str | Mapping[str, str] | None = None
