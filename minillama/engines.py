@@ -16,6 +16,7 @@ from minillama.config import LlamaConfig
 from minillama.kernels import ACTIVATIONS
 from minillama.layout import BITS, QUANTIZED
 from minillama.weights import names
+from minillama.weights.formats import FLOATS
 from minillama.weights.safetensors import Tensor
 
 ENGINES = ("auto", "numpy", "numba")
@@ -102,7 +103,7 @@ def memory_needed(form: str, tensors: Mapping[str, Tensor]) -> int:
 
 
 def _fitting(form: str, tensors: Mapping[str, Tensor], where: object) -> str:
-    own = STORED_AS[_main_format(tensors)]
+    own = STORED_AS.get(_main_format(tensors), "q8_0")  # what the kernels have no format for is quantized anew
     free = psutil.virtual_memory().available
     candidates = [own, *(other for other in QUANTIZED if BITS[other] < BITS[own])] if form == "auto" else [form]
     for candidate in candidates:
@@ -111,6 +112,8 @@ def _fitting(form: str, tensors: Mapping[str, Tensor], where: object) -> str:
             if form == "auto":
                 why = f"{need / 1e9:.1f} GB" + ("" if candidate == own else f", as {own} does not fit the memory free")
                 log.log(logging.INFO if candidate == own else logging.WARNING, "weights in %s, %s", candidate, why)
+            if others := _quantized_otherwise(candidate, tensors):
+                log.warning("what is in %s is quantized anew, to %s", ", ".join(others), candidate)
             return candidate
     smallest = min(QUANTIZED, key=BITS.__getitem__)
     least = memory_needed(smallest, tensors)
@@ -125,5 +128,16 @@ def _main_format(tensors: Mapping[str, Tensor]) -> str:
     """The format that most of the numbers are stored in."""
     sizes: dict[str, int] = {}
     for tensor in tensors.values():
-        sizes[tensor.dtype] = sizes.get(tensor.dtype, 0) + math.prod(tensor.shape)
+        sizes[_format(tensor)] = sizes.get(_format(tensor), 0) + math.prod(tensor.shape)
     return max(sizes, key=sizes.__getitem__)
+
+
+def _format(tensor: Tensor) -> str:
+    """The format that a tensor is stored in, which may be another than what it is read as."""
+    return str(getattr(tensor, "packed", tensor.dtype))
+
+
+def _quantized_otherwise(form: str, tensors: Mapping[str, Tensor]) -> list[str]:
+    """The formats of quantized matrices that are to be quantized to another."""
+    matrices = (tensor for name, tensor in tensors.items() if name != names.EMBED_TOKENS and len(tensor.shape) == 2)
+    return sorted({_format(tensor) for tensor in matrices} - {*FLOATS, form.upper()}) if form in QUANTIZED else []

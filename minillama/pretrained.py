@@ -27,7 +27,7 @@ from minillama.model.heads import lm_logits
 from minillama.weights import Parameters, names, open_checkpoint
 from minillama.weights.drawn import ResizedTensor, draw_matrix, draw_tensors
 from minillama.weights.formats import QUANTS
-from minillama.weights.quantized import METHOD, VERSION, provenance
+from minillama.weights.quantized import METHOD, VERSION, QuantizedTensor, provenance
 from minillama.weights.safetensors import ArrayTensor, Tensor
 from minillama.weights.saving import main_dtype, other_weight_files, weight_files
 
@@ -280,8 +280,9 @@ class LlamaPreTrainedModel:
         if names.LM_HEAD in tensors and tensors[names.LM_HEAD] is self.weights.tensors[names.EMBED_TOKENS]:
             del tensors[names.LM_HEAD]
         stamp: dict[str, Any] = {"torch_dtype": main_dtype(tensors), "architectures": [type(self).__name__]}
-        if self.form in QUANTIZED:
-            stamp["quantization_config"] = {"quant_method": METHOD, "version": VERSION, "format": self.form}
+        forms = [tensor.form for tensor in tensors.values() if isinstance(tensor, QuantizedTensor)]
+        if forms:
+            stamp["quantization_config"] = {"quant_method": METHOD, "version": VERSION, "format": forms[-1]}
         config = LlamaConfig.from_dict(self.config.to_dict() | stamp).to_json_string()
         weights = weight_files(folder, tensors, max_shard_size, provenance(tensors))
         files = weights | {folder / "config.json": config.encode()} | self._more_files(folder)

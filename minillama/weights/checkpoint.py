@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from minillama.config import LlamaConfig, read_json_object
+from minillama.weights.gguf_model import open_gguf
 from minillama.weights.guess import guess_config
 from minillama.weights.meta import is_meta, open_meta, shard_files
 from minillama.weights.names import LM_HEAD, expected_shapes, match_tensors
@@ -75,6 +76,8 @@ def open_checkpoint(
 def read_source(weights: Path, config: LlamaConfig | None = None) -> Source:
     """What is in a file of weights, or in the files that an index names, by the reader of its format. config: the one
     to use, if a user says so; how many heads there are matters to the layout of Meta's files."""
+    if weights.suffix == ".gguf":
+        return open_gguf(weights)
     tensors, metadata = _open_indexed(weights) if weights.name.endswith(".json") else _open_file(weights)
     if is_meta(tensors):
         return open_meta(weights, tensors, lambda shard: _open_file(shard)[0], config)
@@ -105,15 +108,20 @@ def find_weights(path: str | os.PathLike[str]) -> Path:
                 f"{place} has {len(singles)} {singles[0].suffix} files and no {INDEX} to say what is where: get the "
                 "index too, or name one of them"
             )
-        others = sorted(file.name for pattern in ("*.bin", "*.gguf") for file in place.glob(pattern))
+        ggufs = sorted(place.glob("*.gguf"))
+        if len(ggufs) == 1:
+            return ggufs[0]
+        if ggufs:
+            raise FileNotFoundError(f"{place} has {len(ggufs)} .gguf files: name one of them")
+        others = sorted(file.name for file in place.glob("*.bin"))
         hint = f"; {others[0]} is in a format that is not read yet" if others else ""
         raise FileNotFoundError(f"{place} has no model.safetensors and no {INDEX}{hint}")
     if os.path.exists(place):
-        if place.suffix not in (".safetensors", *TORCH) and not place.name.endswith(
+        if place.suffix not in (".safetensors", ".gguf", *TORCH) and not place.name.endswith(
             (".safetensors.index.json", ".bin.index.json")
         ):
             raise ValueError(
-                f"{place} is not a .safetensors file, its index, or a folder that has one, nor a .pth, .pt or .bin file"
+                f"{place} is not a .safetensors, .gguf, .pth, .pt or .bin file, an index, or a folder that has one"
             )
         index = place.parent / (INDEX if place.suffix == ".safetensors" else TORCH_INDEX)
         one_of_several = re.search(r"-\d{5}-of-\d{5}\.(safetensors|bin)$", place.name)

@@ -1,0 +1,164 @@
+"""A LLaMA out of a GGUF file: llama.cpp's names, settings and rotary layout turned into Hugging Face's."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minillama.arrays import Array
+from minillama.config import LlamaConfig
+from minillama.weights import names
+from minillama.weights.gguf_file import GGUF, field, read_gguf, shortest
+from minillama.weights.gguf_rope import scaling_of
+from minillama.weights.gguf_tensors import tensor_of
+from minillama.weights.safetensors import Tensor
+from minillama.weights.source import Source
+
+TENSORS = {names.EMBED_TOKENS: "token_embd.weight", names.NORM: "output_norm.weight", names.LM_HEAD: "output.weight"}
+PARTS = {  # of a layer, by the model's name of each
+    "input_norm": "attn_norm.weight",
+    "post_attention_norm": "ffn_norm.weight",
+    **{f"{x}_proj": f"attn_{'output' if x == 'o' else x}.weight" for x in "qkvo"},
+    **{f"{x}_bias": f"attn_{'output' if x == 'o' else x}.bias" for x in "qkvo"},
+    **{f"{x}_proj": f"ffn_{x}.weight" for x in ("gate", "up", "down")},
+    **{f"{x}_bias": f"ffn_{x}.bias" for x in ("gate", "up", "down")},
+}
+ROPE_FREQS = "rope_freqs.weight"  # what each pair's frequency is divided by
+IGNORED = re.compile(r"rope_freqs\.weight|blk\.\d+\.attn_rot_embd\.weight|blk\.\d+\.rope_freqs\.weight")
+
+
+def open_gguf(path: Path) -> Source:
+    """The tensors of a file, which are read when they are needed, and its config. ValueError that names the file."""
+    gguf = read_gguf(path)
+    try:
+        config = config_of(gguf)
+        return Source(dict(_tensors(gguf, config)), config=config)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def gguf_name(name: str) -> str:
+    """GGUF's name of a tensor of the decoder or the head."""
+    if name in TENSORS:
+        return TENSORS[name]
+    layer, part = name.removeprefix("model.layers.").split(".", 1)
+    attribute = next(attribute for attribute, known in names.LAYER.items() if known == part)
+    return f"blk.{layer}.{PARTS[attribute]}"
+
+
+def heads_of(name: str, config: LlamaConfig) -> int | None:
+    """How many heads the rows of a q or k projection are, which llama.cpp has in Meta's order; None for others."""
+    if ".q_proj." in name:
+        return config.num_attention_heads
+    return config.num_key_value_heads if ".k_proj." in name else None
+
+
+def _tensors(gguf: GGUF, config: LlamaConfig) -> Mapping[str, Tensor]:
+    ours = {theirs: name for name, theirs in TENSORS.items()}
+    parts = {theirs: attribute for attribute, theirs in PARTS.items()}
+    tensors: dict[str, Tensor] = {}
+    for name, described in gguf.tensors.items():
+        if IGNORED.fullmatch(name):
+            continue
+        layer = re.fullmatch(r"blk\.(0|[1-9]\d{0,4})\.(.+)", name)
+        if layer and layer[2] in parts:
+            standard = names.layer_name(int(layer[1]), parts[layer[2]])
+        else:
+            standard = ours.get(name, name)  # one that is unknown is refused by the name that it has
+        heads = heads_of(standard, config)
+        if heads is not None and described.shape[0] != heads * config.head_dim:
+            raise ValueError(
+                f"the tensor {name} has {described.shape[0]} rows, and its metadata say {heads} heads of "
+                f"{config.head_dim}"
+            )
+        tensors[standard] = tensor_of(gguf.file, described, heads)
+    return tensors
+
+
+# -- the config ---------------------------------------------------------------------------------------------------
+
+
+def config_of(gguf: GGUF) -> LlamaConfig:
+    """The config that the metadata of a file say. ValueError for another architecture, and for what is missing."""
+    metadata = gguf.metadata
+    architecture = field(metadata, "general.architecture", str)
+    if architecture != "llama":
+        raise ValueError(f"it holds a model of the architecture {architecture!r}, and minillama reads only 'llama'")
+    if field(metadata, "split.count", int, 1) != 1:
+        raise ValueError("it is one of several parts: join them (llama-gguf-split --merge) and name the whole")
+    if field(metadata, "llama.expert_count", int, 0):
+        raise ValueError("it holds a mixture of experts, which minillama does not have")
+    D, H = (_count(metadata, f"llama.{key}") for key in ("embedding_length", "attention.head_count"))
+    head_dim = _count(metadata, "llama.attention.key_length", D // H if D % H == 0 else None)
+    for key in ("attention.value_length", "rope.dimension_count"):
+        if (size := _count(metadata, f"llama.{key}", head_dim)) != head_dim:
+            raise ValueError(f"its llama.{key} is {size} and its heads are {head_dim} wide: a LLaMA has these equal")
+    embedding = gguf.tensors.get(TENSORS[names.EMBED_TOKENS])
+    if embedding is None:
+        raise ValueError(f"it has no tensor {TENSORS[names.EMBED_TOKENS]}: it holds no whole model")
+    theta = shortest(field(metadata, "llama.rope.freq_base", float, 1e4))
+    said: dict[str, Any] = {
+        "vocab_size": _count(metadata, "llama.vocab_size", embedding.shape[0]),
+        "hidden_size": D,
+        "intermediate_size": _count(metadata, "llama.feed_forward_length"),
+        "num_hidden_layers": _count(metadata, "llama.block_count"),
+        "num_attention_heads": H,
+        "num_key_value_heads": _count(metadata, "llama.attention.head_count_kv", H),
+        "head_dim": head_dim,
+        "max_position_embeddings": _count(metadata, "llama.context_length"),
+        "rms_norm_eps": shortest(field(metadata, "llama.attention.layer_norm_rms_epsilon", float)),
+        "rope_theta": theta,
+        "rope_scaling": scaling_of(metadata, _rope_factors(gguf, head_dim), theta, head_dim),
+        "attention_bias": "blk.0.attn_q.bias" in gguf.tensors,
+        "mlp_bias": "blk.0.ffn_gate.bias" in gguf.tensors,
+        "tie_word_embeddings": TENSORS[names.LM_HEAD] not in gguf.tensors,
+        "bos_token_id": special_id(metadata, "bos"),
+        "eos_token_id": _end_ids(metadata),
+        "pad_token_id": special_id(metadata, "padding"),
+    }
+    try:
+        return LlamaConfig(**said)
+    except ValueError as error:
+        raise ValueError(f"its metadata are no LLaMA's: {error}") from None
+
+
+def _count(metadata: Mapping[str, Any], key: str, otherwise: int | None = None) -> int:
+    """A size; some files have one for every layer, all equal."""
+    value = metadata.get(key)
+    if isinstance(value, np.ndarray) and value.dtype.kind in "iu" and len(value):
+        if (value != value[0]).any():
+            raise ValueError(f"its {key} differs from layer to layer, which no LLaMA's does")
+        metadata = {key: int(value[0])}
+    size = field(metadata, key, int, otherwise)
+    if not 1 <= size < 1 << 31:
+        raise ValueError(f"its {key} is {size}")
+    return size
+
+
+def special_id(metadata: Mapping[str, Any], which: str) -> int | None:
+    """The id of a special token ("bos", "eos", "eot", "eom", "unknown", "padding"), if there is one."""
+    key = f"tokenizer.ggml.{which}_token_id"
+    if key not in metadata:
+        return None
+    index = field(metadata, key, int)
+    return index if index < 1 << 31 else None  # some writers have -1 for none, as an unsigned number
+
+
+def _end_ids(metadata: Mapping[str, Any]) -> int | list[int] | None:
+    """What ends an answer: of a text, of a turn, of a message."""
+    found = [special_id(metadata, which) for which in ("eos", "eot", "eom")]
+    ids = list(dict.fromkeys(index for index in found if index is not None))
+    return ids[0] if len(ids) == 1 else ids or None
+
+
+def _rope_factors(gguf: GGUF, head_dim: int) -> Array | None:
+    described = gguf.tensors.get(ROPE_FREQS)
+    if described is None:
+        return None
+    if described.kind != "F32" or described.shape != (head_dim // 2,):
+        raise ValueError(f"its {ROPE_FREQS} must be {head_dim // 2} numbers in F32, not {described.shape}")
+    return tensor_of(gguf.file, described).read(np.float64)
