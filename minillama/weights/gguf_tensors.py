@@ -1,4 +1,4 @@
-"""Tensors of a GGUF file in blocks: widened a few rows at a time, or rearranged for the kernels with the same numbers."""
+"""Tensors of a GGUF file in blocks: widened a few rows at a time, or rearranged for the kernels, the same numbers."""
 
 from __future__ import annotations
 
@@ -53,10 +53,8 @@ class BlockTensor:
         flat, step = out.reshape(-1, self.shape[-1]), max(1, PIECE // self.shape[-1])
         assert self.block.dequantize is not None
         for start in range(0, wanted.size, step):
-            part = self.blocks(wanted.reshape(-1)[start : start + step])
-            flat[start : start + step] = self.block.dequantize(part.reshape(-1, self.block.nbytes)).reshape(
-                len(part), -1
-            )
+            part = self.blocks(wanted.reshape(-1)[start : start + step]).reshape(-1, self.block.nbytes)
+            flat[start : start + step] = self.block.dequantize(part).reshape(-1, self.shape[-1])
         return out.reshape(self.shape) if rows is None else out
 
 
