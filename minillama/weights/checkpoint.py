@@ -13,6 +13,7 @@ from typing import Any
 from minillama.config import LlamaConfig, read_json_object
 from minillama.weights.gguf_model import open_gguf
 from minillama.weights.guess import guess_config
+from minillama.weights.llama2c import is_llama2c, open_llama2c
 from minillama.weights.meta import is_meta, open_meta, shard_files
 from minillama.weights.names import LM_HEAD, expected_shapes, match_tensors
 from minillama.weights.quantized import check_method, put_together
@@ -78,6 +79,8 @@ def read_source(weights: Path, config: LlamaConfig | None = None) -> Source:
     to use, if a user says so; how many heads there are matters to the layout of Meta's files."""
     if weights.suffix == ".gguf":
         return open_gguf(weights)
+    if weights.suffix == ".bin" and is_llama2c(weights, certainly=weights.name.startswith("pytorch_model")):
+        return open_llama2c(weights)
     tensors, metadata = _open_indexed(weights) if weights.name.endswith(".json") else _open_file(weights)
     if is_meta(tensors):
         return open_meta(weights, tensors, lambda shard: _open_file(shard)[0], config)
@@ -113,6 +116,12 @@ def find_weights(path: str | os.PathLike[str]) -> Path:
             return ggufs[0]
         if ggufs:
             raise FileNotFoundError(f"{place} has {len(ggufs)} .gguf files: name one of them")
+        exports = [file for file in sorted(place.glob("*.bin")) if is_llama2c(file, certainly=True)]
+        if len(exports) == 1:
+            return exports[0]
+        if exports:
+            listed = ", ".join(file.name for file in exports)
+            raise FileNotFoundError(f"{place} has several llama2.c files, {listed}: name one of them")
         others = sorted(file.name for file in place.glob("*.bin"))
         hint = f"; {others[0]} is in a format that is not read yet" if others else ""
         raise FileNotFoundError(f"{place} has no model.safetensors and no {INDEX}{hint}")
