@@ -45,7 +45,7 @@ SAMPLING = {"temperature": 0.8, "top_k": 0, "top_p": 0.95, "min_p": 0.0, "repeti
 QUIET: dict[str, Any] = {"over": "ignore", "invalid": "ignore", "divide": "ignore"}
 TOKENIZER_FILES = (
     "tokenizer.model", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-    "chat_template.jinja",
+    "chat_template.jinja", "tokenizer.bin",
 )  # fmt: skip
 SLOW_TO_READ = 500e6  # bytes of weights from which reading them is worth a progress bar
 SLOW_TO_COMPUTE = 2e11  # products, for the compiled engine: a second or two
@@ -72,12 +72,14 @@ def parser() -> argparse.ArgumentParser:
     g.add_argument(
         "--weights",
         metavar="PATH",
-        help="checkpoint folder, .safetensors file or index (default: the tale model that comes with minillama)",
+        help="checkpoint folder, .safetensors file or index, or llama2.c's .bin (default: the tale model that comes "
+        "with minillama)",
     )
     g.add_argument(
         "--tokenizer",
         metavar="PATH",
-        help="tokenizer.json, sentencepiece model, or a folder with one (default: beside the weights)",
+        help="tokenizer.json, sentencepiece model, llama2.c's tokenizer.bin, or a folder with one (default: beside the "
+        "weights)",
     )
     g.add_argument("--config", metavar="FILE", help="config.json to use (default: beside the weights)")
     g.add_argument("--engine", choices=ENGINES, default="auto", help="default: auto, the best there is")

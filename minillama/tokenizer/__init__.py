@@ -1,8 +1,8 @@
 """Text to ids and back: sentencepiece models, tokenizer.json files, chat prompts, text that is decoded as it streams.
 
 base (what both classes do alike) stands on batches (special tokens around a text, truncation, padding), settings (the
-files beside a vocabulary) and chat (templates); sentencepiece_model and json_file are the two classes, loading chooses
-between them.
+files beside a vocabulary) and chat (templates); sentencepiece_model and json_file are the two classes, llama2c_bin
+reads another format of the first, loading chooses between them.
 """
 
 from minillama.tokenizer.batch_encoding import BatchEncoding

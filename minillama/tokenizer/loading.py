@@ -9,6 +9,7 @@ from typing import Any
 from minillama.config import read_json_object
 from minillama.tokenizer.base import Tokenizer
 from minillama.tokenizer.json_file import LlamaTokenizerFast
+from minillama.tokenizer.llama2c_bin import open_tokenizer_bin
 from minillama.tokenizer.sentencepiece_model import LlamaTokenizer
 
 __all__ = ["AutoTokenizer", "Tokenizer", "load_tokenizer"]
@@ -22,19 +23,24 @@ class AutoTokenizer:
 
     @staticmethod
     def from_pretrained(path: str | os.PathLike[str], *, use_fast: bool = True, **overrides: Any) -> Tokenizer:
-        """The tokenizer in a folder, or in a file (.json, else a sentencepiece model).
+        """The tokenizer in a folder, or in a file (.json, llama2.c's .bin, else a sentencepiece model).
 
         LlamaTokenizerFast where there is a tokenizer.json, or where tokenizer_config.json names that class; with only a
-        tokenizer.model, or with use_fast=False where there is one, LlamaTokenizer. overrides: arguments of the class
+        tokenizer.model, or with use_fast=False where there is one, LlamaTokenizer, and so with only llama2.c's
+        tokenizer.bin. overrides: arguments of the class
         that come before what the files say. FileNotFoundError, OSError or ValueError that names the file.
         """
         place = Path(path)
         if not place.is_dir():
+            if place.suffix == ".bin":
+                return open_tokenizer_bin(place, **overrides)
             kind = LlamaTokenizerFast if place.suffix == ".json" else LlamaTokenizer
             return kind.from_pretrained(place, **overrides)
         if (place / "params.json").exists() and not _has_vocabulary(place) and _has_vocabulary(place.parent):
             place = place.parent  # where Meta keeps one for models of all sizes
         has_json, has_model = (place / "tokenizer.json").exists(), (place / "tokenizer.model").exists()
+        if not has_json and not has_model and (place / "tokenizer.bin").exists():
+            return open_tokenizer_bin(place / "tokenizer.bin", **overrides)
         if not has_json and not has_model:
             raise FileNotFoundError(f"{place} has no tokenizer.json and no tokenizer.model: name one with --tokenizer")
         config = place / "tokenizer_config.json"
@@ -48,7 +54,8 @@ def _has_vocabulary(folder: Path) -> bool:
 
 
 def load_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
-    """The tokenizer in a folder (tokenizer.json, else tokenizer.model), or in a file (.json, else sentencepiece).
+    """The tokenizer in a folder (tokenizer.json, else tokenizer.model, else tokenizer.bin), or in a file (.json, .bin,
+    else sentencepiece).
 
     Raises FileNotFoundError, OSError or ValueError that names the file.
     """
