@@ -82,6 +82,13 @@ def parser() -> argparse.ArgumentParser:
         "weights)",
     )
     g.add_argument("--config", metavar="FILE", help="config.json to use (default: beside the weights)")
+    g.add_argument(
+        "--lora",
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="LoRA adapter to merge, as peft saves it; may be repeated",
+    )
     g.add_argument("--engine", choices=ENGINES, default="auto", help="default: auto, the best there is")
     g.add_argument(
         "--dtype",
@@ -210,7 +217,13 @@ def run(args: argparse.Namespace) -> int:
 
     weights = Path(args.weights) if args.weights else tale_model()
     model = LlamaForCausalLM.from_pretrained(
-        weights, engine=args.engine, dtype=args.dtype, compat=args.compat, config=args.config, threads=args.threads
+        weights,
+        config=args.config,
+        lora=args.lora,
+        engine=args.engine,
+        dtype=args.dtype,
+        compat=args.compat,
+        threads=args.threads,
     )
     folder = weights if weights.is_dir() else weights.parent
     if args.save_quantized:

@@ -6,7 +6,7 @@ import logging
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, NamedTuple, Self
@@ -103,6 +103,7 @@ class LlamaPreTrainedModel:
         path: str | os.PathLike[str],
         *,
         config: LlamaConfig | str | os.PathLike[str] | None = None,
+        lora: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
         engine: str = "auto",
         dtype: DTypeLike = "auto",
         compat: str | None = None,
@@ -112,7 +113,8 @@ class LlamaPreTrainedModel:
     ) -> Self:
         """Open a checkpoint: a folder as Hugging Face keeps it, a .safetensors file or an index of several.
 
-        config: a LlamaConfig or a config.json to use instead of the one beside the weights. overrides: fields of the
+        config: a LlamaConfig or a config.json to use instead of the one beside the weights. lora: the folder of a LoRA
+        adapter to merge into them, or several. overrides: fields of the
         config to set otherwise, such as num_labels=3. Weights are mapped, and widened as they are used. A checkpoint of
         another class opens too: heads that this one has not are left out, and a classifier's head that is not there is
         drawn from `seed`, with a warning. Raises FileNotFoundError, OSError or ValueError that names the file and what
@@ -123,7 +125,8 @@ class LlamaPreTrainedModel:
             raise TypeError(f"{cls.__name__}.from_pretrained takes no {unknown[0]!r}, nor is it a field of LlamaConfig")
         if cls.head != names.LM_HEAD:
             choices = choices.without_auto()  # only generation is compiled
-        checkpoint = open_checkpoint(path, config, cls.head, overrides)
+        adapters = [lora] if isinstance(lora, str | os.PathLike) else list(lora or ())
+        checkpoint = open_checkpoint(path, config, cls.head, overrides, adapters)
         model = cls.__new__(cls)
         try:
             model._build(checkpoint.config, dict(checkpoint.tensors), path, choices)

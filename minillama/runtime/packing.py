@@ -55,19 +55,16 @@ def pack(tensor: Tensor, form: str) -> Packed:
         return Packed(tensor.numbers.view(kind), tensor.scales.view(np.int16))
     n_out, size = tensor.shape
     none = np.zeros(1, np.int16)
-    if STORED[form] == tensor.dtype and size % LANES == 0 and n_out >= STREAMS:
-        stored = tensor.stored()
-        if stored.flags.aligned and stored.flags.c_contiguous:
-            return Packed(stored.view(kind).reshape(-1), none)
+    stored = tensor.stored() if STORED[form] == tensor.dtype else None
+    fits = size % LANES == 0 and n_out >= STREAMS
+    if stored is not None and fits and stored.flags.aligned and stored.flags.c_contiguous:
+        return Packed(stored.view(kind).reshape(-1), none)
     width = row_width(size, form)
     numbers = aligned(max(n_out, STREAMS) * width, kind).reshape(-1, width)
     numbers[:] = 0
     for start in range(0, n_out, 1024):
         rows = np.arange(start, min(start + 1024, n_out))
-        if STORED[form] == tensor.dtype:
-            part = tensor.stored()[rows[0] : rows[-1] + 1]
-        else:
-            part = _narrowed(tensor.read(np.float32, rows), form)
+        part = _narrowed(tensor.read(np.float32, rows), form) if stored is None else stored[rows[0] : rows[-1] + 1]
         numbers[rows[0] : rows[-1] + 1, :size] = part.view(kind)
     return Packed(numbers.reshape(-1), none)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from minillama.config import LlamaConfig, read_json_object
 from minillama.weights.gguf_model import open_gguf
 from minillama.weights.guess import guess_config
 from minillama.weights.llama2c import is_llama2c, open_llama2c
+from minillama.weights.lora import merge_lora
 from minillama.weights.meta import is_meta, open_meta, shard_files
 from minillama.weights.names import LM_HEAD, expected_shapes, match_tensors
 from minillama.weights.quantized import check_method, put_together
@@ -41,13 +42,14 @@ def open_checkpoint(
     config: LlamaConfig | str | os.PathLike[str] | None = None,
     head: str | None = LM_HEAD,
     overrides: Mapping[str, Any] | None = None,
+    lora: Sequence[str | os.PathLike[str]] = (),
 ) -> Checkpoint:
     """Open a checkpoint by mapping it; takes milliseconds whatever its size.
 
-    path: a folder, a .safetensors or PyTorch file (a shard stands for all), or an index. config: one to use instead of
-    the config.json beside the weights. Without any, one is guessed from the shapes, and each assumption is logged as a
-    warning. head: which tensor the model has on top, if any. overrides: fields of the config to set otherwise. Raises
-    FileNotFoundError, OSError or ValueError; the message names the file.
+    path: a folder, a file of weights (a shard stands for all), or an index. config: one to use instead of the config.json
+    beside the weights. Without any, one is guessed from the shapes, and each assumption is logged as a warning. head:
+    which tensor the model has on top, if any. overrides: fields of the config to set otherwise. lora: folders of LoRA
+    adapters to merge, one after the other. Raises FileNotFoundError, OSError or ValueError; the message names the file.
     """
     weights = find_weights(path)
     given = config if config is None or isinstance(config, LlamaConfig) else LlamaConfig.from_pretrained(config)
@@ -71,7 +73,10 @@ def open_checkpoint(
             raise ValueError(f"{weights}: {error}; get it again") from None
     if overrides:
         settings = LlamaConfig.from_dict(settings.to_dict(), **overrides)
-    return Checkpoint(settings, match_tensors(settings, tensors, metadata, weights, head), weights.parent)
+    matched = match_tensors(settings, tensors, metadata, weights, head)
+    for adapter in lora:
+        matched = merge_lora(Path(adapter), matched, settings, head)
+    return Checkpoint(settings, matched, weights.parent)
 
 
 def read_source(weights: Path, config: LlamaConfig | None = None) -> Source:

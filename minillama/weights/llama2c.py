@@ -19,9 +19,10 @@ from numpy.typing import DTypeLike
 from minillama.arrays import Array
 from minillama.config import LlamaConfig
 from minillama.weights import names
-from minillama.weights.names import EMBED_TOKENS, LM_HEAD, NORM, interleaved_to_halves
+from minillama.weights.names import EMBED_TOKENS, LM_HEAD, NORM
 from minillama.weights.safetensors import MappedFile, StoredTensor, Tensor, impostor
 from minillama.weights.source import Source
+from minillama.weights.views import HalvesTensor
 
 MAGIC = b"24ka"  # the number 0x616b3432, "ak42", its lowest byte first
 HEADER = 256  # bytes, from version 1 on
@@ -35,22 +36,6 @@ _ORDER_0 = (
     EMBED_TOKENS, "input_norm", *_ATTENTION, "post_attention_norm", *_MLP, NORM, _FREQS, LM_HEAD,
 )  # fmt: skip
 _ORDER = ("input_norm", "post_attention_norm", NORM, EMBED_TOKENS, *_ATTENTION, *_MLP, LM_HEAD)
-
-
-class InterleavedTensor:
-    """The rows of a q or k projection in Hugging Face's rotary layout, from a tensor that has them in Meta's."""
-
-    def __init__(self, tensor: Tensor, heads: int):
-        self.tensor, self.heads = tensor, heads
-        self.dtype, self.shape = tensor.dtype, tensor.shape
-
-    def stored(self) -> Array:
-        return interleaved_to_halves(self.tensor.stored(), self.heads)
-
-    def read(self, dtype: DTypeLike, rows: Array | None = None) -> Array:
-        if rows is None:
-            return interleaved_to_halves(self.tensor.read(dtype), self.heads)
-        return self.tensor.read(dtype, interleaved_to_halves(np.arange(self.shape[0]), self.heads)[rows])
 
 
 class GroupedTensor:
@@ -217,4 +202,4 @@ def _tensors(file: MappedFile, header: Header, parts: list[Part]) -> Iterator[tu
             offset += nbytes
             if kind != _FREQS:
                 name = names.layer_name(layer, kind) if kind in names.LAYER else kind
-                yield name, InterleavedTensor(tensor, heads[kind]) if kind in heads else tensor
+                yield name, HalvesTensor(tensor, heads[kind]) if kind in heads else tensor
