@@ -18,20 +18,37 @@ def write_files(files: Mapping[Path, bytes | Callable[[BinaryIO], None]], remove
     try:
         for file, contents in files.items():
             file.parent.mkdir(parents=True, exist_ok=True)
-            with open(parts[file], "wb") as out:
-                if isinstance(contents, bytes):
-                    out.write(contents)
-                else:
-                    contents(out)
-                out.flush()
-                os.fsync(out.fileno())
+            write_synced(parts[file], contents)
         for file, part in parts.items():
             os.replace(part, file)
         for file in remove:
             file.unlink(missing_ok=True)
+        for folder in {file.parent for file in files}:
+            sync_folder(folder)
     except OSError as error:
         raise OSError(f"{file} cannot be written: {error.strerror or error}") from None
     finally:
         for part in parts.values():
             with contextlib.suppress(OSError):
                 part.unlink(missing_ok=True)
+
+
+def write_synced(file: Path, contents: bytes | Callable[[BinaryIO], None]) -> None:
+    """Write one file where it is; when that returns, it is on the disk."""
+    with open(file, "wb") as out:
+        if isinstance(contents, bytes):
+            out.write(contents)
+        else:
+            contents(out)
+        out.flush()
+        os.fsync(out.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names of the files in a folder on the disk too, where the system can do that (Windows cannot)."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -27,7 +27,7 @@ from minillama.model.heads import lm_logits
 from minillama.weights import Parameters, names, open_checkpoint
 from minillama.weights.drawn import ResizedTensor, draw_matrix, draw_tensors
 from minillama.weights.formats import QUANTS
-from minillama.weights.quantized import METHOD, VERSION, QuantizedTensor, provenance
+from minillama.weights.quantized import METHOD, VERSION, QuantizedTensor
 from minillama.weights.safetensors import ArrayTensor, Tensor
 from minillama.weights.saving import main_dtype, other_weight_files, weight_files
 
@@ -287,7 +287,7 @@ class LlamaPreTrainedModel:
         if forms:
             stamp["quantization_config"] = {"quant_method": METHOD, "version": VERSION, "format": forms[-1]}
         config = LlamaConfig.from_dict(self.config.to_dict() | stamp).to_json_string()
-        weights = weight_files(folder, tensors, max_shard_size, provenance(tensors))
+        weights = weight_files(folder, tensors, max_shard_size)
         files = weights | {folder / "config.json": config.encode()} | self._more_files(folder)
         write_files(files, remove=other_weight_files(folder, weights))
 

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
-from numpy.typing import DTypeLike
 
-from minillama.arrays import Array
 from minillama.config import LlamaConfig
 from minillama.files import write_files
 from minillama.weights import names
 from minillama.weights.drawn import draw_tensors
-from minillama.weights.formats import narrow, widen
 from minillama.weights.safetensors import Tensor
 from minillama.weights.saving import weight_files
+from minillama.weights.streaming import ConvertedTensor
 
 
 def _shape(D: int, F: int, layers: int, heads: int, kv_heads: int, V: int = 32000, context: int = 8192) -> LlamaConfig:
@@ -42,30 +39,6 @@ SHAPES = {
     "13B": _shape(5120, 13824, 40, 40, 40),
 }
 
-ROWS = 4096  # of a matrix, that are rounded at a time
-
-
-@dataclass
-class NarrowTensor:
-    """Another tensor's numbers as bfloat16, rounded when they are read."""
-
-    tensor: Tensor
-    dtype = "BF16"
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.tensor.shape
-
-    def stored(self) -> Array:
-        if len(self.shape) == 1:
-            return narrow(self.tensor.read(np.float32), self.dtype)
-        rows = np.arange(self.shape[0])  # some at a time: rounding takes several times the memory of what it rounds
-        pieces = np.array_split(rows, math.ceil(len(rows) / ROWS))
-        return np.concatenate([narrow(self.tensor.read(np.float32, piece), self.dtype) for piece in pieces])
-
-    def read(self, dtype: DTypeLike, rows: Array | None = None) -> Array:
-        return widen(narrow(self.tensor.read(np.float32, rows), self.dtype), self.dtype, dtype)
-
 
 def random_checkpoint(shape: str, work: Path) -> Path:
     """The folder in `work` with a bfloat16 checkpoint of that shape: the one that is there, or it is written now, a
@@ -80,7 +53,7 @@ def random_checkpoint(shape: str, work: Path) -> Path:
     size, free = 2 * sum(math.prod(tensor.shape) for tensor in drawn.values()), psutil.disk_usage(str(work)).free
     if size > free:
         raise OSError(f"{work} has {free / 1e9:.1f} GB free and the weights take {size / 1e9:.1f}: name another --work")
-    tensors: dict[str, Tensor] = {name: NarrowTensor(tensor) for name, tensor in drawn.items()}
+    tensors: dict[str, Tensor] = {name: ConvertedTensor(tensor, "BF16") for name, tensor in drawn.items()}
     # The config last: it says that the weights before it are complete
     write_files(weight_files(folder, tensors, 1 << 62))
     write_files({place: text.encode()})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -29,10 +30,13 @@ class DrawnTensor:
     def stored(self) -> Array:
         return self.read(np.float32)
 
+    def pieces(self) -> Iterator[Array]:
+        """The numbers in their order, some at a time."""
+        return (self._block(number).reshape(-1) for number in range(math.ceil(self.shape[0] / self._rows)))
+
     def read(self, dtype: DTypeLike, rows: Array | None = None) -> Array:
         if rows is None:
-            blocks = range(math.ceil(self.shape[0] / self._rows))
-            return np.concatenate([self._block(number) for number in blocks]).astype(dtype, copy=False)
+            return np.concatenate(list(self.pieces())).reshape(self.shape).astype(dtype, copy=False)
         wanted = np.empty((*rows.shape, self.shape[1]), dtype)
         of = rows // self._rows
         for number in np.unique(of).tolist():

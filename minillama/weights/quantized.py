@@ -6,8 +6,10 @@ NAME.scales, float16. config.json has a `quantization_config` that says so, with
 
 from __future__ import annotations
 
+import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,9 +19,11 @@ from minillama.arrays import Array
 from minillama.layout import GROUP, OFFSET, QUANTIZED, TILE, rounded_up, tile_bytes
 from minillama.weights.formats import STORAGE
 from minillama.weights.safetensors import Tensor
+from minillama.weights.streaming import pieces
 
 METHOD, VERSION = "minillama", 1
 SCALES = "scales"
+_NOTES = ("source_crc32", "relative_error", "relative_error_of_ggml")
 
 
 class Made(NamedTuple):
@@ -82,6 +86,32 @@ class QuantizedTensor:
         return np.asarray(rows.reshape(-1, groups * GROUP)[:, : self.shape[1]])
 
 
+@dataclass(frozen=True)
+class QuantizedLater:
+    """A matrix that is quantized when it is read or written, and not kept."""
+
+    source: Tensor
+    form: str
+    quantize: Callable[[Tensor, str], QuantizedTensor]
+
+    @property
+    def dtype(self) -> str:
+        return self.form.upper()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.source.shape
+
+    def made(self) -> QuantizedTensor:
+        return self.quantize(self.source, self.form)
+
+    def stored(self) -> Array:
+        return self.made().stored()
+
+    def read(self, dtype: DTypeLike, rows: Array | None = None) -> Array:
+        return self.made().read(dtype, rows)
+
+
 class RawTensor:
     """An array that is written as it is."""
 
@@ -108,6 +138,26 @@ def spelled_out(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return quantized | others
 
 
+class Part(NamedTuple):
+    """What a file says of a tensor."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * int(STORAGE[self.dtype].itemsize)
+
+
+def parts(name: str, tensor: Tensor) -> dict[str, Part]:
+    """The tensors of a file that make up this one: itself, or of a quantized one, which may not be made yet, two."""
+    if not isinstance(tensor, QuantizedTensor | QuantizedLater):
+        return {name: Part(tensor.dtype, tensor.shape)}
+    blocks = rounded_up(tensor.shape[0], TILE) // TILE * (rounded_up(tensor.shape[1], GROUP) // GROUP)
+    numbers, scales = Part("U8", (blocks * tile_bytes(tensor.form),)), Part("F16", (blocks * TILE,))
+    return {f"{name}.{tensor.form}": numbers, f"{name}.{SCALES}": scales}
+
+
 def put_together(tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
     """The tensors of a file, quantized ones made of their two parts. ValueError where a part is missing or wrong."""
     found = dict(tensors)
@@ -128,20 +178,42 @@ def put_together(tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, 
     return found
 
 
-def checksum(tensor: Tensor) -> str:
-    """The CRC-32 of a tensor's stored bytes, in hexadecimal: says from which weights a quantized matrix was made."""
-    stored = np.ascontiguousarray(tensor.stored(), STORAGE[tensor.dtype])
-    return f"{zlib.crc32(stored.reshape(-1).view(np.uint8).data):08x}"
+def checksum(*tensors: Tensor) -> str:
+    """The CRC-32 of the stored bytes, one tensor after the other, in hexadecimal."""
+    crc = 0
+    for tensor in tensors:
+        for piece in pieces(tensor):
+            crc = zlib.crc32(piece.view(np.uint8).data, crc)
+    return f"{crc:08x}"
+
+
+def checksum_note(name: str) -> str:
+    """Where the header of a file has the checksum of a quantized matrix."""
+    return f"crc32.{name}"
 
 
 def provenance(tensors: Mapping[str, Tensor]) -> dict[str, str]:
-    """For the header of a file: the checksum of what each quantized matrix was made from, and its errors."""
+    """For the header of a file: the checksum of each quantized matrix, numbers and then scales; and of one that was
+    made here, the checksum of what it was made from, and its errors. Every note has 8 characters."""
     notes = {}
     for name, tensor in tensors.items():
-        if isinstance(tensor, QuantizedTensor) and tensor.made is not None:
-            notes[f"source_crc32.{name}"] = checksum(tensor.made.source)
-            notes[f"relative_error.{name}"] = f"{tensor.made.error:.6f}"
-            notes[f"relative_error_of_ggml.{name}"] = f"{tensor.made.error_of_ggml:.6f}"
+        if isinstance(tensor, QuantizedTensor):
+            notes[checksum_note(name)] = checksum(RawTensor(tensor.numbers, "U8"), RawTensor(tensor.scales, "F16"))
+            if tensor.made is not None:
+                notes[f"source_crc32.{name}"] = checksum(tensor.made.source)
+                notes[f"relative_error.{name}"] = f"{tensor.made.error:.6f}"
+                notes[f"relative_error_of_ggml.{name}"] = f"{tensor.made.error_of_ggml:.6f}"
+    return notes
+
+
+def empty_provenance(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """Notes of the same names and lengths, before what they say is known."""
+    notes = {}
+    for name, tensor in tensors.items():
+        if isinstance(tensor, QuantizedTensor | QuantizedLater):
+            notes[checksum_note(name)] = "?" * 8
+            if isinstance(tensor, QuantizedLater) or tensor.made is not None:
+                notes |= {f"{what}.{name}": "?" * 8 for what in _NOTES}
     return notes
 
 

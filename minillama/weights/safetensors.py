@@ -10,7 +10,9 @@ import json
 import math
 import mmap
 import os
+import threading
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,6 +25,7 @@ from minillama.weights.formats import STORAGE, widen
 MAX_HEADER = 100_000_000  # bytes; the format's own limit
 MAX_SIDES = 64  # of a tensor; NumPy's own limit
 MAX_NAME = 1000  # characters
+PIECE = 8 << 20  # bytes that are read at a time, where not all are wanted at once
 
 
 class Tensor(Protocol):
@@ -46,7 +49,9 @@ class MappedFile:
 
     def __init__(self, path: Path):
         self.path = path
-        self._file = open(path, "rb")  # noqa: SIM115  # stays open: its size is looked at before every read
+        # Stays open: its size is looked at before every read
+        self._file = open(path, "rb", buffering=0)  # noqa: SIM115
+        self._turn = threading.Lock()  # to move about in it
         weakref.finalize(self, self._file.close)
         self.size = os.fstat(self._file.fileno()).st_size
         self._map = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ) if self.size else b""
@@ -60,6 +65,23 @@ class MappedFile:
             )
         return np.ndarray(shape, dtype, self._map, offset, strides)
 
+    def pieces(self, dtype: Any, offset: int, size: int) -> Iterator[Array]:
+        """`size` bytes as numbers, PIECE of them at a time, each good until the next. They are read past the mapping,
+        which is faster from a disk, and whose pages would stay with the process."""
+        room = memoryview(bytearray(min(size, PIECE)))
+        for start in range(offset, offset + size, PIECE):
+            wanted, got = room[: min(PIECE, offset + size - start)], 0
+            while got < len(wanted):
+                with self._turn:
+                    self._file.seek(start + got)
+                    more = self._file.readinto(wanted[got:])
+                if not more:
+                    raise ValueError(
+                        f"{self.path} became shorter while it was in use: copy it to its place again and start anew"
+                    )
+                got += more
+            yield np.frombuffer(wanted, dtype)
+
 
 class StoredTensor:
     """A tensor in a mapped file."""
@@ -69,6 +91,10 @@ class StoredTensor:
 
     def stored(self) -> Array:
         return self.file.array(STORAGE[self.dtype], self.shape, self.offset)
+
+    def pieces(self) -> Iterator[Array]:
+        """The stored numbers in their order, some at a time, each good until the next."""
+        return self.file.pieces(STORAGE[self.dtype], self.offset, nbytes(self))
 
     def read(self, dtype: DTypeLike, rows: Array | None = None) -> Array:
         stored = self.stored()
