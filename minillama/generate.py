@@ -38,15 +38,12 @@ from minillama.llama import LlamaForCausalLM
 from minillama.model.engine import CHUNK
 from minillama.shipped import tale_model
 from minillama.tokenizer import StreamDecoder, Tokenizer, load_tokenizer
+from minillama.tokenizer.loading import TOKENIZER_FILES
 
 PROMPT, NEW_TOKENS = "Once upon a time", 256
 SAMPLING = {"temperature": 0.8, "top_k": 0, "top_p": 0.95, "min_p": 0.0, "repetition_penalty": 1.0}
 # What is not finite is said once, when a token is to be chosen, not by NumPy on the way there
 QUIET: dict[str, Any] = {"over": "ignore", "invalid": "ignore", "divide": "ignore"}
-TOKENIZER_FILES = (
-    "tokenizer.model", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-    "chat_template.jinja", "tokenizer.bin",
-)  # fmt: skip
 SLOW_TO_READ = 500e6  # bytes of weights from which reading them is worth a progress bar
 SLOW_TO_COMPUTE = 2e11  # products, for the compiled engine: a second or two
 

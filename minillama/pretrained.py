@@ -27,7 +27,7 @@ from minillama.model.heads import lm_logits
 from minillama.weights import Parameters, names, open_checkpoint
 from minillama.weights.drawn import ResizedTensor, draw_matrix, draw_tensors
 from minillama.weights.formats import QUANTS
-from minillama.weights.quantized import METHOD, VERSION, QuantizedTensor
+from minillama.weights.quantized import QuantizedTensor, quantization_config
 from minillama.weights.safetensors import ArrayTensor, Tensor
 from minillama.weights.saving import main_dtype, other_weight_files, weight_files
 
@@ -285,7 +285,7 @@ class LlamaPreTrainedModel:
         stamp: dict[str, Any] = {"torch_dtype": main_dtype(tensors), "architectures": [type(self).__name__]}
         forms = [tensor.form for tensor in tensors.values() if isinstance(tensor, QuantizedTensor)]
         if forms:
-            stamp["quantization_config"] = {"quant_method": METHOD, "version": VERSION, "format": forms[-1]}
+            stamp["quantization_config"] = quantization_config(forms[-1])
         config = LlamaConfig.from_dict(self.config.to_dict() | stamp).to_json_string()
         weights = weight_files(folder, tensors, max_shard_size)
         files = weights | {folder / "config.json": config.encode()} | self._more_files(folder)

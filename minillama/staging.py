@@ -27,7 +27,7 @@ class Staging:
         self.folder, self.partial, self.recipe = folder, folder / PARTIAL, recipe
         self._new = not folder.exists()
         self._kept: dict[str, list[int]] = {}  # finished files -> size, time of writing
-        self._names: list[str] = []  # of this run
+        self.names: list[str] = []  # of all files that this run has finished or found
 
     def __enter__(self) -> Staging:
         with _told(self.folder):
@@ -68,7 +68,7 @@ class Staging:
             write_synced(part, contents)
             os.replace(part, self.partial / name)
             sync_folder(self.partial)
-        self._names.append(name)
+        self.names.append(name)
         if keep:
             self._kept[name] = _stamp(self.partial / name)
             journal = {"recipe": self.recipe, "files": self._kept}
@@ -76,11 +76,11 @@ class Staging:
 
     def reuse(self, name: str) -> None:
         """Take a file that is there, as has() says, or that others have written into `partial`."""
-        self._names.append(name)
+        self.names.append(name)
 
     def commit(self, remove: Iterable[Path] = ()) -> None:
         """Move all files into the folder, delete those to `remove` and then PARTIAL."""
-        for name in self._names:
+        for name in self.names:
             with _told(self.folder / name):
                 if (self.partial / name).exists():
                     os.replace(self.partial / name, self.folder / name)

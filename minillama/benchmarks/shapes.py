@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import psutil
@@ -19,7 +18,9 @@ from minillama.weights.saving import weight_files
 from minillama.weights.streaming import ConvertedTensor
 
 
-def _shape(D: int, F: int, layers: int, heads: int, kv_heads: int, V: int = 32000, context: int = 8192) -> LlamaConfig:
+def config_of(
+    D: int, F: int, layers: int, heads: int, kv_heads: int, V: int = 32000, context: int = 8192
+) -> LlamaConfig:
     return LlamaConfig(
         hidden_size=D,
         intermediate_size=F,
@@ -32,11 +33,11 @@ def _shape(D: int, F: int, layers: int, heads: int, kv_heads: int, V: int = 3200
 
 
 SHAPES = {
-    "tiny": _shape(64, 96, 2, 4, 2, V=160, context=256),
-    "1.1B": _shape(2048, 5632, 22, 32, 4),
-    "3B": _shape(3200, 8640, 26, 32, 32),
-    "7B": _shape(4096, 11008, 32, 32, 32),
-    "13B": _shape(5120, 13824, 40, 40, 40),
+    "tiny": config_of(64, 96, 2, 4, 2, V=160, context=256),
+    "1.1B": config_of(2048, 5632, 22, 32, 4),
+    "3B": config_of(3200, 8640, 26, 32, 32),
+    "7B": config_of(4096, 11008, 32, 32, 32),
+    "13B": config_of(5120, 13824, 40, 40, 40),
 }
 
 
@@ -44,20 +45,32 @@ def random_checkpoint(shape: str, work: Path) -> Path:
     """The folder in `work` with a bfloat16 checkpoint of that shape: the one that is there, or it is written now, a
     tensor at a time. Matrices are normal with standard deviation 0.02, norms 1; the numbers are always the same."""
     config, folder = SHAPES[shape], work / shape
-    settings: dict[str, Any] = config.to_dict() | {"torch_dtype": "bfloat16", "architectures": ["LlamaForCausalLM"]}
-    text = json.dumps(settings, indent=2) + "\n"
-    place = folder / "config.json"
+    place, text = folder / "config.json", config_text(config)
     if place.exists() and place.read_text(encoding="utf-8") == text and (folder / "model.safetensors").exists():
         return folder
+    write_random(config, folder)
+    return folder
+
+
+def write_random(config: LlamaConfig, folder: Path) -> None:
+    """Write a bfloat16 checkpoint with random weights."""
     drawn = draw_tensors(config, 0, names.LM_HEAD)
-    size, free = 2 * sum(math.prod(tensor.shape) for tensor in drawn.values()), psutil.disk_usage(str(work)).free
+    folder.mkdir(parents=True, exist_ok=True)
+    size, free = 2 * sum(math.prod(tensor.shape) for tensor in drawn.values()), psutil.disk_usage(str(folder)).free
     if size > free:
-        raise OSError(f"{work} has {free / 1e9:.1f} GB free and the weights take {size / 1e9:.1f}: name another --work")
+        raise OSError(
+            f"{folder} has {free / 1e9:.1f} GB free and the weights take {size / 1e9:.1f}: name another --work"
+        )
     tensors: dict[str, Tensor] = {name: ConvertedTensor(tensor, "BF16") for name, tensor in drawn.items()}
     # The config last: it says that the weights before it are complete
     write_files(weight_files(folder, tensors, 1 << 62))
-    write_files({place: text.encode()})
-    return folder
+    write_files({folder / "config.json": config_text(config).encode()})
+
+
+def config_text(config: LlamaConfig) -> str:
+    """Of its config.json."""
+    settings = config.to_dict() | {"torch_dtype": "bfloat16", "architectures": ["LlamaForCausalLM"]}
+    return json.dumps(settings, indent=2) + "\n"
 
 
 def matrix_parameters(config: LlamaConfig) -> tuple[int, int]:

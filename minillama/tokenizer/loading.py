@@ -13,6 +13,11 @@ from minillama.tokenizer.llama2c_bin import open_tokenizer_bin
 from minillama.tokenizer.sentencepiece_model import LlamaTokenizer
 
 __all__ = ["AutoTokenizer", "Tokenizer", "load_tokenizer"]
+# What a tokenizer is kept in
+TOKENIZER_FILES = (
+    "tokenizer.model", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+    "chat_template.jinja", "tokenizer.bin",
+)  # fmt: skip
 
 
 class AutoTokenizer:

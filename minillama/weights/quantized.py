@@ -92,6 +92,7 @@ class QuantizedLater:
 
     source: Tensor
     form: str
+    name: str
     quantize: Callable[[Tensor, str], QuantizedTensor]
 
     @property
@@ -103,7 +104,11 @@ class QuantizedLater:
         return self.source.shape
 
     def made(self) -> QuantizedTensor:
-        return self.quantize(self.source, self.form)
+        """ValueError that names it if it holds what cannot be quantized."""
+        try:
+            return self.quantize(self.source, self.form)
+        except ValueError as error:
+            raise ValueError(f"{self.name} cannot be quantized: {error}") from None
 
     def stored(self) -> Array:
         return self.made().stored()
@@ -215,6 +220,11 @@ def empty_provenance(tensors: Mapping[str, Tensor]) -> dict[str, str]:
             if isinstance(tensor, QuantizedLater) or tensor.made is not None:
                 notes |= {f"{what}.{name}": "?" * 8 for what in _NOTES}
     return notes
+
+
+def quantization_config(form: str) -> dict[str, Any]:
+    """What config.json says of a quantized checkpoint."""
+    return {"quant_method": METHOD, "version": VERSION, "format": form}
 
 
 def check_method(stated: Any, where: object) -> None:

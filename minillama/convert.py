@@ -1,0 +1,174 @@
+"""Make a checkpoint of one kind into another:  python -m minillama.convert IN OUT"""
+
+from __future__ import annotations
+
+import signal
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until main runs, Ctrl-C ends without a traceback
+
+import argparse
+import logging
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from tqdm import tqdm
+
+import minillama
+from minillama.checking import check
+from minillama.converting import DTYPES, Job, Watch, convert
+from minillama.engines import FORMATS
+from minillama.weights.saving import Progress
+
+UNNEEDED = ("llama_version", "num_shards", "instruct", "special_tokens")  # of the original script
+log = logging.getLogger("minillama")
+
+EXAMPLES = """examples:
+  python -m minillama.convert path/to/llama llama-f16 --dtype f16 --max-shard-size 2GB
+  python -m minillama.convert path/to/llama llama-q8 --dtype q8_0 --manifest
+  python -m minillama.convert --input_dir path/to/downloaded --model_size 7B --output_dir llama-7b
+  python -m minillama.convert --check llama-7b
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(
+        prog="python -m minillama.convert",
+        description="Make a LLaMA checkpoint of one kind into another, in memory that does not grow with the model. "
+        "What an interrupted run has finished is kept, and the same command goes on from there.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    p.add_argument("--version", action="version", version=f"minillama {minillama.__version__}")
+    p.add_argument("source", nargs="?", metavar="IN", help="any checkpoint that generate --weights takes")
+    p.add_argument("out", nargs="?", metavar="OUT", help="folder, for safetensors as Hugging Face keeps them")
+    p.add_argument("--check", metavar="PATH", help="write nothing: say whether a checkpoint is sound, or what is not")
+
+    g = p.add_argument_group("what is written")
+    g.add_argument(
+        "--dtype",
+        type=lambda name: FORMATS.get(name, name),
+        choices=DTYPES,
+        default="auto",
+        help="number format (default: auto, each tensor's own); q8_0 and q4_0 as generate --save-quantized has them",
+    )
+    g.add_argument("--max-shard-size", default="5GB", metavar="SIZE", help="largest file of weights (default: 5GB)")
+    g.add_argument("--config", metavar="FILE", help="config.json to use (default: beside the weights)")
+    g.add_argument("--tokenizer", metavar="PATH", help="tokenizer to use (default: beside the weights)")
+    g.add_argument("--manifest", action="store_true", help="write SHA256SUMS too, which sha256sum -c checks")
+    g.add_argument("--force", action="store_true", help="replace a checkpoint that is in OUT; its other files stay")
+
+    g = p.add_argument_group("the arguments of transformers' script for Meta's files")
+    g.add_argument(
+        "--input_dir", metavar="DIR", help="folder with tokenizer.model and, in it or in a subfolder, a model"
+    )
+    g.add_argument("--model_size", metavar="SIZE", help="name of the subfolder, such as 7B")
+    g.add_argument("--output_dir", metavar="DIR", help="OUT")
+    g.add_argument("--safe_serialization", nargs="?", const="True", default="True", help=argparse.SUPPRESS)
+    for name in UNNEEDED:
+        g.add_argument(f"--{name}", nargs="*", help=argparse.SUPPRESS)
+    return p
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; the exit status. 0: done, or sound; 1: it could not be done, or is not sound; 2: wrong usage;
+    130: interrupted."""
+    p = parser()
+    args = p.parse_args(argv)
+    on_terminal = sys.stderr is not None and sys.stderr.isatty()
+    logging.basicConfig(format="minillama: %(message)s", level=logging.INFO if on_terminal else logging.WARNING)
+    try:
+        with terminated_as_interrupted(), tqdm(
+            unit="B", unit_scale=True, leave=False, file=sys.stderr, disable=not on_terminal
+        ) as bar:  # fmt: skip
+
+            def watch(total: int) -> Progress:
+                bar.reset(total)
+                return bar.update
+
+            if args.check is not None:
+                if args.source is not None or args.input_dir is not None:
+                    p.error("--check PATH writes nothing: leave out IN and OUT")
+                return report(Path(args.check), watch)
+            job = job_of(p, args)
+            line = convert(job, watch)
+        print(line, flush=True)
+    except KeyboardInterrupt:
+        return 130
+    except (ValueError, OSError, MemoryError) as error:
+        print(f"minillama: {error or type(error).__name__}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def job_of(p: argparse.ArgumentParser, args: argparse.Namespace) -> Job:
+    """What the arguments ask for, in either spelling."""
+    source, out, tokenizer = args.source, args.out, args.tokenizer
+    if args.input_dir is not None:
+        if source is not None:
+            p.error("give IN and OUT, or --input_dir and --output_dir")
+        folder = Path(args.input_dir)
+        source, out = meta_folder(folder, args.model_size), args.output_dir
+        if tokenizer is None and source != folder and not (source / "tokenizer.model").exists():
+            tokenizer = folder if (folder / "tokenizer.model").exists() else None
+    if source is None or out is None:
+        p.error("name what to convert and where to: IN OUT, or --input_dir DIR --output_dir DIR")
+    if args.safe_serialization.lower() in ("false", "0", "no"):
+        raise ValueError("--safe_serialization False would write pickled files, which can hold code: leave it out")
+    for name in UNNEEDED:
+        if getattr(args, name) is not None:
+            log.warning("--%s is not needed: the files say it", name)
+    return Job(
+        source=Path(source),
+        out=Path(out),
+        dtype=args.dtype,
+        max_shard_size=args.max_shard_size,
+        config=Path(args.config) if args.config else None,
+        tokenizer=Path(tokenizer) if tokenizer else None,
+        manifest=args.manifest,
+        force=args.force,
+    )
+
+
+def meta_folder(folder: Path, model_size: str | None) -> Path:
+    """Where in a downloaded folder the model is: in the subfolder of its size, or in the folder itself."""
+    if model_size is None or not folder.is_dir() or (folder / model_size).is_dir():
+        return folder / model_size if model_size else folder
+    if (folder / "params.json").exists():
+        return folder
+    raise FileNotFoundError(f"{folder} has no subfolder {model_size}: name one that is there with --model_size")
+
+
+def report(place: Path, watch: Watch) -> int:
+    """Say whether a checkpoint is sound; the exit status."""
+    found = check(place, watch)
+    for complaint in found.complaints:
+        print(f"minillama: {place} is not sound: {complaint}", file=sys.stderr)
+    if not found.complaints:
+        print(f"sound: {found.summary}", flush=True)
+    return 1 if found.complaints else 0
+
+
+@contextmanager
+def terminated_as_interrupted() -> Iterator[None]:
+    """A request to end, as `kill` sends it, is taken as Ctrl-C, so that what is unfinished is removed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+if __name__ == "__main__":
+    try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        sys.exit(main())
+    except KeyboardInterrupt:  # while the arguments are read
+        sys.exit(130)

@@ -1,0 +1,251 @@
+"""A checkpoint of one kind made into another, in memory that does not grow with the model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import minillama
+from minillama.config import LlamaConfig
+from minillama.engines import cores
+from minillama.generation.config import FILE as GENERATION_CONFIG
+from minillama.generation.config import GenerationConfig
+from minillama.layout import QUANTIZED
+from minillama.staging import PARTIAL, Staging
+from minillama.tokenizer import load_tokenizer
+from minillama.tokenizer.json_file import LlamaTokenizerFast
+from minillama.tokenizer.loading import TOKENIZER_FILES
+from minillama.tokenizer.sentencepiece_model import LlamaTokenizer
+from minillama.weights import Checkpoint, open_checkpoint
+from minillama.weights.checkpoint import find_weights, read_source
+from minillama.weights.names import EMBED_TOKENS, LM_HEAD, SCORE, standard_names
+from minillama.weights.quantized import QuantizedLater, QuantizedTensor, quantization_config
+from minillama.weights.safetensors import Tensor
+from minillama.weights.saving import Progress, main_dtype, other_weight_files, weight_files, written_bytes
+from minillama.weights.streaming import ConvertedTensor
+
+DTYPES = ("auto", "f32", "f16", "bf16", *QUANTIZED)
+MANIFEST = "SHA256SUMS"
+_ARCHITECTURES = {LM_HEAD: "LlamaForCausalLM", SCORE: "LlamaForSequenceClassification", None: "LlamaModel"}
+Watch: TypeAlias = Callable[[int], Progress]  # is told how many bytes there will be, and gives what to tell those done
+log = logging.getLogger("minillama")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be converted, into what.
+
+    source: what open_checkpoint opens. out: a folder, for a checkpoint as Hugging Face keeps it. dtype: of DTYPES; auto
+    keeps every tensor's own. max_shard_size: of one file, as save_pretrained has it. config, tokenizer: those to use
+    instead of what is beside the weights. manifest: write SHA256SUMS too. force: replace a checkpoint that is there.
+    """
+
+    source: Path
+    out: Path
+    dtype: str = "auto"
+    max_shard_size: str = "5GB"
+    config: Path | None = None
+    tokenizer: Path | None = None
+    manifest: bool = False
+    force: bool = False
+
+
+def convert(job: Job, watch: Watch) -> str:
+    """Do it; a line on what was written. ValueError, OSError or MemoryError that names the file or the argument."""
+    weights = find_weights(job.source)
+    head = head_of(weights)
+    checkpoint = open_checkpoint(job.source, job.config, head)
+    if job.out.resolve() == weights.parent.resolve():
+        raise ValueError(f"{job.out} is the folder that {job.source} is in: name another one to write to")
+    if job.out.exists() and not job.out.is_dir():
+        raise ValueError(f"{job.out} is a file: name a folder to write to, or a .gguf file")
+    return write_folder(job, checkpoint, head, watch)
+
+
+def head_of(weights: Path) -> str | None:
+    """Which head a checkpoint has on top of its decoder."""
+    stored = read_source(weights).tensors
+    if SCORE in stored and LM_HEAD not in stored:
+        return SCORE
+    bare = EMBED_TOKENS not in stored and EMBED_TOKENS in standard_names(stored)  # saved from a LlamaModel
+    return None if bare and LM_HEAD not in stored else LM_HEAD
+
+
+def write_folder(job: Job, checkpoint: Checkpoint, head: str | None, watch: Watch) -> str:
+    """Write a folder as Hugging Face keeps it; a line on what is in it."""
+    tensors = in_format(named_for(checkpoint, head), job.dtype)
+    config = true_config(checkpoint.config, tensors, head)
+    total = written_bytes(tensors)
+    progress = watch(total)
+    files = {file.name: what for file, what in weight_files(Path(), tensors, job.max_shard_size, progress).items()}
+    with Staging(job.out, recipe(job, config, tensors)) as staging:
+        check_place(job, staging, files)
+        try:
+            make_room(job.out, total - sum(staging.place(name).stat().st_size for name in staging.kept))
+            staging.add("config.json", config.to_json_string().encode())
+            staging.add(GENERATION_CONFIG, generation_settings(checkpoint).to_json_string().encode())
+            add_tokenizer(job, checkpoint.folder, staging)
+            for name, contents in files.items():
+                if staging.has(name):
+                    progress(staging.place(name).stat().st_size)
+                    staging.reuse(name)
+                else:
+                    staging.add(name, contents, keep=True)
+            if job.manifest:
+                staging.add(MANIFEST, manifest(staging))
+            staging.commit(remove=[job.out / name for name in occupants(job.out) if name not in staging.names])
+        except (OSError, KeyboardInterrupt):
+            if kept := staging.kept:
+                log.warning("%d finished files stay in %s: the same command goes on", len(kept), job.out / PARTIAL)
+            raise
+    return f"{job.out}: {len(tensors)} tensors, {size_of(tensors)}, {len(staging.names)} files"
+
+
+def named_for(checkpoint: Checkpoint, head: str | None) -> dict[str, Tensor]:
+    """The tensors by the names that they are saved under; a tied head, which is the embedding, is left out."""
+    tensors = dict(checkpoint.tensors)
+    if tensors.get(LM_HEAD) is tensors[EMBED_TOKENS]:
+        del tensors[LM_HEAD]
+    return {name.removeprefix("" if head else "model."): tensor for name, tensor in tensors.items()}
+
+
+def in_format(tensors: Mapping[str, Tensor], dtype: str) -> dict[str, Tensor]:
+    """The same in a format of DTYPES. Quantizing takes the matrices that kernels multiply by, not the embedding."""
+    if dtype == "auto":
+        return dict(tensors)
+    made: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        if tensor.dtype == dtype.upper():
+            made[name] = tensor
+        elif dtype not in QUANTIZED:
+            made[name] = ConvertedTensor(tensor, dtype.upper(), name)
+        elif len(tensor.shape) == 2 and not name.endswith((EMBED_TOKENS.removeprefix("model."), SCORE)):
+            made[name] = QuantizedLater(tensor, dtype, name, _quantize)
+        else:
+            made[name] = tensor
+    again = sum(isinstance(tensor, QuantizedLater) and is_quantized(tensor.source) for tensor in made.values())
+    if again:
+        log.warning(
+            "%d matrices are quantized already and lose once more: better convert what they were made of", again
+        )
+    return made
+
+
+def _quantize(tensor: Tensor, form: str) -> QuantizedTensor:
+    from minillama.runtime.packing import quantize  # compiles
+
+    return quantize(tensor, form, cores())
+
+
+def is_quantized(tensor: Tensor) -> bool:
+    return tensor.dtype.lower() in QUANTIZED
+
+
+def true_config(config: LlamaConfig, tensors: Mapping[str, Tensor], head: str | None) -> LlamaConfig:
+    """The config with what it says of the numbers and of the class made true."""
+    fields = config.to_dict() | {"torch_dtype": main_dtype(tensors), "architectures": [_ARCHITECTURES[head]]}
+    fields.pop("quantization_config", None)
+    forms = Counter(tensor.dtype.lower() for tensor in tensors.values() if is_quantized(tensor))
+    if forms:
+        fields["quantization_config"] = quantization_config(forms.most_common(1)[0][0])
+    return LlamaConfig.from_dict(fields)
+
+
+def size_of(tensors: Mapping[str, Tensor]) -> str:
+    """Their bytes, and the format that most of them are in."""
+    sizes: Counter[str] = Counter()
+    for name, tensor in tensors.items():
+        sizes[tensor.dtype.lower()] += written_bytes({name: tensor})
+    total = sizes.total()
+    return f"{f'{total / 1e9:.1f} GB' if total >= 1e9 else f'{total / 1e6:.1f} MB'} in {sizes.most_common(1)[0][0]}"
+
+
+def generation_settings(checkpoint: Checkpoint) -> GenerationConfig:
+    """What is beside the weights, or follows from the config."""
+    if (checkpoint.folder / GENERATION_CONFIG).exists():
+        return GenerationConfig.from_pretrained(checkpoint.folder)
+    return GenerationConfig.from_model_config(checkpoint.config)
+
+
+def add_tokenizer(job: Job, folder: Path, staging: Staging) -> None:
+    """The tokenizer's files as they are, where they are as Hugging Face has them; else files made of what there is."""
+    place = job.tokenizer or folder
+    beside = place if place.is_dir() else place.parent
+    tokenizer = None
+    try:
+        tokenizer = load_tokenizer(place)
+    except FileNotFoundError:
+        if job.tokenizer:
+            raise
+        log.warning("%s has no tokenizer, so %s gets none: name one with --tokenizer", folder, job.out)
+        return
+    if any((beside / name).exists() for name in ("tokenizer.json", "tokenizer_config.json")):
+        for name in TOKENIZER_FILES:
+            if (beside / name).is_file():
+                staging.add(name, (beside / name).read_bytes())
+        return
+    if isinstance(tokenizer, LlamaTokenizer):
+        try:
+            tokenizer = LlamaTokenizerFast.from_pretrained(place)  # which writes a tokenizer.json too
+        except ValueError as error:
+            log.warning("no tokenizer.json is made: %s", error)
+    for file in tokenizer.save_pretrained(staging.partial):
+        staging.reuse(Path(file).name)
+
+
+def occupants(folder: Path) -> list[str]:
+    """The files in a folder that are read as parts of a checkpoint."""
+    fixed = ("config.json", GENERATION_CONFIG, MANIFEST, *TOKENIZER_FILES)
+    return [name for name in fixed if (folder / name).exists()] + [
+        file.name for file in other_weight_files(folder, {})
+    ]  # fmt: skip
+
+
+def check_place(job: Job, staging: Staging, files: Mapping[str, object]) -> None:
+    """ValueError if a checkpoint is there already that is not to be replaced."""
+    moved = any(staging.has(name) and staging.place(name).parent == job.out for name in files)  # killed at the end
+    if not job.force and not moved and (there := occupants(job.out)):
+        raise ValueError(
+            f"{job.out} has a checkpoint already ({there[0]}): name another folder, or replace it with --force"
+        )
+
+
+def make_room(folder: Path, size: int) -> None:
+    """OSError if the disk has not so many bytes."""
+    free = shutil.disk_usage(folder).free
+    if size > free:
+        raise OSError(
+            f"{folder} has {free / 1e9:.1f} GB free and the weights take {size / 1e9:.1f} GB: free some, or name "
+            "another disk"
+        )
+
+
+def manifest(staging: Staging) -> bytes:
+    """The SHA-256 of every file, as sha256sum writes and checks them."""
+    lines = []
+    for name in sorted(staging.names):
+        with open(staging.place(name), "rb") as file:
+            lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {name}\n")
+    return "".join(lines).encode()
+
+
+def recipe(job: Job, config: LlamaConfig, tensors: Mapping[str, Tensor]) -> str:
+    """A digest of all that decides what the files of weights hold: the source's files, and what is made of them."""
+    weights = find_weights(job.source)
+    suffixes = {weights.suffix, ".safetensors", ".json"}
+    sources = sorted(file for file in weights.parent.iterdir() if file.suffix in suffixes)
+    what: dict[str, Any] = {
+        "version": minillama.__version__,
+        "sources": [[str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns] for file in sources],
+        "max_shard_size": job.max_shard_size,
+        "config": config.to_dict(),
+        "tensors": {name: [tensor.dtype, tensor.shape] for name, tensor in tensors.items()},
+    }
+    return hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()
