@@ -21,7 +21,7 @@ from minillama.weights import Checkpoint, open_checkpoint
 from minillama.weights.checkpoint import find_weights, read_source
 from minillama.weights.quantized import QuantizedTensor, checksum_note, provenance
 from minillama.weights.safetensors import Tensor
-from minillama.weights.saving import Progress, main_dtype, written_bytes
+from minillama.weights.saving import Progress, main_dtype
 from minillama.weights.streaming import floats
 
 SPELLED = 10  # complaints of one kind that are told one by one

@@ -132,9 +132,7 @@ def in_format(tensors: Mapping[str, Tensor], dtype: str) -> dict[str, Tensor]:
             made[name] = tensor
     again = sum(isinstance(tensor, QuantizedLater) and is_quantized(tensor.source) for tensor in made.values())
     if again:
-        log.warning(
-            "%d matrices are quantized already and lose once more: better convert what they were made of", again
-        )
+        log.warning("%d matrices are quantized already and lose once more: convert what they were made of", again)
     return made
 
 

@@ -40,9 +40,10 @@ def main() -> int:
             for command in (["cp", "-r", str(source), str(copy)], ours):
                 shutil.rmtree(copy, ignore_errors=True)
                 seconds, peak = timed(command)
-                print(f"  {command[0]:10.10} {seconds:6.2f} s {sum(stored) / seconds / 1e6:6.0f} MB/s"
-                      + (f", peak {peak / 1e6:.0f} MB not of files" if command is ours else ""), flush=True)  # fmt: skip
-        shutil.rmtree(copy)
+                memory = f", peak {peak / 1e6:.0f} MB not of files" if command is ours else ""
+                rate = sum(stored) / seconds / 1e6
+                print(f"  {Path(command[0]).name:8} {seconds:6.2f} s {rate:6.0f} MB/s{memory}", flush=True)
+        shutil.rmtree(copy, ignore_errors=True)
     return 0
 
 
