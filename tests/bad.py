@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,23 +68,29 @@ def checkpoint(folder: Path, tensors: Mapping[str, Array] | None = None, **setti
     return folder
 
 
-def command(capfd: Capture, *arguments: object) -> Outcome:
-    """Run `python -m minillama.generate` with these arguments, in this process."""
+def command(capfd: Capture, *arguments: object, run: Callable[[list[str]], int] = main) -> Outcome:
+    """Run `python -m minillama.generate`, or another command, with these arguments, in this process."""
     root, handlers = logging.getLogger(), logging.getLogger().handlers[:]
     root.handlers.clear()  # pytest's own would keep the command from setting up its log
     capfd.readouterr()
     try:
-        status = main([str(argument) for argument in arguments])
+        status = run([str(argument) for argument in arguments])
     finally:
         root.handlers[:] = handlers
     return Outcome(status, *capfd.readouterr())
 
 
-def assert_refused(capfd: Capture, arguments: Sequence[object], *words: object, out: str = "") -> None:
+def assert_refused(
+    capfd: Capture,
+    arguments: Sequence[object],
+    *words: object,
+    out: str = "",
+    run: Callable[[list[str]], int] = main,
+) -> None:
     """The command says in one line, with all of `words` in it, why it cannot go on, and says so soon; until then it
     has printed `out`."""
     begin = time.perf_counter()
-    outcome = command(capfd, *arguments)
+    outcome = command(capfd, *arguments, run=run)
     assert time.perf_counter() - begin < BOUND
     assert (outcome.status, outcome.out) == (1, out), outcome.err
     assert outcome.err.startswith("minillama: ")

@@ -25,7 +25,7 @@ from minillama.weights.formats import STORAGE, widen
 MAX_HEADER = 100_000_000  # bytes; the format's own limit
 MAX_SIDES = 64  # of a tensor; NumPy's own limit
 MAX_NAME = 1000  # characters
-PIECE = 8 << 20  # bytes that are read at a time, where not all are wanted at once
+PIECE = 1 << 20  # bytes that are read at a time where not all are wanted at once; more outrun the disk's reading ahead
 
 
 class Tensor(Protocol):
