@@ -12,13 +12,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minillama.converting import MANIFEST, Watch, head_of, size_of
+from minillama.converting import MANIFEST, Watch, size_of
 from minillama.generation.config import FILE as GENERATION_CONFIG
 from minillama.generation.config import GenerationConfig
 from minillama.staging import PARTIAL
 from minillama.tokenizer import load_tokenizer
 from minillama.weights import Checkpoint, open_checkpoint
-from minillama.weights.checkpoint import find_weights, read_source
+from minillama.weights.checkpoint import STORED
 from minillama.weights.quantized import QuantizedTensor, checksum_note, provenance
 from minillama.weights.safetensors import Tensor
 from minillama.weights.saving import Progress, main_dtype
@@ -44,8 +44,7 @@ def check(path: Path, watch: Watch) -> Report:
     complaints: list[str] = []
     try:
         with told_to(complaints):
-            weights = find_weights(path)
-            checkpoint = open_checkpoint(path, head=head_of(weights))
+            checkpoint = open_checkpoint(path, head=STORED)
     except (ValueError, OSError) as error:
         unfinished = path / PARTIAL
         hint = f"; {unfinished} is of a conversion that has not come to its end" if unfinished.exists() else ""
@@ -56,7 +55,7 @@ def check(path: Path, watch: Watch) -> Report:
     complaints += [
         *odd_dtype(checkpoint),
         *few(odd_numbers(unique, progress), "tensors"),
-        *few(odd_checksums(unique, read_source(weights).metadata), "matrices"),
+        *few(odd_checksums(unique, checkpoint.metadata), "matrices"),
         *odd_settings(checkpoint.folder),
         *few(odd_files(checkpoint.folder), "files"),
     ]

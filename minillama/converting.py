@@ -24,8 +24,8 @@ from minillama.tokenizer.json_file import LlamaTokenizerFast
 from minillama.tokenizer.loading import TOKENIZER_FILES
 from minillama.tokenizer.sentencepiece_model import LlamaTokenizer
 from minillama.weights import Checkpoint, open_checkpoint
-from minillama.weights.checkpoint import find_weights, read_source
-from minillama.weights.names import EMBED_TOKENS, LM_HEAD, SCORE, standard_names
+from minillama.weights.checkpoint import STORED, find_weights
+from minillama.weights.names import EMBED_TOKENS, LM_HEAD, SCORE
 from minillama.weights.quantized import QuantizedLater, QuantizedTensor, quantization_config
 from minillama.weights.safetensors import Tensor
 from minillama.weights.saving import Progress, main_dtype, other_weight_files, weight_files, written_bytes
@@ -59,29 +59,18 @@ class Job:
 
 def convert(job: Job, watch: Watch) -> str:
     """Do it; a line on what was written. ValueError, OSError or MemoryError that names the file or the argument."""
-    weights = find_weights(job.source)
-    head = head_of(weights)
-    checkpoint = open_checkpoint(job.source, job.config, head)
-    if job.out.resolve() == weights.parent.resolve():
+    checkpoint = open_checkpoint(job.source, job.config, STORED)
+    if job.out.resolve() == checkpoint.folder.resolve():
         raise ValueError(f"{job.out} is the folder that {job.source} is in: name another one to write to")
     if job.out.exists() and not job.out.is_dir():
         raise ValueError(f"{job.out} is a file: name a folder to write to, or a .gguf file")
-    return write_folder(job, checkpoint, head, watch)
+    return write_folder(job, checkpoint, watch)
 
 
-def head_of(weights: Path) -> str | None:
-    """Which head a checkpoint has on top of its decoder."""
-    stored = read_source(weights).tensors
-    if SCORE in stored and LM_HEAD not in stored:
-        return SCORE
-    bare = EMBED_TOKENS not in stored and EMBED_TOKENS in standard_names(stored)  # saved from a LlamaModel
-    return None if bare and LM_HEAD not in stored else LM_HEAD
-
-
-def write_folder(job: Job, checkpoint: Checkpoint, head: str | None, watch: Watch) -> str:
+def write_folder(job: Job, checkpoint: Checkpoint, watch: Watch) -> str:
     """Write a folder as Hugging Face keeps it; a line on what is in it."""
-    tensors = in_format(named_for(checkpoint, head), job.dtype)
-    config = true_config(checkpoint.config, tensors, head)
+    tensors = in_format(named_for(checkpoint, job.dtype), job.dtype)
+    config = true_config(checkpoint, tensors)
     total = written_bytes(tensors)
     progress = watch(total)
     files = {file.name: what for file, what in weight_files(Path(), tensors, job.max_shard_size, progress).items()}
@@ -108,12 +97,17 @@ def write_folder(job: Job, checkpoint: Checkpoint, head: str | None, watch: Watc
     return f"{job.out}: {len(tensors)} tensors, {size_of(tensors)}, {len(staging.names)} files"
 
 
-def named_for(checkpoint: Checkpoint, head: str | None) -> dict[str, Tensor]:
-    """The tensors by the names that they are saved under; a tied head, which is the embedding, is left out."""
+def named_for(checkpoint: Checkpoint, dtype: str) -> dict[str, Tensor]:
+    """The tensors by the names that they are saved under. A tied head, which is the embedding, is left out, but where
+    it is to be quantized: the embedding is not."""
     tensors = dict(checkpoint.tensors)
-    if tensors.get(LM_HEAD) is tensors[EMBED_TOKENS]:
+    embedding, lm_head = tensors[EMBED_TOKENS], tensors.get(LM_HEAD)
+    tied = checkpoint.config.tie_word_embeddings
+    if lm_head is not None and tied and is_quantized(lm_head) and dtype not in ("auto", lm_head.dtype.lower()):
+        lm_head = tensors[LM_HEAD] = embedding  # of which it was made
+    if lm_head is embedding and (dtype not in QUANTIZED or is_quantized(embedding)):
         del tensors[LM_HEAD]
-    return {name.removeprefix("" if head else "model."): tensor for name, tensor in tensors.items()}
+    return {name.removeprefix("" if checkpoint.head else "model."): tensor for name, tensor in tensors.items()}
 
 
 def in_format(tensors: Mapping[str, Tensor], dtype: str) -> dict[str, Tensor]:
@@ -146,9 +140,10 @@ def is_quantized(tensor: Tensor) -> bool:
     return tensor.dtype.lower() in QUANTIZED
 
 
-def true_config(config: LlamaConfig, tensors: Mapping[str, Tensor], head: str | None) -> LlamaConfig:
+def true_config(checkpoint: Checkpoint, tensors: Mapping[str, Tensor]) -> LlamaConfig:
     """The config with what it says of the numbers and of the class made true."""
-    fields = config.to_dict() | {"torch_dtype": main_dtype(tensors), "architectures": [_ARCHITECTURES[head]]}
+    stamp = {"torch_dtype": main_dtype(tensors), "architectures": [_ARCHITECTURES[checkpoint.head]]}
+    fields = checkpoint.config.to_dict() | stamp
     fields.pop("quantization_config", None)
     forms = Counter(tensor.dtype.lower() for tensor in tensors.values() if is_quantized(tensor))
     if forms:
@@ -161,8 +156,12 @@ def size_of(tensors: Mapping[str, Tensor]) -> str:
     sizes: Counter[str] = Counter()
     for name, tensor in tensors.items():
         sizes[tensor.dtype.lower()] += written_bytes({name: tensor})
-    total = sizes.total()
-    return f"{f'{total / 1e9:.1f} GB' if total >= 1e9 else f'{total / 1e6:.1f} MB'} in {sizes.most_common(1)[0][0]}"
+    return f"{in_words(sizes.total())} in {sizes.most_common(1)[0][0]}"
+
+
+def in_words(size: int) -> str:
+    """Bytes as people count them."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
 def generation_settings(checkpoint: Checkpoint) -> GenerationConfig:
@@ -217,12 +216,15 @@ def check_place(job: Job, staging: Staging, files: Mapping[str, object]) -> None
 
 def make_room(folder: Path, size: int) -> None:
     """OSError if the disk has not so many bytes."""
-    free = shutil.disk_usage(folder).free
-    if size > free:
+    if size > (free := free_bytes(folder)):
         raise OSError(
-            f"{folder} has {free / 1e9:.1f} GB free and the weights take {size / 1e9:.1f} GB: free some, or name "
-            "another disk"
+            f"{folder} has {in_words(free)} free and the weights take {in_words(size)}: free some, or name another disk"
         )
+
+
+def free_bytes(folder: Path) -> int:
+    """What is free on the disk that a folder is on."""
+    return shutil.disk_usage(folder).free
 
 
 def manifest(staging: Staging) -> bytes:

@@ -16,7 +16,7 @@ from minillama.weights.guess import guess_config
 from minillama.weights.llama2c import is_llama2c, open_llama2c
 from minillama.weights.lora import merge_lora
 from minillama.weights.meta import is_meta, open_meta, shard_files
-from minillama.weights.names import LM_HEAD, expected_shapes, match_tensors
+from minillama.weights.names import EMBED_TOKENS, LM_HEAD, SCORE, expected_shapes, match_tensors, standard_names
 from minillama.weights.quantized import check_method, put_together
 from minillama.weights.safetensors import Tensor, nbytes, open_safetensors
 from minillama.weights.source import Source
@@ -25,16 +25,20 @@ from minillama.weights.torch_file import open_torch_file
 INDEX = "model.safetensors.index.json"
 TORCH_INDEX = "pytorch_model.bin.index.json"
 TORCH = (".pth", ".pt", ".bin")
+STORED = "the one that is stored"  # a head, for open_checkpoint
 log = logging.getLogger("minillama")
 
 
 @dataclass
 class Checkpoint:
-    """An opened checkpoint: its config, and its tensors under their names, all checked against each other."""
+    """An opened checkpoint: its config, and its tensors under their names, all checked against each other. head: which
+    one it was opened with. metadata: what the files say beside."""
 
     config: LlamaConfig
     tensors: dict[str, Tensor]
     folder: Path
+    head: str | None
+    metadata: Mapping[str, str]
 
 
 def open_checkpoint(
@@ -48,14 +52,17 @@ def open_checkpoint(
 
     path: a folder, a file of weights (a shard stands for all), or an index. config: one to use instead of the config.json
     beside the weights. Without any, one is guessed from the shapes, and each assumption is logged as a warning. head:
-    which tensor the model has on top, if any. overrides: fields of the config to set otherwise. lora: folders of LoRA
-    adapters to merge, one after the other. Raises FileNotFoundError, OSError or ValueError; the message names the file.
+    which tensor the model has on top, if any; STORED for the one that is there. overrides: fields of the config to set
+    otherwise. lora: folders of LoRA adapters to merge, one after the other. Raises FileNotFoundError, OSError or
+    ValueError; the message names the file.
     """
     weights = find_weights(path)
     given = config if config is None or isinstance(config, LlamaConfig) else LlamaConfig.from_pretrained(config)
     if given is not None:
         given.validate()  # its fields may have been set since it was made
     tensors, metadata, own_config = read_source(weights, given)
+    if head == STORED:
+        head = stored_head(tensors)
     beside = weights.parent / "config.json"
     if settings := given or own_config:
         pass
@@ -76,7 +83,7 @@ def open_checkpoint(
     matched = match_tensors(settings, tensors, metadata, weights, head)
     for adapter in lora:
         matched = merge_lora(Path(adapter), matched, settings, head)
-    return Checkpoint(settings, matched, weights.parent)
+    return Checkpoint(settings, matched, weights.parent, head, metadata)
 
 
 def read_source(weights: Path, config: LlamaConfig | None = None) -> Source:
@@ -97,6 +104,14 @@ def _open_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         return {**open_torch_file(path)}, {}
     tensors, metadata = open_safetensors(path)
     return {**tensors}, metadata
+
+
+def stored_head(tensors: Mapping[str, Tensor]) -> str | None:
+    """Which head is stored with a decoder."""
+    if SCORE in tensors and LM_HEAD not in tensors:
+        return SCORE
+    bare = EMBED_TOKENS not in tensors and EMBED_TOKENS in standard_names(tensors)  # saved without one
+    return None if bare and LM_HEAD not in tensors else LM_HEAD
 
 
 def find_weights(path: str | os.PathLike[str]) -> Path:
