@@ -17,6 +17,7 @@ MAY_IMPORT = {
     "compat": set(),
     "fields": set(),
     "files": set(),
+    "staging": {"files"},
     "config": {"arrays", "files"},
     "layout": set(),
     "vocabulary": set(),
@@ -31,10 +32,12 @@ MAY_IMPORT = {
     "engines": GROUND | {"weights", "kernels"},
     "pretrained": GROUND | {"model", "weights", "engines", "runtime"},
     "chat": GROUND | {"generation", "tokenizer"},
+    "converting": GROUND | {"__init__", "staging", "weights", "tokenizer", "generation", "engines", "runtime"},
+    "checking": GROUND | {"staging", "converting", "weights", "tokenizer", "generation"},
     "llama": GROUND | {"model", "weights", "generation", "outputs", "pretrained", "runtime"},
     "benchmarks": GROUND | {"__init__", "model", "weights", "generation", "llama", "kernels"},
 }
-MAY_IMPORT_ALL = {"__init__", "generate", "bench"}  # the map of the package, and the commands
+MAY_IMPORT_ALL = {"__init__", "generate", "convert", "bench"}  # the map of the package, and the commands
 FRAMEWORKS = {"torch", "transformers"}
 PEER = PACKAGE / "benchmarks" / "transformers_peer.py"  # runs in a process of its own, when it is asked for
 
