@@ -11,6 +11,7 @@ text -> tokenizer -> ids (B, T)
     kernels/       its Numba twins, by the same names; runtime/ makes an engine of them
     weights/       checkpoints: tensor names, files, number formats
     generation/    logits -> next id -> text
+    loading.py     the tokenizer of a model, wherever it is
     llama.py       LlamaModel, LlamaForCausalLM, LlamaForSequenceClassification, which tie them together
     generate.py    python -m minillama.generate, and with --chat a conversation (chat.py)
     bench.py       python -m minillama.bench: how fast it is, beside others (benchmarks/)
@@ -27,11 +28,11 @@ if TYPE_CHECKING:
     from minillama.llama import LlamaForCausalLM as LlamaForCausalLM
     from minillama.llama import LlamaForSequenceClassification as LlamaForSequenceClassification
     from minillama.llama import LlamaModel as LlamaModel
+    from minillama.loading import load_tokenizer as load_tokenizer
     from minillama.shipped import tale_model as tale_model
     from minillama.tokenizer import AutoTokenizer as AutoTokenizer
     from minillama.tokenizer import LlamaTokenizer as LlamaTokenizer
     from minillama.tokenizer import LlamaTokenizerFast as LlamaTokenizerFast
-    from minillama.tokenizer import load_tokenizer as load_tokenizer
 
 _HOMES = {
     "AutoTokenizer": "minillama.tokenizer",
@@ -43,7 +44,7 @@ _HOMES = {
     "LlamaTokenizer": "minillama.tokenizer",
     "LlamaTokenizerFast": "minillama.tokenizer",
     "TextStreamer": "minillama.generation",
-    "load_tokenizer": "minillama.tokenizer",
+    "load_tokenizer": "minillama.loading",
     "tale_model": "minillama.shipped",
 }
 __all__ = sorted(_HOMES)

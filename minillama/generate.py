@@ -35,9 +35,10 @@ from minillama.generation.loop import room_after
 from minillama.generation.statistics import STATS, TimedEngine
 from minillama.layout import QUANTIZED
 from minillama.llama import LlamaForCausalLM
+from minillama.loading import load_tokenizer
 from minillama.model.engine import CHUNK
 from minillama.shipped import tale_model
-from minillama.tokenizer import StreamDecoder, Tokenizer, load_tokenizer
+from minillama.tokenizer import StreamDecoder, Tokenizer
 from minillama.tokenizer.loading import TOKENIZER_FILES
 
 PROMPT, NEW_TOKENS = "Once upon a time", 256
@@ -69,14 +70,14 @@ def parser() -> argparse.ArgumentParser:
     g.add_argument(
         "--weights",
         metavar="PATH",
-        help="checkpoint folder, .safetensors file or index, or llama2.c's .bin (default: the tale model that comes "
-        "with minillama)",
+        help="checkpoint folder, or a file of weights: .safetensors, .gguf, .pth, llama2.c's .bin (default: the tale "
+        "model that comes with minillama)",
     )
     g.add_argument(
         "--tokenizer",
         metavar="PATH",
-        help="tokenizer.json, sentencepiece model, llama2.c's tokenizer.bin, or a folder with one (default: beside the "
-        "weights)",
+        help="tokenizer.json, sentencepiece model, .gguf file, llama2.c's tokenizer.bin, or a folder with one (default: "
+        "with the weights)",
     )
     g.add_argument("--config", metavar="FILE", help="config.json to use (default: beside the weights)")
     g.add_argument(
@@ -223,11 +224,12 @@ def run(args: argparse.Namespace) -> int:
         threads=args.threads,
     )
     folder = weights if weights.is_dir() else weights.parent
+    vocabulary = Path(args.tokenizer or (weights if weights.suffix == ".gguf" else folder))
     if args.save_quantized:
-        save_quantized(model, Path(args.tokenizer or folder), Path(args.save_quantized))
-    tokenizer = load_tokenizer(args.tokenizer or folder)
+        save_quantized(model, vocabulary, Path(args.save_quantized))
+    tokenizer = load_tokenizer(vocabulary)
     sampling = Sampling(**sampling_settings(model.generation_config, folder) | given)
-    allowed = usable_ids(tokenizer, model.config, args.tokenizer or folder)
+    allowed = usable_ids(tokenizer, model.config, vocabulary)
     eos = end_ids(model, tokenizer)
     if args.chat:
         chat(args, model, tokenizer, sampling, eos, allowed)
@@ -310,6 +312,9 @@ def save_quantized(model: LlamaForCausalLM, tokenizer: Path, to: Path) -> None:
     if model.form not in QUANTIZED:
         raise ValueError(f"--save-quantized keeps q8_0 or q4_0, and the weights are in {model.form}: add --dtype q8_0")
     model.save_pretrained(to)
+    if tokenizer.suffix == ".gguf":
+        load_tokenizer(tokenizer).save_pretrained(to)
+        return
     beside = tokenizer if tokenizer.is_dir() else tokenizer.parent
     files = [file for name in TOKENIZER_FILES if (file := beside / name).is_file()]
     write_files({to / file.name: file.read_bytes() for file in files})

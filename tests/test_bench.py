@@ -16,7 +16,7 @@ import pytest
 
 from minillama.bench import main
 from minillama.benchmarks.ceilings import read_bandwidth, reader
-from minillama.benchmarks.gguf_file import PARTS, gguf_file, gguf_name, write_gguf
+from minillama.benchmarks.gguf_file import gguf_file
 from minillama.benchmarks.measure import Child, Figures, measures, most, ratio, spread
 from minillama.benchmarks.report import Run, aligned
 from minillama.benchmarks.roofline import point
@@ -24,7 +24,6 @@ from minillama.benchmarks.shapes import SHAPES, matrix_parameters, random_checkp
 from minillama.config import LlamaConfig
 from minillama.llama import LlamaForCausalLM
 from minillama.weights import names, open_checkpoint
-from minillama.weights.names import interleaved_to_halves
 from tests.tiny import ROPES, random_weights
 
 FEW = ["--prefill", "6", "9", "--depth", "0", "5", "--batch", "3", "--repeats", "2", "--threads", "1"]
@@ -247,69 +246,6 @@ def odd_model(folder: Path, **settings: Any) -> LlamaForCausalLM:
     model = LlamaForCausalLM(config, random_weights(config))
     model.save_pretrained(folder)
     return model
-
-
-def test_every_tensor_has_a_name_in_gguf() -> None:
-    assert set(PARTS) == set(names.LAYER)
-    found = {name: gguf_name(name) for name in names.expected_shapes(LlamaConfig(**ODD, attention_bias=True))}
-    assert len(set(found.values())) == len(found)
-    assert found["model.layers.1.self_attn.o_proj.weight"] == "blk.1.attn_output.weight"
-
-
-@needs_gguf
-@pytest.mark.parametrize(("format", "tolerance"), [("F32", 0), ("F16", 2**-11), ("BF16", 2**-8)])
-def test_gguf_holds_the_same_numbers(format: str, tolerance: float, tmp_path: Path) -> None:
-    import gguf
-
-    model = odd_model(tmp_path / "model", attention_bias=True)
-    write_gguf(open_checkpoint(tmp_path / "model"), format, tmp_path / "model.gguf")
-    read = {tensor.name: tensor for tensor in gguf.GGUFReader(tmp_path / "model.gguf").tensors}
-    assert len(read) == len(model.weights.tensors)
-    for name, tensor in model.weights.tensors.items():
-        stored = read[gguf_name(name)]
-        numbers = gguf.quants.dequantize(stored.data, stored.tensor_type).reshape(tensor.shape)
-        assert stored.tensor_type.name == (format if len(tensor.shape) == 2 else "F32")
-        for projection, heads in (("q_proj", 4), ("k_proj", 2)):
-            if projection in name:  # llama.cpp turns neighbours, not halves
-                numbers = interleaved_to_halves(numbers, heads)
-        least = 2**-25 if format == "F16" else 0  # half a step of the smallest float16s
-        np.testing.assert_allclose(numbers, tensor.read(np.float32), rtol=tolerance, atol=least)
-
-
-@needs_gguf
-def test_gguf_tells_the_sizes(tmp_path: Path) -> None:
-    import gguf
-
-    odd_model(tmp_path / "model", **ROPES["llama3"], tie_word_embeddings=True)
-    file = gguf_file(tmp_path / "model", "q4_0", tmp_path)
-    assert gguf_file(tmp_path / "model", "q4_0", tmp_path) == file
-    reader = gguf.GGUFReader(file)
-    fields = {name: field.contents() for name, field in reader.fields.items()}
-    expected = {"vocab_size": 97, "embedding_length": 64, "feed_forward_length": 96, "block_count": 2,
-                "attention.head_count": 4, "attention.head_count_kv": 2, "attention.key_length": 24,
-                "rope.dimension_count": 24, "rope.freq_base": 10000.0, "context_length": 128}  # fmt: skip
-    assert {name: fields[f"llama.{name}"] for name in expected} == expected
-    assert fields["llama.attention.layer_norm_rms_epsilon"] == pytest.approx(1e-5)
-    tensors = {tensor.name: tensor for tensor in reader.tensors}
-    assert "output.weight" not in tensors  # tied
-    assert tensors["rope_freqs.weight"].shape.tolist() == [12]
-    assert tensors["blk.0.attn_k.weight"].shape.tolist() == [64, 48]  # the other way round than in NumPy
-    assert tensors["blk.0.attn_k.weight"].n_bytes == 48 * 2 * 18
-
-
-@needs_gguf
-@pytest.mark.parametrize(
-    ("settings", "format", "words"),
-    [
-        (ROPES["dynamic"], "F32", "rope_type 'dynamic' is not written for llama.cpp"),
-        ({"hidden_act": "gelu"}, "F32", "has no hidden_act 'gelu'"),
-        ({"intermediate_size": 100}, "Q8_0", "groups of 32, and intermediate_size is 100: use bf16"),
-    ],
-)
-def test_what_gguf_cannot_say(settings: dict[str, Any], format: str, words: str, tmp_path: Path) -> None:
-    odd_model(tmp_path / "model", **settings)
-    with pytest.raises(ValueError, match=words):
-        write_gguf(open_checkpoint(tmp_path / "model"), format, tmp_path / "model.gguf")
 
 
 @needs_llama_cpp

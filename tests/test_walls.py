@@ -31,6 +31,7 @@ MAY_IMPORT = {
     "outputs": GROUND | {"model"},
     "engines": GROUND | {"weights", "kernels"},
     "pretrained": GROUND | {"model", "weights", "engines", "runtime"},
+    "loading": GROUND | {"tokenizer", "weights"},
     "chat": GROUND | {"generation", "tokenizer"},
     "converting": GROUND | {"__init__", "staging", "weights", "tokenizer", "generation", "engines", "runtime"},
     "checking": GROUND | {"staging", "converting", "weights", "tokenizer", "generation"},

@@ -152,12 +152,13 @@ def byte_level_model(
             raise ValueError(f"its vocabulary joins {merge[:60]!r}, which are not two pieces that make a third")
         pairs.append((left, right))
     backend = tokenizers.Tokenizer(BPE(vocab, pairs, ignore_merges=CUTS[pre] == "llama3"))
-    backend.pre_tokenizer = _cutting(CUTS[pre])
+    backend.pre_tokenizer = word_cutter(CUTS[pre])
     backend.decoder = decoders.ByteLevel()
     return backend
 
 
-def _cutting(how: str) -> Any:
+def word_cutter(how: str) -> Any:
+    """The library's pre-tokenizer for one of the values of CUTS."""
     if how == "llama3":
         cut = pre_tokenizers.Split(tokenizers.Regex(LLAMA3_WORDS), "isolated")
         return pre_tokenizers.Sequence([cut, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])

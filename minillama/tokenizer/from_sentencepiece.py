@@ -18,12 +18,7 @@ def from_sentencepiece(vocab_file: str | os.PathLike[str], legacy: bool, add_pre
     """The model in `vocab_file`. legacy: a marker before every stretch between special tokens, else before the whole
     text only. ValueError for a model that is no byte-pair encoding, or that rewrites its text."""
     sp = load_sentencepiece(vocab_file)
-    for probe in _PROBES:
-        if sp.normalize(probe) != MARKER + probe.replace(" ", MARKER):
-            raise ValueError(
-                f"{vocab_file} rewrites its text ({probe!r} becomes {sp.normalize(probe)!r}), which is done only by "
-                "LlamaTokenizer: use that"
-            )
+    check_plain(sp, vocab_file)
     vocab = {sp.id_to_piece(i): i for i in range(len(sp))}
     unk = sp.id_to_piece(sp.unk_id())
     byte_fallback = any(sp.is_byte(i) for i in range(len(sp)))
@@ -41,6 +36,16 @@ def from_sentencepiece(vocab_file: str | os.PathLike[str], legacy: bool, add_pre
     control = [i for i in range(len(sp)) if sp.is_control(i) or sp.is_unknown(i)]
     backend.add_special_tokens([AddedToken(sp.id_to_piece(i), normalized=False, special=True) for i in control])
     return backend
+
+
+def check_plain(sp: Any, where: object, prefix: str = MARKER) -> None:
+    """ValueError for a model that changes its text in any other way than by markers for spaces and a prefix."""
+    for probe in _PROBES:
+        if sp.normalize(probe) != prefix + probe.replace(" ", MARKER):
+            raise ValueError(
+                f"{where} rewrites its text ({probe!r} becomes {sp.normalize(probe)!r}), which is done only by "
+                "LlamaTokenizer: use that"
+            )
 
 
 def merges_of(sp: Any, vocab: dict[str, int]) -> list[tuple[str, str]]:

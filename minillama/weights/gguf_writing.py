@@ -1,0 +1,260 @@
+"""A checkpoint written as a GGUF file that llama.cpp runs, a few rows at a time."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from minillama.arrays import Array
+from minillama.config import LlamaConfig
+from minillama.files import write_files
+from minillama.layout import TILE
+from minillama.vocabulary import UNUSED, Vocabulary
+from minillama.weights import names
+from minillama.weights.checkpoint import Checkpoint
+from minillama.weights.gguf_model import ROPE_FREQS, gguf_name, heads_of
+from minillama.weights.gguf_rope import llama3_factors
+from minillama.weights.names import halves_to_interleaved
+from minillama.weights.quantized import QuantizedTensor
+from minillama.weights.safetensors import Tensor
+
+# minillama's names of number formats -> those of GGUF
+FORMATS = {
+    "f32": "F32",
+    "f16": "F16",
+    "bf16": "BF16",
+    "q8_0": "Q8_0",
+    "q4_0": "Q4_0",
+}
+LARGEST = {"Q8_0": 127 * 65504.0, "Q4_0": 8 * 65504.0}  # with the largest float16 as scale
+CHUNK = 1 << 23  # numbers that are converted at a time
+
+
+def write_gguf(
+    checkpoint: Checkpoint, format: str, out: Path, vocabulary: Vocabulary | None = None, name: str | None = None
+) -> None:
+    """Write all matrices in `format` (F32, F16, BF16, Q8_0, Q4_0), norms and biases in F32, whole or not at all.
+
+    Matrices that are quantized in that format already keep their numbers and scales; others are quantized as ggml does.
+    vocabulary: what text is made ids by; without one llama.cpp takes ids only. name: of the model (the folder's).
+    ValueError for what the format cannot say, or without the gguf package; OSError that names the file.
+    """
+    try:
+        import gguf
+    except ImportError:
+        raise ValueError("writing GGUF needs the gguf package: pip install 'minillama[gguf]'") from None
+
+    check(checkpoint.config, format)
+    logging.getLogger("gguf").setLevel(logging.WARNING)  # it tells the names of files that are not there yet
+    vocabulary = None if vocabulary is None else filled_up(vocabulary, checkpoint.config.vocab_size)
+    title = checkpoint.folder.resolve().name if name is None else name
+    write_files({out: partial(_write, gguf, checkpoint, format, vocabulary, title)})
+
+
+def check(config: LlamaConfig, format: str) -> None:
+    """ValueError for what a GGUF file of llama.cpp's `llama` architecture cannot say."""
+    if format not in FORMATS.values():
+        raise ValueError(f"GGUF files are written in {', '.join(FORMATS.values())}, not in {format!r}")
+    if config.rope_type not in ("default", "linear", "llama3", "yarn") and rope_factors(config) is None:
+        raise ValueError(f"rope_type {config.rope_type!r} is not written for llama.cpp, which would compute otherwise")
+    if config.hidden_act not in ("silu", "swish"):
+        raise ValueError(f"llama.cpp's Llama has no hidden_act {config.hidden_act!r}: it cannot be written as GGUF")
+    if config.rope_type == "yarn":
+        scaling = config.rope_scaling or {}
+        further = [key for key in ("attention_factor", "mscale", "mscale_all_dim") if scaling.get(key) is not None]
+        if further or not scaling.get("truncate", True):
+            raise ValueError(f"yarn with {(further or ['truncate'])[0]} is not written for llama.cpp")
+    for what, size in (
+        ("hidden_size", config.hidden_size),
+        ("intermediate_size", config.intermediate_size),
+        ("num_attention_heads * head_dim", config.num_attention_heads * config.head_dim),
+    ):
+        if format.startswith("Q") and size % 32:
+            raise ValueError(f"{format} is for rows of whole groups of 32, and {what} is {size}: use bf16")
+
+
+def filled_up(vocabulary: Vocabulary, rows: int) -> Vocabulary:
+    """The vocabulary with a piece for every row of the weights. ValueError if it has more."""
+    size = len(vocabulary.pieces)
+    if size > rows:
+        raise ValueError(f"the tokenizer has {size} pieces and the model only {rows}: name the model's own tokenizer")
+    more = range(size, rows)
+    return replace(
+        vocabulary,
+        pieces=[*vocabulary.pieces, *(f"[PAD{index}]" for index in more)],
+        types=[*vocabulary.types, *(UNUSED for _ in more)],
+        scores=[*vocabulary.scores, *(0.0 for _ in more)] if vocabulary.scores else [],
+    )
+
+
+def _write(
+    gguf: Any, checkpoint: Checkpoint, format: str, vocabulary: Vocabulary | None, title: str, stream: BinaryIO
+) -> None:
+    config, tensors = checkpoint.config, unique_tensors(checkpoint)
+    writer = gguf.GGUFWriter(Path(stream.name), "llama")  # by name: it has no way to be given an open file
+    try:
+        _add_settings(gguf, writer, config, format, title)
+        if vocabulary is not None:
+            _add_vocabulary(writer, vocabulary)
+        else:
+            writer.add_tokenizer_model("no_vocab")
+        _add_special_ids(writer, config, vocabulary)
+        factors = rope_factors(config)
+        if factors is not None:
+            writer.add_tensor_info(ROPE_FREQS, factors.shape, factors.dtype, factors.nbytes)
+        for name, tensor in tensors.items():
+            kind = gguf.GGMLQuantizationType[format if len(tensor.shape) == 2 else "F32"]
+            shape = gguf.quants.quant_shape_to_byte_shape(tensor.shape, kind)
+            writer.add_tensor_info(gguf_name(name), shape, np.dtype(np.uint8), math.prod(shape), kind)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+        data = writer.fout[0]
+        if factors is not None:
+            writer.write_tensor_data(factors)
+        for name, tensor in tensors.items():
+            writer.write_padding(data, data.tell())
+            for part in converted(gguf, config, name, tensor, format):
+                data.write(np.ascontiguousarray(part).data)
+            writer.write_padding(data, data.tell())
+    finally:
+        writer.close()
+
+
+def _add_settings(gguf: Any, writer: Any, config: LlamaConfig, format: str, title: str) -> None:
+    writer.add_type("model")
+    writer.add_name(title)
+    writer.add_file_type(gguf.LlamaFileType[f"{'ALL' if format == 'F32' else 'MOSTLY'}_{format}"])
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_key_length(config.head_dim)
+    writer.add_value_length(config.head_dim)
+    writer.add_rope_dimension_count(config.head_dim)
+    writer.add_rope_freq_base(config.rope_theta)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_vocab_size(config.vocab_size)
+    if "Q" in format:
+        writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+    if config.rope_type in ("linear", "yarn"):
+        _add_scaling(gguf, writer, config)
+
+
+def _add_scaling(gguf: Any, writer: Any, config: LlamaConfig) -> None:
+    scaling = config.rope_scaling or {}
+    original = config.original_max_position_embeddings
+    factor = scaling.get("factor") or config.max_position_embeddings / original
+    writer.add_rope_scaling_type(gguf.RopeScalingType[config.rope_type.upper()])
+    writer.add_rope_scaling_factor(factor)
+    if config.rope_type == "yarn":
+        writer.add_rope_scaling_orig_ctx_len(original)
+        writer.add_rope_scaling_yarn_beta_fast(scaling.get("beta_fast") or 32)
+        writer.add_rope_scaling_yarn_beta_slow(scaling.get("beta_slow") or 1)
+
+
+def _add_vocabulary(writer: Any, vocabulary: Vocabulary) -> None:
+    writer.add_tokenizer_model(vocabulary.kind)
+    writer.add_tokenizer_pre(vocabulary.pre or "default")
+    writer.add_token_list(vocabulary.pieces)
+    if vocabulary.scores:
+        writer.add_token_scores(vocabulary.scores)
+    writer.add_token_types(vocabulary.types)
+    if vocabulary.merges:
+        writer.add_token_merges(vocabulary.merges)
+    if vocabulary.kind == "llama":
+        writer.add_add_space_prefix(vocabulary.space_prefix)
+    for flag, add in ((vocabulary.add_bos, writer.add_add_bos_token), (vocabulary.add_eos, writer.add_add_eos_token)):
+        if flag is not None:
+            add(flag)
+    template = vocabulary.chat_template
+    if template is not None:
+        named = template if isinstance(template, str) else [{"name": n, "template": t} for n, t in template.items()]
+        writer.add_chat_template(named)
+
+
+def _add_special_ids(writer: Any, config: LlamaConfig, vocabulary: Vocabulary | None) -> None:
+    """Those of the vocabulary, else of the config; and further ones that end an answer, as ends of turn and message."""
+    bos, pad = config.bos_token_id, config.pad_token_id
+    eos = next(iter(config.eos_token_ids), None)
+    unk = None
+    if vocabulary is not None:
+        bos, eos, unk, pad = vocabulary.bos, vocabulary.eos, vocabulary.unk, vocabulary.pad
+    others = [index for index in config.eos_token_ids if index != eos]
+    eot, eom = [*others, None, None][:2]
+    ids = {"bos": bos, "eos": eos, "unk": unk, "pad": pad, "eot": eot, "eom": eom}
+    for name, index in ids.items():
+        if index is not None:
+            getattr(writer, f"add_{name}_token_id")(index)
+
+
+def unique_tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """Every tensor of the file; llama.cpp takes the embeddings where there is no head."""
+    tensors: dict[str, Tensor] = dict(checkpoint.tensors)
+    if tensors[names.LM_HEAD] is tensors[names.EMBED_TOKENS]:
+        del tensors[names.LM_HEAD]
+    return tensors
+
+
+def converted(gguf: Any, config: LlamaConfig, name: str, tensor: Tensor, format: str) -> Iterator[Array]:
+    """A tensor as it is written, a few rows at a time; the rows of q and k in Meta's rotary order, which llama.cpp
+    turns. ValueError for numbers that the format has not."""
+    order = np.arange(tensor.shape[0])
+    if (heads := heads_of(name, config)) is not None:
+        order = halves_to_interleaved(order, heads)
+    if len(tensor.shape) == 1:
+        yield tensor.read(np.float32)[order]
+        return
+    parts = np.array_split(order, math.ceil(math.prod(tensor.shape) / CHUNK))
+    if isinstance(tensor, QuantizedTensor) and tensor.dtype == format:
+        numbers, scales = tensor.numbers, tensor.scales
+        for rows in parts:
+            yield blocks_of(tensor.form, tensor.shape[1], numbers, scales, rows)
+        return
+    kind = gguf.GGMLQuantizationType[format]
+    for rows in parts:
+        x = tensor.read(np.float32, rows)
+        with np.errstate(over="ignore"):
+            narrowed = gguf.quants.quantize(x, kind)
+        if format == "F16" and (np.isinf(narrowed) & np.isfinite(x)).any():
+            raise ValueError(f"{name} holds a number too large for float16: use bf16 or f32")
+        if format in LARGEST and not (np.abs(x) <= LARGEST[format]).all():
+            raise ValueError(f"{name} holds a number that is not finite, or too large for {format}")
+        yield narrowed
+
+
+def blocks_of(form: str, width: int, numbers: Array, scales: Array, rows: Array) -> Array:
+    """Some rows of a matrix in tiles as ggml's blocks, bytes (rows, blocks, size of one): a scale and the numbers."""
+    groups = width // 32
+    size = 32 if form == "q8_0" else 16
+    tiles = numbers.reshape(-1, groups, size // 4, TILE, 4)
+    tile, row = rows // TILE, rows % TILE
+    blocks = np.empty((len(rows), groups, 2 + size), np.uint8)
+    blocks[:, :, 2:] = tiles[tile, :, :, row].reshape(len(rows), groups, size)
+    if form == "q8_0":
+        blocks[:, :, 2:] ^= 128  # whole numbers with a sign there
+    picked = scales.view("<f2").reshape(-1, groups, TILE)[tile, :, row]
+    blocks[:, :, :2] = np.ascontiguousarray(picked)[..., None].view(np.uint8)
+    return blocks
+
+
+def rope_factors(config: LlamaConfig) -> Any:
+    """What llama.cpp divides each pair's frequency by, (K/2,) float32; None where that is not how it is scaled."""
+    scaling = config.rope_scaling or {}
+    if config.rope_type == "llama3":
+        inv_freq = config.rope_theta ** -(np.arange(0, config.head_dim, 2) / config.head_dim)
+        stated = {**scaling, "original_max_position_embeddings": config.original_max_position_embeddings}
+        return llama3_factors(inv_freq, stated).astype(np.float32)
+    plain = config.rope_type == "longrope" and scaling["short_factor"] == scaling["long_factor"]
+    if plain and scaling.get("attention_factor") == 1:  # as gguf_rope.py makes it of factors that have no name
+        return np.asarray(scaling["short_factor"], np.float32)
+    return None
