@@ -223,12 +223,12 @@ def converted(gguf: Any, config: LlamaConfig, name: str, tensor: Tensor, format:
     kind = gguf.GGMLQuantizationType[format]
     for rows in parts:
         x = tensor.read(np.float32, rows)
+        if format in LARGEST and not (np.abs(x) <= LARGEST[format]).all():
+            raise ValueError(f"{name} holds a number that is not finite, or too large for {format}")
         with np.errstate(over="ignore"):
             narrowed = gguf.quants.quantize(x, kind)
         if format == "F16" and (np.isinf(narrowed) & np.isfinite(x)).any():
             raise ValueError(f"{name} holds a number too large for float16: use bf16 or f32")
-        if format in LARGEST and not (np.abs(x) <= LARGEST[format]).all():
-            raise ValueError(f"{name} holds a number that is not finite, or too large for {format}")
         yield narrowed
 
 

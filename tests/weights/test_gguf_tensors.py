@@ -59,8 +59,9 @@ def test_tiles_hold_the_same_numbers(kind: str, shape: tuple[int, int], heads: i
     rearranged = QuantizedTensor(tensor.form, tensor.shape, tensor.numbers, tensor.scales)
     expected = floats if heads is None else interleaved_to_halves(floats, heads)
     np.testing.assert_array_equal(rearranged.read(np.float32), expected)
-    stored = np.frombuffer((tmp_path / "x.gguf").read_bytes()[-shape[0] * shape[1] // 32 * BLOCKS[KINDS[kind]].nbytes :],
-                           np.uint8).reshape(-1, BLOCKS[KINDS[kind]].nbytes)  # fmt: skip
+    size = BLOCKS[KINDS[kind]].nbytes
+    data = (tmp_path / "x.gguf").read_bytes()[-shape[0] * shape[1] // 32 * size :]
+    stored = np.frombuffer(data, np.uint8).reshape(-1, size)
     scales = np.ascontiguousarray(stored[:, :2]).view("<f2").ravel()
     assert sorted(tensor.scales[tensor.scales != 0]) == sorted(scales)  # and none is another
 
