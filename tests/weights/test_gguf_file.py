@@ -28,7 +28,8 @@ def write(folder: Path, data: bytes) -> Path:
 def test_what_a_file_says(version: int, tmp_path: Path) -> None:
     metadata: dict[str, Any] = {
         "u32": 7, "f32": 0.5, "yes": True, "text": "né\0", "texts": ["", "a", "né"], "whole": [1, -2],
-        "real": [0.5, 3.0], "none": [], "u64": struct.pack("<IQ", U64, 1 << 63), "bytes": struct.pack("<IIQ3B", ARRAY, U8, 3, 1, 2, 255),
+        "real": [0.5, 3.0], "none": [], "u64": struct.pack("<IQ", U64, 1 << 63),
+        "bytes": struct.pack("<IIQ3B", ARRAY, U8, 3, 1, 2, 255),
     }  # fmt: skip
     tensors = [ONE, info("b", np.arange(6, dtype=np.float16).reshape(1, 2, 3), "F16")]
     found = read_gguf(write(tmp_path, gguf_bytes(metadata, tensors, version=version)))
