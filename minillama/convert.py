@@ -30,6 +30,7 @@ EXAMPLES = """examples:
   python -m minillama.convert path/to/llama llama-f16 --dtype f16 --max-shard-size 2GB
   python -m minillama.convert path/to/llama llama-q8 --dtype q8_0 --manifest
   python -m minillama.convert --input_dir path/to/downloaded --model_size 7B --output_dir llama-7b
+  python -m minillama.convert path/to/llama llama.gguf --dtype q4_0
   python -m minillama.convert --check llama-7b
 """
 
@@ -45,7 +46,9 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--version", action="version", version=f"minillama {minillama.__version__}")
     p.add_argument("source", nargs="?", metavar="IN", help="any checkpoint that generate --weights takes")
-    p.add_argument("out", nargs="?", metavar="OUT", help="folder, for safetensors as Hugging Face keeps them")
+    p.add_argument(
+        "out", nargs="?", metavar="OUT", help="folder, for files as Hugging Face keeps them, or a .gguf file"
+    )
     p.add_argument("--check", metavar="PATH", help="write nothing: say whether a checkpoint is sound, or what is not")
 
     g = p.add_argument_group("what is written")
@@ -59,8 +62,15 @@ def parser() -> argparse.ArgumentParser:
     g.add_argument("--max-shard-size", default="5GB", metavar="SIZE", help="largest file of weights (default: 5GB)")
     g.add_argument("--config", metavar="FILE", help="config.json to use (default: beside the weights)")
     g.add_argument("--tokenizer", metavar="PATH", help="tokenizer to use (default: beside the weights)")
+    g.add_argument(
+        "--kv-heads",
+        type=int,
+        metavar="N",
+        help="average key/value heads in groups, to N (grouped-query attention)",
+    )
+    g.add_argument("--lora", action="append", default=[], metavar="DIR", help="LoRA adapter to merge; may be repeated")
     g.add_argument("--manifest", action="store_true", help="write SHA256SUMS too, which sha256sum -c checks")
-    g.add_argument("--force", action="store_true", help="replace a checkpoint that is in OUT; its other files stay")
+    g.add_argument("--force", action="store_true", help="replace the checkpoint that is there; other files in OUT stay")
 
     g = p.add_argument_group("the arguments of transformers' script for Meta's files")
     g.add_argument(
@@ -129,6 +139,8 @@ def job_of(p: argparse.ArgumentParser, args: argparse.Namespace) -> Job:
         max_shard_size=args.max_shard_size,
         config=Path(args.config) if args.config else None,
         tokenizer=Path(tokenizer) if tokenizer else None,
+        kv_heads=args.kv_heads,
+        lora=tuple(map(Path, args.lora)),
         manifest=args.manifest,
         force=args.force,
     )

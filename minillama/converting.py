@@ -5,26 +5,31 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import minillama
 from minillama.config import LlamaConfig
-from minillama.engines import cores
+from minillama.engines import STORED_AS, cores, main_format
 from minillama.generation.config import FILE as GENERATION_CONFIG
 from minillama.generation.config import GenerationConfig
-from minillama.layout import QUANTIZED
+from minillama.layout import BITS, QUANTIZED
+from minillama.loading import load_tokenizer
 from minillama.staging import PARTIAL, Staging
-from minillama.tokenizer import load_tokenizer
+from minillama.tokenizer import Tokenizer
 from minillama.tokenizer.json_file import LlamaTokenizerFast
 from minillama.tokenizer.loading import TOKENIZER_FILES
 from minillama.tokenizer.sentencepiece_model import LlamaTokenizer
+from minillama.tokenizer.to_pieces import to_pieces
 from minillama.weights import Checkpoint, open_checkpoint
 from minillama.weights.checkpoint import STORED, find_weights
+from minillama.weights.gguf_writing import write_gguf
+from minillama.weights.grouping import mean_pooled
 from minillama.weights.names import EMBED_TOKENS, LM_HEAD, SCORE
 from minillama.weights.quantized import QuantizedLater, QuantizedTensor, quantization_config
 from minillama.weights.safetensors import Tensor
@@ -42,9 +47,10 @@ log = logging.getLogger("minillama")
 class Job:
     """What is to be converted, into what.
 
-    source: what open_checkpoint opens. out: a folder, for a checkpoint as Hugging Face keeps it. dtype: of DTYPES; auto
-    keeps every tensor's own. max_shard_size: of one file, as save_pretrained has it. config, tokenizer: those to use
-    instead of what is beside the weights. manifest: write SHA256SUMS too. force: replace a checkpoint that is there.
+    source: what open_checkpoint opens. out: a folder, for files as Hugging Face keeps them, or a .gguf file. dtype: of
+    DTYPES; auto keeps every tensor's own. max_shard_size: of one file, as save_pretrained has it. config, tokenizer:
+    those to use instead of what is beside the weights. kv_heads: pool the key/value heads to so many. lora: adapters to
+    merge. manifest: write SHA256SUMS too. force: replace what is there.
     """
 
     source: Path
@@ -53,18 +59,42 @@ class Job:
     max_shard_size: str = "5GB"
     config: Path | None = None
     tokenizer: Path | None = None
+    kv_heads: int | None = None
+    lora: tuple[Path, ...] = ()
     manifest: bool = False
     force: bool = False
 
 
 def convert(job: Job, watch: Watch) -> str:
     """Do it; a line on what was written. ValueError, OSError or MemoryError that names the file or the argument."""
-    checkpoint = open_checkpoint(job.source, job.config, STORED)
+    checkpoint = open_checkpoint(job.source, job.config, STORED, lora=job.lora)
+    if job.kv_heads is not None:
+        tensors, config = mean_pooled(checkpoint.tensors, checkpoint.config, job.kv_heads)
+        checkpoint = replace(checkpoint, tensors=tensors, config=config)
+    if job.out.suffix == ".gguf":
+        return write_gguf_file(job, checkpoint, watch)
     if job.out.resolve() == checkpoint.folder.resolve():
         raise ValueError(f"{job.out} is the folder that {job.source} is in: name another one to write to")
     if job.out.exists() and not job.out.is_dir():
         raise ValueError(f"{job.out} is a file: name a folder to write to, or a .gguf file")
     return write_folder(job, checkpoint, watch)
+
+
+def write_gguf_file(job: Job, checkpoint: Checkpoint, watch: Watch) -> str:
+    """Write a GGUF file; a line on what is in it. One file has no parts to keep: an interrupted run leaves nothing."""
+    if job.manifest:
+        raise ValueError("--manifest is for folders: run sha256sum on the file")
+    if checkpoint.head != LM_HEAD:
+        raise ValueError(f"{job.source} has no language-modelling head, and llama.cpp's models have one")
+    if job.out.is_dir() or (job.out.exists() and not job.force):
+        raise ValueError(f"{job.out} is there already: name another file, or replace it with --force")
+    tokenizer = opened_tokenizer(job, checkpoint.folder)
+    vocabulary = None if tokenizer is None else to_pieces(tokenizer)
+    form = STORED_AS[main_format(checkpoint.tensors)] if job.dtype == "auto" else job.dtype
+    total = int(sum(math.prod(t.shape) * BITS[form] / 8 for t in named_for(checkpoint, "auto").values()))
+    make_room(job.out.parent, total)
+    write_gguf(checkpoint, form.upper(), job.out, vocabulary, progress=watch(total))
+    return f"{job.out}: {in_words(job.out.stat().st_size)} in {form}"
 
 
 def write_folder(job: Job, checkpoint: Checkpoint, watch: Watch) -> str:
@@ -171,19 +201,30 @@ def generation_settings(checkpoint: Checkpoint) -> GenerationConfig:
     return GenerationConfig.from_model_config(checkpoint.config)
 
 
-def add_tokenizer(job: Job, folder: Path, staging: Staging) -> None:
-    """The tokenizer's files as they are, where they are as Hugging Face has them; else files made of what there is."""
-    place = job.tokenizer or folder
-    beside = place if place.is_dir() else place.parent
-    tokenizer = None
+def tokenizer_place(job: Job, folder: Path) -> Path:
+    """Where the tokenizer is."""
+    return job.tokenizer or (job.source if job.source.suffix == ".gguf" else folder)
+
+
+def opened_tokenizer(job: Job, folder: Path) -> Tokenizer | None:
+    """The tokenizer; None, with a warning, where there is none and none was asked for."""
     try:
-        tokenizer = load_tokenizer(place)
+        return load_tokenizer(tokenizer_place(job, folder))
     except FileNotFoundError:
         if job.tokenizer:
             raise
         log.warning("%s has no tokenizer, so %s gets none: name one with --tokenizer", folder, job.out)
+        return None
+
+
+def add_tokenizer(job: Job, folder: Path, staging: Staging) -> None:
+    """The tokenizer's files as they are, where they are as Hugging Face has them; else files made of what there is."""
+    tokenizer = opened_tokenizer(job, folder)
+    if tokenizer is None:
         return
-    if any((beside / name).exists() for name in ("tokenizer.json", "tokenizer_config.json")):
+    place = tokenizer_place(job, folder)
+    beside = place if place.is_dir() else place.parent
+    if place.suffix != ".gguf" and any((beside / n).exists() for n in ("tokenizer.json", "tokenizer_config.json")):
         for name in TOKENIZER_FILES:
             if (beside / name).is_file():
                 staging.add(name, (beside / name).read_bytes())
@@ -239,11 +280,13 @@ def manifest(staging: Staging) -> bytes:
 def recipe(job: Job, config: LlamaConfig, tensors: Mapping[str, Tensor]) -> str:
     """A digest of all that decides what the files of weights hold: the source's files, and what is made of them."""
     weights = find_weights(job.source)
-    suffixes = {weights.suffix, ".safetensors", ".json"}
-    sources = sorted(file for file in weights.parent.iterdir() if file.suffix in suffixes)
+    suffixes = {weights.suffix, ".safetensors", ".bin", ".json"}
+    folders = (weights.parent, *job.lora)
+    sources = sorted(file for folder in folders for file in folder.iterdir() if file.suffix in suffixes)
     what: dict[str, Any] = {
         "version": minillama.__version__,
         "sources": [[str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns] for file in sources],
+        "lora": list(map(str, job.lora)),
         "max_shard_size": job.max_shard_size,
         "config": config.to_dict(),
         "tensors": {name: [tensor.dtype, tensor.shape] for name, tensor in tensors.items()},

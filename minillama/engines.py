@@ -103,7 +103,7 @@ def memory_needed(form: str, tensors: Mapping[str, Tensor]) -> int:
 
 
 def _fitting(form: str, tensors: Mapping[str, Tensor], where: object) -> str:
-    own = STORED_AS.get(_main_format(tensors), "q8_0")  # what the kernels have no format for is quantized anew
+    own = STORED_AS.get(main_format(tensors), "q8_0")  # what the kernels have no format for is quantized anew
     free = psutil.virtual_memory().available
     candidates = [own, *(other for other in QUANTIZED if BITS[other] < BITS[own])] if form == "auto" else [form]
     for candidate in candidates:
@@ -124,7 +124,7 @@ def _fitting(form: str, tensors: Mapping[str, Tensor], where: object) -> str:
     )
 
 
-def _main_format(tensors: Mapping[str, Tensor]) -> str:
+def main_format(tensors: Mapping[str, Tensor]) -> str:
     """The format that most of the numbers are stored in."""
     sizes: dict[str, int] = {}
     for tensor in tensors.values():

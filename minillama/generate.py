@@ -77,7 +77,7 @@ def parser() -> argparse.ArgumentParser:
         "--tokenizer",
         metavar="PATH",
         help="tokenizer.json, sentencepiece model, .gguf file, llama2.c's tokenizer.bin, or a folder with one (default: "
-        "with the weights)",
+        "that of the weights)",
     )
     g.add_argument("--config", metavar="FILE", help="config.json to use (default: beside the weights)")
     g.add_argument(

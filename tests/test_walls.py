@@ -33,8 +33,9 @@ MAY_IMPORT = {
     "pretrained": GROUND | {"model", "weights", "engines", "runtime"},
     "loading": GROUND | {"tokenizer", "weights"},
     "chat": GROUND | {"generation", "tokenizer"},
-    "converting": GROUND | {"__init__", "staging", "weights", "tokenizer", "generation", "engines", "runtime"},
-    "checking": GROUND | {"staging", "converting", "weights", "tokenizer", "generation"},
+    "converting": GROUND
+    | {"__init__", "loading", "staging", "weights", "tokenizer", "generation", "engines", "runtime"},
+    "checking": GROUND | {"loading", "staging", "converting", "weights", "tokenizer", "generation"},
     "llama": GROUND | {"model", "weights", "generation", "outputs", "pretrained", "runtime"},
     "benchmarks": GROUND | {"__init__", "model", "weights", "generation", "llama", "kernels"},
 }

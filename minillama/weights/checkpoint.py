@@ -50,7 +50,7 @@ def open_checkpoint(
 ) -> Checkpoint:
     """Open a checkpoint by mapping it; takes milliseconds whatever its size.
 
-    path: a folder, a file of weights (a shard stands for all), or an index. config: one to use instead of the config.json
+    path: a folder, a file of weights (a shard stands for all), or an index. config: one to use instead of what is
     beside the weights. Without any, one is guessed from the shapes, and each assumption is logged as a warning. head:
     which tensor the model has on top, if any; STORED for the one that is there. overrides: fields of the config to set
     otherwise. lora: folders of LoRA adapters to merge, one after the other. Raises FileNotFoundError, OSError or

@@ -24,6 +24,7 @@ from minillama.weights.gguf_rope import llama3_factors
 from minillama.weights.names import halves_to_interleaved
 from minillama.weights.quantized import QuantizedTensor
 from minillama.weights.safetensors import Tensor
+from minillama.weights.saving import Progress, unwatched
 
 # minillama's names of number formats -> those of GGUF
 FORMATS = {
@@ -38,12 +39,18 @@ CHUNK = 1 << 23  # numbers that are converted at a time
 
 
 def write_gguf(
-    checkpoint: Checkpoint, format: str, out: Path, vocabulary: Vocabulary | None = None, name: str | None = None
+    checkpoint: Checkpoint,
+    format: str,
+    out: Path,
+    vocabulary: Vocabulary | None = None,
+    name: str | None = None,
+    progress: Progress = unwatched,
 ) -> None:
     """Write all matrices in `format` (F32, F16, BF16, Q8_0, Q4_0), norms and biases in F32, whole or not at all.
 
     Matrices that are quantized in that format already keep their numbers and scales; others are quantized as ggml does.
     vocabulary: what text is made ids by; without one llama.cpp takes ids only. name: of the model (the folder's).
+    progress is told the bytes that have been written.
     ValueError for what the format cannot say, or without the gguf package; OSError that names the file.
     """
     try:
@@ -55,7 +62,7 @@ def write_gguf(
     logging.getLogger("gguf").setLevel(logging.WARNING)  # it tells the names of files that are not there yet
     vocabulary = None if vocabulary is None else filled_up(vocabulary, checkpoint.config.vocab_size)
     title = checkpoint.folder.resolve().name if name is None else name
-    write_files({out: partial(_write, gguf, checkpoint, format, vocabulary, title)})
+    write_files({out: partial(_write, gguf, checkpoint, format, vocabulary, title, progress)})
 
 
 def check(config: LlamaConfig, format: str) -> None:
@@ -95,7 +102,13 @@ def filled_up(vocabulary: Vocabulary, rows: int) -> Vocabulary:
 
 
 def _write(
-    gguf: Any, checkpoint: Checkpoint, format: str, vocabulary: Vocabulary | None, title: str, stream: BinaryIO
+    gguf: Any,
+    checkpoint: Checkpoint,
+    format: str,
+    vocabulary: Vocabulary | None,
+    title: str,
+    progress: Progress,
+    stream: BinaryIO,
 ) -> None:
     config, tensors = checkpoint.config, unique_tensors(checkpoint)
     writer = gguf.GGUFWriter(Path(stream.name), "llama")  # by name: it has no way to be given an open file
@@ -123,6 +136,7 @@ def _write(
             writer.write_padding(data, data.tell())
             for part in converted(gguf, config, name, tensor, format):
                 data.write(np.ascontiguousarray(part).data)
+                progress(part.nbytes)
             writer.write_padding(data, data.tell())
     finally:
         writer.close()
