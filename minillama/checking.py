@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minillama.converting import MANIFEST, Watch, size_of
+from minillama.converting import MANIFEST, Watch
 from minillama.generation.config import FILE as GENERATION_CONFIG
 from minillama.generation.config import GenerationConfig
 from minillama.loading import load_tokenizer
@@ -23,6 +23,7 @@ from minillama.weights.quantized import QuantizedTensor, checksum_note, provenan
 from minillama.weights.safetensors import Tensor
 from minillama.weights.saving import Progress, main_dtype
 from minillama.weights.streaming import floats
+from minillama.weights.target import size_of
 
 SPELLED = 10  # complaints of one kind that are told one by one
 

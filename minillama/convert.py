@@ -19,9 +19,10 @@ from tqdm import tqdm
 
 import minillama
 from minillama.checking import check
-from minillama.converting import DTYPES, Job, Watch, convert
+from minillama.converting import Job, Watch, convert
 from minillama.engines import FORMATS
 from minillama.weights.saving import Progress
+from minillama.weights.target import DTYPES
 
 UNNEEDED = ("llama_version", "num_shards", "instruct", "special_tokens")  # of the original script
 log = logging.getLogger("minillama")

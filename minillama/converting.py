@@ -7,7 +7,6 @@ import json
 import logging
 import math
 import shutil
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from minillama.config import LlamaConfig
 from minillama.engines import STORED_AS, cores, main_format
 from minillama.generation.config import FILE as GENERATION_CONFIG
 from minillama.generation.config import GenerationConfig
-from minillama.layout import BITS, QUANTIZED
+from minillama.layout import BITS
 from minillama.loading import load_tokenizer
 from minillama.staging import PARTIAL, Staging
 from minillama.tokenizer import Tokenizer
@@ -30,15 +29,13 @@ from minillama.weights import Checkpoint, open_checkpoint
 from minillama.weights.checkpoint import STORED, find_weights
 from minillama.weights.gguf_writing import write_gguf
 from minillama.weights.grouping import mean_pooled
-from minillama.weights.names import EMBED_TOKENS, LM_HEAD, SCORE
-from minillama.weights.quantized import QuantizedLater, QuantizedTensor, quantization_config
+from minillama.weights.names import LM_HEAD
+from minillama.weights.quantized import QuantizedTensor
 from minillama.weights.safetensors import Tensor
-from minillama.weights.saving import Progress, main_dtype, other_weight_files, weight_files, written_bytes
-from minillama.weights.streaming import ConvertedTensor
+from minillama.weights.saving import Progress, other_weight_files, weight_files, written_bytes
+from minillama.weights.target import in_format, in_words, named_for, size_of, true_config
 
-DTYPES = ("auto", "f32", "f16", "bf16", *QUANTIZED)
 MANIFEST = "SHA256SUMS"
-_ARCHITECTURES = {LM_HEAD: "LlamaForCausalLM", SCORE: "LlamaForSequenceClassification", None: "LlamaModel"}
 Watch: TypeAlias = Callable[[int], Progress]  # is told how many bytes there will be, and gives what to tell those done
 log = logging.getLogger("minillama")
 
@@ -99,7 +96,7 @@ def write_gguf_file(job: Job, checkpoint: Checkpoint, watch: Watch) -> str:
 
 def write_folder(job: Job, checkpoint: Checkpoint, watch: Watch) -> str:
     """Write a folder as Hugging Face keeps it; a line on what is in it."""
-    tensors = in_format(named_for(checkpoint, job.dtype), job.dtype)
+    tensors = in_format(named_for(checkpoint, job.dtype), job.dtype, quantize)
     config = true_config(checkpoint, tensors)
     total = written_bytes(tensors)
     progress = watch(total)
@@ -127,71 +124,11 @@ def write_folder(job: Job, checkpoint: Checkpoint, watch: Watch) -> str:
     return f"{job.out}: {len(tensors)} tensors, {size_of(tensors)}, {len(staging.names)} files"
 
 
-def named_for(checkpoint: Checkpoint, dtype: str) -> dict[str, Tensor]:
-    """The tensors by the names that they are saved under. A tied head, which is the embedding, is left out, but where
-    it is to be quantized: the embedding is not."""
-    tensors = dict(checkpoint.tensors)
-    embedding, lm_head = tensors[EMBED_TOKENS], tensors.get(LM_HEAD)
-    tied = checkpoint.config.tie_word_embeddings
-    if lm_head is not None and tied and is_quantized(lm_head) and dtype not in ("auto", lm_head.dtype.lower()):
-        lm_head = tensors[LM_HEAD] = embedding  # of which it was made
-    if lm_head is embedding and (dtype not in QUANTIZED or is_quantized(embedding)):
-        del tensors[LM_HEAD]
-    return {name.removeprefix("" if checkpoint.head else "model."): tensor for name, tensor in tensors.items()}
+def quantize(tensor: Tensor, form: str) -> QuantizedTensor:
+    """With all cores."""
+    from minillama.runtime import packing  # compiles
 
-
-def in_format(tensors: Mapping[str, Tensor], dtype: str) -> dict[str, Tensor]:
-    """The same in a format of DTYPES. Quantizing takes the matrices that kernels multiply by, not the embedding."""
-    if dtype == "auto":
-        return dict(tensors)
-    made: dict[str, Tensor] = {}
-    for name, tensor in tensors.items():
-        if tensor.dtype == dtype.upper():
-            made[name] = tensor
-        elif dtype not in QUANTIZED:
-            made[name] = ConvertedTensor(tensor, dtype.upper(), name)
-        elif len(tensor.shape) == 2 and not name.endswith((EMBED_TOKENS.removeprefix("model."), SCORE)):
-            made[name] = QuantizedLater(tensor, dtype, name, _quantize)
-        else:
-            made[name] = tensor
-    again = sum(isinstance(tensor, QuantizedLater) and is_quantized(tensor.source) for tensor in made.values())
-    if again:
-        log.warning("%d matrices are quantized already and lose once more: convert what they were made of", again)
-    return made
-
-
-def _quantize(tensor: Tensor, form: str) -> QuantizedTensor:
-    from minillama.runtime.packing import quantize  # compiles
-
-    return quantize(tensor, form, cores())
-
-
-def is_quantized(tensor: Tensor) -> bool:
-    return tensor.dtype.lower() in QUANTIZED
-
-
-def true_config(checkpoint: Checkpoint, tensors: Mapping[str, Tensor]) -> LlamaConfig:
-    """The config with what it says of the numbers and of the class made true."""
-    stamp = {"torch_dtype": main_dtype(tensors), "architectures": [_ARCHITECTURES[checkpoint.head]]}
-    fields = checkpoint.config.to_dict() | stamp
-    fields.pop("quantization_config", None)
-    forms = Counter(tensor.dtype.lower() for tensor in tensors.values() if is_quantized(tensor))
-    if forms:
-        fields["quantization_config"] = quantization_config(forms.most_common(1)[0][0])
-    return LlamaConfig.from_dict(fields)
-
-
-def size_of(tensors: Mapping[str, Tensor]) -> str:
-    """Their bytes, and the format that most of them are in."""
-    sizes: Counter[str] = Counter()
-    for name, tensor in tensors.items():
-        sizes[tensor.dtype.lower()] += written_bytes({name: tensor})
-    return f"{in_words(sizes.total())} in {sizes.most_common(1)[0][0]}"
-
-
-def in_words(size: int) -> str:
-    """Bytes as people count them."""
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+    return packing.quantize(tensor, form, cores())
 
 
 def generation_settings(checkpoint: Checkpoint) -> GenerationConfig:

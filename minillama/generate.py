@@ -76,8 +76,8 @@ def parser() -> argparse.ArgumentParser:
     g.add_argument(
         "--tokenizer",
         metavar="PATH",
-        help="tokenizer.json, sentencepiece model, .gguf file, llama2.c's tokenizer.bin, or a folder with one (default: "
-        "that of the weights)",
+        help="tokenizer.json, sentencepiece model, .gguf file, llama2.c's tokenizer.bin, or a folder with one "
+        "(default: with the weights)",
     )
     g.add_argument("--config", metavar="FILE", help="config.json to use (default: beside the weights)")
     g.add_argument(

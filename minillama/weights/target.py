@@ -1,0 +1,83 @@
+"""What is to be written of a checkpoint: which tensors, in which format, under which config."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping
+
+from minillama.config import LlamaConfig
+from minillama.layout import QUANTIZED
+from minillama.weights.checkpoint import Checkpoint
+from minillama.weights.names import EMBED_TOKENS, LM_HEAD, SCORE
+from minillama.weights.quantized import QuantizedLater, QuantizedTensor, quantization_config
+from minillama.weights.safetensors import Tensor
+from minillama.weights.saving import main_dtype, written_bytes
+from minillama.weights.streaming import ConvertedTensor
+
+DTYPES = ("auto", "f32", "f16", "bf16", *QUANTIZED)
+_ARCHITECTURES = {LM_HEAD: "LlamaForCausalLM", SCORE: "LlamaForSequenceClassification", None: "LlamaModel"}
+log = logging.getLogger("minillama")
+
+
+def named_for(checkpoint: Checkpoint, dtype: str) -> dict[str, Tensor]:
+    """The tensors by the names that they are saved under. A tied head, which is the embedding, is left out, but where
+    it is to be quantized: the embedding is not."""
+    tensors = dict(checkpoint.tensors)
+    embedding, lm_head = tensors[EMBED_TOKENS], tensors.get(LM_HEAD)
+    tied = checkpoint.config.tie_word_embeddings
+    if lm_head is not None and tied and is_quantized(lm_head) and dtype not in ("auto", lm_head.dtype.lower()):
+        lm_head = tensors[LM_HEAD] = embedding  # of which it was made
+    if lm_head is embedding and (dtype not in QUANTIZED or is_quantized(embedding)):
+        del tensors[LM_HEAD]
+    return {name.removeprefix("" if checkpoint.head else "model."): tensor for name, tensor in tensors.items()}
+
+
+def in_format(
+    tensors: Mapping[str, Tensor], dtype: str, quantize: Callable[[Tensor, str], QuantizedTensor]
+) -> dict[str, Tensor]:
+    """The same in a format of DTYPES. `quantize` gets the matrices that kernels multiply by, not the embedding."""
+    if dtype == "auto":
+        return dict(tensors)
+    made: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        if tensor.dtype == dtype.upper():
+            made[name] = tensor
+        elif dtype not in QUANTIZED:
+            made[name] = ConvertedTensor(tensor, dtype.upper(), name)
+        elif len(tensor.shape) == 2 and not name.endswith((EMBED_TOKENS.removeprefix("model."), SCORE)):
+            made[name] = QuantizedLater(tensor, dtype, name, quantize)
+        else:
+            made[name] = tensor
+    again = sum(isinstance(tensor, QuantizedLater) and is_quantized(tensor.source) for tensor in made.values())
+    if again:
+        log.warning("%d matrices are quantized already and lose once more: convert what they were made of", again)
+    return made
+
+
+def is_quantized(tensor: Tensor) -> bool:
+    return tensor.dtype.lower() in QUANTIZED
+
+
+def true_config(checkpoint: Checkpoint, tensors: Mapping[str, Tensor]) -> LlamaConfig:
+    """The config with what it says of the numbers and of the class made true."""
+    stamp = {"torch_dtype": main_dtype(tensors), "architectures": [_ARCHITECTURES[checkpoint.head]]}
+    fields = checkpoint.config.to_dict() | stamp
+    fields.pop("quantization_config", None)
+    forms = Counter(tensor.dtype.lower() for tensor in tensors.values() if is_quantized(tensor))
+    if forms:
+        fields["quantization_config"] = quantization_config(forms.most_common(1)[0][0])
+    return LlamaConfig.from_dict(fields)
+
+
+def size_of(tensors: Mapping[str, Tensor]) -> str:
+    """Their bytes, and the format that most of them are in."""
+    sizes: Counter[str] = Counter()
+    for name, tensor in tensors.items():
+        sizes[tensor.dtype.lower()] += written_bytes({name: tensor})
+    return f"{in_words(sizes.total())} in {sizes.most_common(1)[0][0]}"
+
+
+def in_words(size: int) -> str:
+    """Bytes as people count them."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
