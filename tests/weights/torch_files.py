@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
 from io import BytesIO
@@ -88,7 +89,7 @@ def viewed(key: str, array: Array) -> View:
 def zipped(members: Mapping[str, bytes] | Sequence[tuple[str, bytes]], method: int = zipfile.ZIP_STORED) -> bytes:
     """A zip archive; names may come twice."""
     out = BytesIO()
-    with zipfile.ZipFile(out, "w", method) as archive:
+    with warnings.catch_warnings(action="ignore"), zipfile.ZipFile(out, "w", method) as archive:  # of names given twice
         for name, data in members.items() if isinstance(members, Mapping) else members:
             archive.writestr(zipfile.ZipInfo(name), data, method)
     return out.getvalue()
