@@ -166,13 +166,14 @@ def add_tokenizer(job: Job, folder: Path, staging: Staging) -> None:
             if (beside / name).is_file():
                 staging.add(name, (beside / name).read_bytes())
         return
+    written = tokenizer.save_pretrained(staging.partial)
     if isinstance(tokenizer, LlamaTokenizer):
-        try:
-            tokenizer = LlamaTokenizerFast.from_pretrained(place)  # which writes a tokenizer.json too
+        try:  # a tokenizer.json too
+            written += LlamaTokenizerFast.from_pretrained(staging.partial).save_pretrained(staging.partial)
         except ValueError as error:
             log.warning("no tokenizer.json is made: %s", error)
-    for file in tokenizer.save_pretrained(staging.partial):
-        staging.reuse(Path(file).name)
+    for name in dict.fromkeys(Path(file).name for file in written):
+        staging.reuse(name)
 
 
 def occupants(folder: Path) -> list[str]:

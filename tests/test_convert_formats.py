@@ -1,0 +1,159 @@
+"""python -m minillama.convert between formats: Meta's files, GGUF, llama2.c, adapters, fewer heads."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from minillama import LlamaForCausalLM, load_tokenizer
+from minillama.config import LlamaConfig
+from minillama.convert import main
+from minillama.shipped import tale_model
+from minillama.weights import open_checkpoint
+from minillama.weights.formats import narrow, widen
+from minillama.weights.grouping import mean_pooled
+from tests.bad import VOCAB, Capture, assert_refused, checkpoint, command
+from tests.tiny import random_ids, random_weights
+from tests.weights.meta_files import write_meta
+from tests.weights.test_lora import write_adapter
+
+# Rows of whole groups of 32, for blocks of GGUF
+SETTINGS: dict[str, Any] = {
+    "hidden_size": 64,
+    "intermediate_size": 192,
+    "head_dim": 16,
+    "vocab_size": VOCAB,
+    "tie_word_embeddings": False,
+}
+CONFIG = LlamaConfig.from_dict(
+    {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 32}
+    | SETTINGS
+)
+WEIGHTS = random_weights(CONFIG)
+
+
+def converted(capfd: Capture, *arguments: object) -> None:
+    status, _, err = command(capfd, *arguments, run=main)
+    assert (status, err) == (0, "")
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return checkpoint(tmp_path / "in", WEIGHTS, **CONFIG.to_dict())
+
+
+def assert_equal(folder: Path, weights: Any = WEIGHTS, form: str = "F32") -> None:
+    tensors = open_checkpoint(folder).tensors
+    assert tensors.keys() == weights.keys()
+    for name, array in weights.items():
+        assert tensors[name].dtype == form
+        np.testing.assert_array_equal(tensors[name].stored(), narrow(array, form), err_msg=name)
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+def test_metas_files(shards: int, tmp_path: Path, capfd: Capture) -> None:
+    folder = write_meta(tmp_path / "in" / "7B", WEIGHTS, CONFIG, shards)
+    shutil.copyfile(tale_model() / "tokenizer.model", tmp_path / "in" / "tokenizer.model")
+    assert command(capfd, "--check", folder, run=main).status == 0
+    out = tmp_path / "out"
+    converted(capfd, "--input_dir", tmp_path / "in", "--model_size", "7B", "--output_dir", out)
+    assert_equal(out)
+    stated = json.loads((out / "config.json").read_text())
+    assert (stated["torch_dtype"], stated["architectures"]) == ("float32", ["LlamaForCausalLM"])
+    assert stated["num_key_value_heads"] == 2
+    assert {"generation_config.json", "tokenizer.json", "tokenizer.model"} <= {file.name for file in out.iterdir()}
+    ids = random_ids(3, 1, 9)
+    theirs = LlamaForCausalLM(CONFIG, WEIGHTS)(ids).logits
+    # Meta's params.json says nothing of the length of texts, and the rest is the same model to the bit
+    np.testing.assert_array_equal(LlamaForCausalLM.from_pretrained(out)(ids).logits, theirs)
+    assert load_tokenizer(out).encode("The fox") == load_tokenizer(tale_model()).encode("The fox")
+    assert command(capfd, "--check", out, run=main).status == 0
+
+
+@pytest.mark.parametrize("form", ["f32", "f16", "bf16"])
+def test_gguf_there_and_back(form: str, source: Path, tmp_path: Path, capfd: Capture) -> None:
+    file, out = tmp_path / "model.gguf", tmp_path / "out"
+    converted(capfd, source, file, "--dtype", form)
+    assert command(capfd, "--check", file, run=main).status == 0
+    converted(capfd, file, out)
+    tensors = open_checkpoint(out).tensors
+    for name, array in WEIGHTS.items():
+        stored = form.upper() if array.ndim == 2 else "F32"  # as llama.cpp has norms
+        assert tensors[name].dtype == stored
+        np.testing.assert_array_equal(tensors[name].stored(), narrow(array, stored), err_msg=name)
+    text = "The fox  said:\n“no”"
+    assert load_tokenizer(out).encode(text) == load_tokenizer(source).encode(text)
+    assert command(capfd, "--check", out, run=main).status == 0
+
+
+@pytest.mark.parametrize("form", ["q8_0", "q4_0"])
+def test_quantized_numbers_are_the_same_in_gguf_and_back(
+    form: str, source: Path, tmp_path: Path, capfd: Capture
+) -> None:
+    first, file, out = tmp_path / form, tmp_path / "model.gguf", tmp_path / "out"
+    converted(capfd, source, first, "--dtype", form)
+    converted(capfd, first, file)
+    converted(capfd, file, out)
+    before, after = open_checkpoint(first).tensors, open_checkpoint(out).tensors
+    for name, tensor in before.items():
+        if tensor.dtype == form.upper():
+            assert after[name].dtype == tensor.dtype
+            np.testing.assert_array_equal(after[name].read(np.float32), tensor.read(np.float32), err_msg=name)
+    assert command(capfd, "--check", out, run=main).status == 0
+    ids = random_ids(3, 1, 9)
+    LlamaForCausalLM.from_pretrained(out)(ids)
+
+
+def test_a_gguf_file_is_replaced_only_by_force(source: Path, tmp_path: Path, capfd: Capture) -> None:
+    file = tmp_path / "model.gguf"
+    file.write_bytes(b"mine")
+    assert_refused(capfd, [source, file], f"{file} is there already", "--force", run=main)
+    assert_refused(capfd, [source, tmp_path / "x.gguf", "--manifest"], "--manifest is for folders", run=main)
+    assert_refused(capfd, [source, file / "x.gguf"], f"{file / 'x.gguf'}", run=main)
+    assert file.read_bytes() == b"mine"
+    converted(capfd, source, file, "--force")
+    assert file.read_bytes()[:4] == b"GGUF"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "model.gguf"]
+
+
+def test_fewer_key_value_heads(source: Path, tmp_path: Path, capfd: Capture) -> None:
+    converted(capfd, source, tmp_path / "out", "--kv-heads", 1)
+    tensors, config = mean_pooled(open_checkpoint(source).tensors, CONFIG, 1)
+    made = open_checkpoint(tmp_path / "out")
+    assert made.config.num_key_value_heads == config.num_key_value_heads == 1
+    for name, tensor in tensors.items():
+        np.testing.assert_array_equal(made.tensors[name].stored(), tensor.stored())
+    assert_refused(
+        capfd, [source, tmp_path / "no", "--kv-heads", 3], "cannot be pooled to 3: use one of 1, 2", run=main
+    )
+
+
+def test_an_adapter_is_merged(source: Path, tmp_path: Path, capfd: Capture) -> None:
+    rng, target = np.random.default_rng(8), "model.layers.1.mlp.up_proj"
+    a, b = (rng.standard_normal(shape).astype(np.float32) for shape in ((3, 64), (192, 3)))
+    name = f"base_model.model.{target}"
+    adapter = write_adapter(
+        tmp_path / "lora", {f"{name}.lora_A.weight": a, f"{name}.lora_B.weight": b}, r=3, lora_alpha=6
+    )
+    converted(capfd, source, tmp_path / "out", "--lora", adapter)
+    made = open_checkpoint(tmp_path / "out").tensors
+    expected = open_checkpoint(source, lora=[adapter]).tensors
+    for key, tensor in expected.items():
+        np.testing.assert_array_equal(made[key].stored(), tensor.stored())
+    difference = made[f"{target}.weight"].stored() - WEIGHTS[f"{target}.weight"]
+    # Two products of three terms of float32 numbers of size 1 to 10
+    np.testing.assert_allclose(difference, 2 * b @ a, atol=1e-5)
+
+
+def test_another_format_of_pooled_heads(source: Path, tmp_path: Path, capfd: Capture) -> None:
+    converted(capfd, source, tmp_path / "out", "--kv-heads", 1, "--dtype", "bf16")
+    name = "model.layers.0.self_attn.k_proj.weight"
+    whole = WEIGHTS[name].reshape(2, 16, 64)
+    pooled = (whole[0] + whole[1]) / np.float32(2)
+    made = open_checkpoint(tmp_path / "out").tensors[name]
+    np.testing.assert_array_equal(made.read(np.float32), widen(narrow(pooled, "BF16"), "BF16", np.float32))
