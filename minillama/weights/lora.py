@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -152,18 +152,16 @@ def _read_settings(path: Path) -> dict[str, Any]:
         )
     if settings.get("bias", "none") not in ("none", "all", "lora_only"):
         raise ValueError(f"{path}: bias must be none, all or lora_only, not {str(settings['bias'])[:60]!r}")
-    checks = {"r": _is_rank, "lora_alpha": _is_number, "rank_pattern": _is_rank, "alpha_pattern": _is_number}
-    for field, check in checks.items():
-        value = settings.get(field) or ({} if field.endswith("pattern") else 8)  # peft's default
-        settings[field] = value
-        if field.endswith("pattern"):
-            if not isinstance(value, dict) or not all(map(check, value.values())):
-                raise ValueError(f"{path}: {field} must map names to numbers, not be {str(value)[:60]}")
-            for name in value:
-                if not re.fullmatch(r"\^?[\w.]+", name):
-                    raise ValueError(f"{path}: {field} has the pattern {name[:60]!r}: write out the names it means")
-        elif not check(value):
-            raise ValueError(f"{path}: {field} must be a number above 0, not {str(value)[:60]}")
+    for field, check, wanted, usual in (
+        ("r", _is_rank, "a whole number above 0", 8),  # 8 is peft's default of both
+        ("lora_alpha", _is_number, "a number", 8),
+        ("rank_pattern", _is_pattern(_is_rank), "names, each with a whole number above 0", {}),
+        ("alpha_pattern", _is_pattern(_is_number), "names, each with a number", {}),
+    ):
+        if settings.get(field) is None:
+            settings[field] = usual
+        if not check(settings[field]):
+            raise ValueError(f"{path}: {field} must be {wanted}, not {str(settings[field])[:60]}")
     return settings
 
 
@@ -172,7 +170,18 @@ def _is_rank(value: object) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
+    return type(value) in (int, float) and -1e30 < value < 1e30  # type: ignore[operator]
+
+
+def _is_pattern(check: Callable[[object], bool]) -> Callable[[object], bool]:
+    """peft takes the names for regular expressions, of which some take forever: only those that are names are read."""
+
+    def is_pattern(values: object) -> bool:
+        return isinstance(values, dict) and all(
+            re.fullmatch(r"\^?[\w.]+", name) and check(value) for name, value in values.items()
+        )
+
+    return is_pattern
 
 
 def _sorted_out(stored: Mapping[str, Tensor]) -> Contents:

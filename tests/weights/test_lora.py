@@ -77,9 +77,10 @@ def assert_near(ours: Array, theirs: Array) -> None:
          {Q: 2.5, DOWN: -4, EMBED_TOKENS: 9, LM_HEAD: 2}),
         ({"r": 7, "rank_pattern": {"self_attn": 1, "q_proj": 3, "down_proj": 3, "embed_tokens": 3, "lm_head": 3}},
          ALPHA / RANK),
+        ({"lora_alpha": 0}, 0),
         ({"lora_alpha": 7.5, "fan_in_fan_out": True, "lora_dropout": 0.1}, 7.5 / RANK),
     ],
-    ids=["plain", "rslora", "alpha_pattern", "rank_pattern", "idle fields"],
+    ids=["plain", "rslora", "alpha_pattern", "rank_pattern", "alpha 0", "idle fields"],
 )  # fmt: skip
 def test_a_merged_matrix_is_what_the_formula_says(name: str, settings: Any, scale: Any, tmp_path: Path) -> None:
     adapter = write_adapter(tmp_path / "adapter", pair(name), **settings)
@@ -185,16 +186,17 @@ CONFIG_SAYS: dict[str, tuple[dict[str, Any], str]] = {
     "of tomorrow": ({"use_moon_phase": "full"}, "use_moon_phase is full, which cannot be merged"),
     "another base": ({"init_lora_weights": "pissa"}, "init_lora_weights is 'pissa', which trains another base"),
     "bias some": ({"bias": "some"}, "bias must be none, all or lora_only, not 'some'"),
-    "r -1": ({"r": -1}, "r must be a number above 0, not -1"),
-    "r 1.5": ({"r": 1.5}, "r must be a number above 0, not 1.5"),
-    "r text": ({"r": "3"}, "r must be a number above 0, not 3"),
-    "r true": ({"r": True}, "r must be a number above 0, not True"),
-    "r 2^31": ({"r": 2**31}, "r must be a number above 0"),
+    "r -1": ({"r": -1}, "r must be a whole number above 0, not -1"),
+    "r 1.5": ({"r": 1.5}, "r must be a whole number above 0, not 1.5"),
+    "r text": ({"r": "3"}, "r must be a whole number above 0, not 3"),
+    "r true": ({"r": True}, "r must be a whole number above 0, not True"),
+    "r 2^31": ({"r": 2**31}, "r must be a whole number above 0"),
     "alpha NaN": ({"lora_alpha": math.nan}, "lora_alpha must be a number"),
+    "alpha of 400 digits": ({"lora_alpha": 10**400}, "lora_alpha must be a number"),
     "alpha a list": ({"lora_alpha": [1]}, "lora_alpha must be a number"),
-    "patterns a list": ({"rank_pattern": [1]}, "rank_pattern must map names to numbers"),
-    "rank 0 in a pattern": ({"rank_pattern": {"q_proj": 0}}, "rank_pattern must map names to numbers"),
-    "a slow pattern": ({"alpha_pattern": {"(a+)+b": 1}}, "alpha_pattern has the pattern '(a+)+b'"),
+    "patterns a list": ({"rank_pattern": [1]}, "rank_pattern must be names, each with a whole"),
+    "rank 0 in a pattern": ({"rank_pattern": {"q_proj": 0}}, "rank_pattern must be names, each with a whole"),
+    "a slow pattern": ({"alpha_pattern": {"(a+)+b": 1}}, "alpha_pattern must be names"),
 }  # fmt: skip
 FILE_HAS: dict[str, tuple[Callable[[], Tensors], str]] = {
     "nothing": (lambda: {}, "it adapts nothing"),
