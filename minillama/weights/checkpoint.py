@@ -23,6 +23,7 @@ from minillama.weights.source import Source
 from minillama.weights.torch_file import open_torch_file
 
 INDEX = "model.safetensors.index.json"
+MAX_FILE_NAME = 200  # characters, below what file systems take
 TORCH_INDEX = "pytorch_model.bin.index.json"
 TORCH = (".pth", ".pt", ".bin")
 STORED = "the one that is stored"  # a head, for open_checkpoint
@@ -173,7 +174,11 @@ def _open_indexed(index: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     metadata: dict[str, str] = {}
     for shard in sorted(set(weight_map.values())):
         if Path(shard).name != shard or "\\" in shard or ":" in shard or shard in ("", ".", ".."):
-            raise ValueError(f"{index} names the file {shard!r}, which is not in the same folder: it cannot be trusted")
+            raise ValueError(
+                f"{index} names the file {shard[:100]!r}, which is not in the same folder: it cannot be trusted"
+            )
+        if len(shard) > MAX_FILE_NAME or len(shard.splitlines()) > 1:
+            raise ValueError(f"{index} names the file {shard[:100]!a}, which no file can be called: get it again")
         if not (index.parent / shard).exists():
             raise FileNotFoundError(f"{index.parent / shard} is missing, and {index.name} names it: get that file too")
         if not shard.endswith(kind):
@@ -182,7 +187,8 @@ def _open_indexed(index: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         metadata |= more
     for name, shard in weight_map.items():
         if name not in shards[shard]:
-            raise ValueError(f"{index} says tensor {name} is in {shard}, which does not have it: get the index again")
+            shown = name[:100] if name.isprintable() else ascii(name[:100])
+            raise ValueError(f"{index} says tensor {shown} is in {shard}, which does not have it: get the index again")
     tensors = {name: shards[shard][name] for name, shard in weight_map.items()}
     declared = contents["metadata"].get("total_size") if isinstance(contents.get("metadata"), dict) else None
     actual = sum(map(nbytes, tensors.values()))

@@ -164,13 +164,11 @@ def params_seeds(folder: Path) -> list[bytes]:
     ]
 
 
-META = {name: ArrayTensor(WEIGHTS["model.embed_tokens.weight"]) for name in ("tok_embeddings.weight", "output.weight")}
-META["layers.0.feed_forward.w1.weight"] = ArrayTensor(WEIGHTS[layer_name(0, "gate_proj")])
+ARRAYS = {name: ArrayTensor(array) for name, array in WEIGHTS.items()}
 
 
 def run_params(file: Path) -> None:
-    params = read_json_object(file, "settings of Meta's")
-    named(file, lambda: config_from_params(file, params, META))
+    config_from_params(file, read_json_object(file, "settings of a model"), ARRAYS)
 
 
 def gguf_seeds(folder: Path) -> list[bytes]:
