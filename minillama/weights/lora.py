@@ -141,17 +141,17 @@ def _read_settings(path: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"{path} does not exist: name the folder of a LoRA adapter as peft saves it")
     settings = read_json_object(path, "settings of a LoRA adapter")
     if settings.get("peft_type") != "LORA":
-        raise ValueError(f"{path}: peft_type is {settings.get('peft_type')!r}, and only LORA is read")
+        raise ValueError(f"{path}: peft_type is {repr(settings.get('peft_type'))[:60]}, and only LORA is read")
     for field, value in settings.items():
         if value and field not in _READ | _IDLE:
-            raise ValueError(f"{path}: {field} is {str(value)[:60]}, which cannot be merged here: merge it with peft")
+            raise ValueError(f"{path}: {field} is {repr(value)[:60]}, which cannot be merged here: merge it with peft")
     if settings.get("init_lora_weights") not in _KEEPS_BASE:
         raise ValueError(
-            f"{path}: init_lora_weights is {str(settings['init_lora_weights'])[:60]!r}, which trains another base: "
+            f"{path}: init_lora_weights is {repr(settings['init_lora_weights'])[:60]}, which trains another base: "
             "save the adapter converted to LoRA (path_initial_model_for_weight_conversion)"
         )
     if settings.get("bias", "none") not in ("none", "all", "lora_only"):
-        raise ValueError(f"{path}: bias must be none, all or lora_only, not {str(settings['bias'])[:60]!r}")
+        raise ValueError(f"{path}: bias must be none, all or lora_only, not {repr(settings['bias'])[:60]}")
     for field, check, wanted, usual in (
         ("r", _is_rank, "a whole number above 0", 8),  # 8 is peft's default of both
         ("lora_alpha", _is_number, "a number", 8),
@@ -161,7 +161,7 @@ def _read_settings(path: Path) -> dict[str, Any]:
         if settings.get(field) is None:
             settings[field] = usual
         if not check(settings[field]):
-            raise ValueError(f"{path}: {field} must be {wanted}, not {str(settings[field])[:60]}")
+            raise ValueError(f"{path}: {field} must be {wanted}, not {repr(settings[field])[:60]}")
     return settings
 
 
