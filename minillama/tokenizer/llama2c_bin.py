@@ -72,7 +72,8 @@ def _pieces(printed: list[str]) -> list[str]:
     """The pieces of the model from what was printed of them; ids 3 to 258 are bytes, whatever they look like."""
     named = tuple(piece.strip("\n") for piece in printed[:FIRST_BYTE])
     if named != NAMED:
-        raise ValueError(f"it begins with {', '.join(map(repr, named)) or 'nothing'} instead of {', '.join(NAMED)}")
+        shown = ", ".join(repr(piece[:20]) for piece in named) or "nothing"
+        raise ValueError(f"it begins with {shown} instead of {', '.join(NAMED)}")
     names_of_bytes = [f"<0x{byte:02X}>" for byte in range(256)]
     behind = FIRST_BYTE + 256
     if printed[FIRST_BYTE:behind] not in (names_of_bytes, [chr(byte) for byte in range(256)]):

@@ -18,6 +18,7 @@ import numpy as np
 from minillama.arrays import Array
 from minillama.config import LlamaConfig, read_json_object
 from minillama.llama import LlamaForCausalLM
+from minillama.loading import load_tokenizer
 from minillama.tokenizer.llama2c_bin import open_tokenizer_bin
 from minillama.weights import open_checkpoint
 from minillama.weights.gguf_model import open_gguf
@@ -186,6 +187,8 @@ def write_gguf(file: Path, kind: str) -> None:
     writer.add_array("tokenizer.ggml.tokens", ["<unk>", "<s>", "</s>", *"abcdef"])
     writer.add_array("tokenizer.ggml.scores", [0.0] * 9)
     writer.add_array("tokenizer.ggml.token_type", [2, 3, 3, *[1] * 6])
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
     sides = {"token_embd": (9, 32), "output": (9, 32), "output_norm": (32,), "blk.0.attn_norm": (32,),
              "blk.0.ffn_norm": (32,), "blk.0.attn_q": (32, 32), "blk.0.attn_k": (16, 32), "blk.0.attn_v": (16, 32),
              "blk.0.attn_output": (32, 32), "blk.0.ffn_gate": (32, 32), "blk.0.ffn_up": (32, 32),
@@ -205,6 +208,8 @@ def write_gguf(file: Path, kind: str) -> None:
 
 def run_gguf(file: Path) -> None:
     read_all(open_gguf(file).tensors)
+    tokenizer = load_tokenizer(file)
+    tokenizer.decode(tokenizer.encode("ab a <s> é"))
 
 
 def llama2c_seeds(folder: Path) -> list[bytes]:
