@@ -7,7 +7,7 @@ from safetensors.numpy import load_file
 
 from minillama.files import write_files
 from minillama.weights.safetensors import ArrayTensor, open_safetensors
-from minillama.weights.saving import main_dtype, other_weight_files, parse_size, weight_files
+from minillama.weights.saving import main_dtype, other_weight_files, parse_size, weight_files, written_bytes
 
 
 def tensors(*dtypes: str) -> dict[str, ArrayTensor]:
@@ -72,3 +72,11 @@ def test_sizes(size: int | str, count: int) -> None:
 def test_what_is_no_size(size: int | str) -> None:
     with pytest.raises(ValueError, match="max_shard_size must be a number of bytes or a text such as '5GB'"):
         parse_size(size)
+
+
+@pytest.mark.parametrize("size", ["5GB", 61])
+def test_progress_is_told_every_byte(size: int | str, tmp_path: Path) -> None:
+    told: list[int] = []
+    made = tensors("float32", "float16", "float64")
+    write_files(weight_files(tmp_path, made, size, told.append))
+    assert sum(told) == written_bytes(made) == 24 + 18 + 96
