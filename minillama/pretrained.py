@@ -111,7 +111,7 @@ class LlamaPreTrainedModel:
         threads: int | None = None,
         **overrides: Any,
     ) -> Self:
-        """Open a checkpoint: a folder as Hugging Face keeps it, a .safetensors file or an index of several.
+        """Open a checkpoint: a folder as Hugging Face or Meta keeps it, one file, or an index of several.
 
         config: a LlamaConfig or a config.json to use instead of the one beside the weights. lora: the folder of a LoRA
         adapter to merge into them, or several. overrides: fields of the

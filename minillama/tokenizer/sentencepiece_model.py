@@ -293,4 +293,9 @@ def load_sentencepiece(
     except RuntimeError as error:
         if "exclusive" in str(error):
             raise ValueError("sp_model_kwargs cannot name another model: leave that out") from None
+        if re.match(rb"[A-Za-z0-9+/]+=* \d+\r?\n", model):
+            raise ValueError(
+                f"{where} is a vocabulary of tiktoken, as Meta has it for Llama 3, and that is not read: get the "
+                "tokenizer.json that Hugging Face has for the model, and put it beside, or name it with --tokenizer"
+            ) from None
         raise ValueError(f"{where} is not a sound sentencepiece model: get it again") from None

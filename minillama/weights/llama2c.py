@@ -22,7 +22,7 @@ from minillama.weights import names
 from minillama.weights.names import EMBED_TOKENS, LM_HEAD, NORM
 from minillama.weights.safetensors import MappedFile, StoredTensor, Tensor, impostor
 from minillama.weights.source import Source
-from minillama.weights.views import HalvesTensor
+from minillama.weights.interleaved import InterleavedTensor
 
 MAGIC = b"24ka"  # the number 0x616b3432, "ak42", its lowest byte first
 HEADER = 256  # bytes, from version 1 on
@@ -202,4 +202,4 @@ def _tensors(file: MappedFile, header: Header, parts: list[Part]) -> Iterator[tu
             offset += nbytes
             if kind != _FREQS:
                 name = names.layer_name(layer, kind) if kind in names.LAYER else kind
-                yield name, HalvesTensor(tensor, heads[kind]) if kind in heads else tensor
+                yield name, InterleavedTensor(tensor, heads[kind]) if kind in heads else tensor

@@ -19,10 +19,11 @@ import numpy as np
 from minillama.config import LlamaConfig, read_json_object
 from minillama.weights import names
 from minillama.weights.guess import guess_config
+from minillama.weights.interleaved import InterleavedTensor
+from minillama.weights.joined import JoinedTensor
 from minillama.weights.meta_config import config_from_params
 from minillama.weights.safetensors import Tensor
 from minillama.weights.source import Source
-from minillama.weights.views import HalvesTensor, JoinedTensor
 
 MAX_SHARDS = 64
 SHARD = re.compile(r"consolidated\.(\d{1,4})\.(pth|safetensors)")
@@ -76,7 +77,7 @@ def open_meta(
             joined[name] = _without_copies(joined[name], G * config.head_dim, name, weights)
         for name, heads in ((q, H), (k, G)):
             if name in joined and math.prod(joined[name].shape[:1]) % (2 * heads) == 0:  # else match_tensors complains
-                joined[name] = HalvesTensor(joined[name], heads)
+                joined[name] = InterleavedTensor(joined[name], heads)
     return Source(joined, {}, config)
 
 

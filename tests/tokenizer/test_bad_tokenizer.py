@@ -70,6 +70,7 @@ BAD_MODEL: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "an HTML page": (lambda file: b"<!doctype html><html></html>", "is not a sound sentencepiece model"),
     "a git-lfs pointer": (lambda file: b"version https://git-lfs.github.com/spec/v1\n", "is not a sound sentencepiece"),
     "random bytes": (lambda file: bytes(range(256)) * 9, "is not a sound sentencepiece model"),
+    "a vocabulary of tiktoken": (lambda file: b"IQ== 0\nIg== 1\n" * 99, "is a vocabulary of tiktoken, as Meta has it"),
 }
 BAD_JSON: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "empty": (lambda file: b"", "is not valid JSON"),

@@ -16,6 +16,7 @@ from minillama.arrays import Array
 from minillama.llama import LlamaForCausalLM
 from minillama.shipped import tale_model
 from minillama.weights import open_checkpoint
+from minillama.weights.drawn import DrawnTensor
 from minillama.weights.formats import narrow_bfloat16, widen
 from minillama.weights.meta_config import config_from_params
 from tests.bad import CONFIG as BAD_CONFIG
@@ -191,6 +192,19 @@ def test_the_intermediate_size_of_published_models(
     params = {"dim": dim, "n_layers": 1, "n_heads": 32, "multiple_of": multiple_of, "vocab_size": 32000}
     params |= {} if multiplier is None else {"ffn_dim_multiplier": multiplier}
     assert config_from_params(Path("params.json"), params, {}).intermediate_size == expected
+
+
+@pytest.mark.parametrize(("dim", "layers", "heads", "multiplier"), [(2048, 16, 32, 1.5), (3072, 28, 24, 1.0)])
+def test_llama_3_2_is_known_by_its_shapes(dim: int, layers: int, heads: int, multiplier: float) -> None:
+    """Its params.json has no factor, which is 32, unlike that of Llama 3.1."""
+    params = {"dim": dim, "n_layers": layers, "n_heads": heads, "n_kv_heads": 8, "ffn_dim_multiplier": multiplier}
+    params |= {"multiple_of": 256, "rope_theta": 5e5, "use_scaled_rope": True, "vocab_size": 128256}
+    k_proj = DrawnTensor((8 * dim // heads, dim), 1, [0])
+    config = config_from_params(Path("params.json"), params, {"model.layers.0.self_attn.k_proj.weight": k_proj})
+    assert config.rope_scaling is not None
+    assert config.rope_scaling["factor"] == 32
+    assert config.tie_word_embeddings
+    assert (config.bos_token_id, config.eos_token_id) == (128000, 128001)
 
 
 BAD_PARAMS: dict[str, tuple[dict[str, Any], str]] = {

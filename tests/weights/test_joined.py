@@ -1,4 +1,4 @@
-"""Tensors made of others when they are read."""
+"""A tensor made of others when it is read."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from numpy.typing import DTypeLike
 
 from minillama.arrays import Array
 from minillama.weights.formats import widen
-from minillama.weights.names import interleaved_to_halves
+from minillama.weights.joined import JoinedTensor
 from minillama.weights.safetensors import ArrayTensor
-from minillama.weights.views import HalvesTensor, JoinedTensor
 from tests.tiny import spiky
 
 WHOLE = spiky(np.random.default_rng(90), 12, 8).astype(np.float32)
@@ -50,22 +49,3 @@ def test_joined(axis: int, count: int, kind: type) -> None:
         assert read.dtype == np.float32
         np.testing.assert_array_equal(read, widen(whole, joined.dtype, np.float32)[ids])
         assert sum(part.numbers for part in parts) - before == read.size  # these rows, and no others
-
-
-@pytest.mark.parametrize("heads", [1, 2, 3, 6])
-def test_halves(heads: int) -> None:
-    base = Watched(WHOLE)
-    tensor = HalvesTensor(base, heads)
-    expected = interleaved_to_halves(WHOLE, heads)
-    np.testing.assert_array_equal(tensor.stored(), expected)
-    np.testing.assert_array_equal(tensor.read(np.float64), expected)
-    for ids in IDS:
-        before = base.numbers
-        np.testing.assert_array_equal(tensor.read(np.float32, ids), expected[ids])
-        assert base.numbers - before == ids.size * 8
-
-
-def test_halves_of_a_bias() -> None:
-    bias = WHOLE[:, 0].copy()
-    tensor = HalvesTensor(ArrayTensor(bias), 2)
-    np.testing.assert_array_equal(tensor.read(np.float32), interleaved_to_halves(bias, 2))

@@ -1,4 +1,4 @@
-"""Tensors that are made of others when they are read: joined, or their rows in another order."""
+"""A tensor that is made of several others when it is read."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from numpy.typing import DTypeLike
 
 from minillama.arrays import Array
 from minillama.weights.formats import STORAGE
-from minillama.weights.names import interleaved_to_halves
 from minillama.weights.safetensors import Tensor
 
 
@@ -50,20 +49,3 @@ class JoinedTensor:
         along = joined.swapaxes(0, self.axis)
         for number, part in enumerate(self.parts):
             yield along[number * self._step : (number + 1) * self._step].swapaxes(0, self.axis), part
-
-
-class HalvesTensor:
-    """A q or k projection in Hugging Face's rotary layout, of one in the interleaved layout. heads: how many it has."""
-
-    def __init__(self, interleaved: Tensor, heads: int):
-        self.interleaved, self.heads = interleaved, heads
-        self.dtype, self.shape = interleaved.dtype, interleaved.shape
-
-    def stored(self) -> Array:
-        return interleaved_to_halves(self.interleaved.stored(), self.heads)
-
-    def read(self, dtype: DTypeLike, rows: Array | None = None) -> Array:
-        if rows is None:
-            return interleaved_to_halves(self.interleaved.read(dtype), self.heads)
-        order = interleaved_to_halves(np.arange(self.shape[0]), self.heads)
-        return self.interleaved.read(dtype, order[rows])
