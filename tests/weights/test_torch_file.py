@@ -241,6 +241,7 @@ def test_the_command_tells_the_same_story(engine: str, tmp_path: Path, capfd: Ca
     folder = checkpoint(tmp_path / "safetensors")
     arguments = ["--engine", engine, "--max-new-tokens", 6, "--temperature", 0, "--weights"]
     story = assert_runs(capfd, [*arguments, folder])
-    torch_save(random_tensors(BAD_CONFIG), folder / "pytorch_model.bin")
-    (folder / "model.safetensors").unlink()
-    assert assert_runs(capfd, [*arguments, folder]) == story
+    other = checkpoint(tmp_path / "torch")
+    torch_save(random_tensors(BAD_CONFIG), other / "pytorch_model.bin")
+    (other / "model.safetensors").unlink()
+    assert assert_runs(capfd, [*arguments, other]) == story
