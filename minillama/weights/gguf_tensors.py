@@ -48,13 +48,16 @@ class BlockTensor:
         return self.read(np.float32)
 
     def read(self, dtype: DTypeLike, rows: Array | None = None) -> Array:
+        if len(self.shape) == 1 and rows is not None:
+            return self.read(dtype)[rows]
         wanted = np.arange(math.prod(self.shape[:-1]))[slice(None) if rows is None else rows]
         out = np.empty((*wanted.shape, self.shape[-1]), dtype)
         flat, step = out.reshape(-1, self.shape[-1]), max(1, PIECE // self.shape[-1])
         assert self.block.dequantize is not None
         for start in range(0, wanted.size, step):
             part = self.blocks(wanted.reshape(-1)[start : start + step]).reshape(-1, self.block.nbytes)
-            flat[start : start + step] = self.block.dequantize(part).reshape(-1, self.shape[-1])
+            with np.errstate(over="ignore", invalid="ignore"):  # scales that are no numbers: what comes of them shows
+                flat[start : start + step] = self.block.dequantize(part).reshape(-1, self.shape[-1])
         return out.reshape(self.shape) if rows is None else out
 
 

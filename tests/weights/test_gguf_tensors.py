@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from minillama.arrays import Array
-from minillama.weights.gguf_blocks import BLOCKS
+from minillama.weights.gguf_blocks import BLOCKS, q8_0
 from minillama.weights.gguf_file import read_gguf
 from minillama.weights.gguf_tensors import PIECE, BlockTensor, TiledTensor, tensor_of
 from minillama.weights.names import interleaved_to_halves
@@ -64,6 +64,16 @@ def test_tiles_hold_the_same_numbers(kind: str, shape: tuple[int, int], heads: i
     stored = np.frombuffer(data, np.uint8).reshape(-1, size)
     scales = np.ascontiguousarray(stored[:, :2]).view("<f2").ravel()
     assert sorted(tensor.scales[tensor.scales != 0]) == sorted(scales)  # and none is another
+
+
+def test_a_vector_in_blocks(tmp_path: Path) -> None:
+    stored = random_matrix(np.random.default_rng(5), (1, 64), "Q8_0")
+    (tmp_path / "x.gguf").write_bytes(gguf_bytes({}, [info("x", stored, "Q8_0")._replace(shape=(64,))]))
+    gguf = read_gguf(tmp_path / "x.gguf")
+    tensor = tensor_of(gguf.file, gguf.tensors["x"])
+    floats = q8_0(stored.reshape(2, 34)).reshape(-1)
+    np.testing.assert_array_equal(tensor.read(np.float32), floats)
+    np.testing.assert_array_equal(tensor.read(np.float32, np.array([63, 0])), floats[[63, 0]])
 
 
 def test_other_formats_are_read_as_float32(tmp_path: Path) -> None:
