@@ -60,9 +60,10 @@ def from_pieces(vocabulary: Vocabulary) -> Tokenizer:
             settings |= {"legacy": False, "add_prefix_space": False}
         return LlamaTokenizer(model, added_tokens_decoder=added, **settings)
     backend = byte_level_model(pieces, types, vocabulary.merges, vocabulary.pre)
+    backend.add_tokens(list(added.values()))  # at once: each time, the library looks at all it has
     if vocabulary.add_bos is None:
         settings["add_bos_token"] = backend.model.ignore_merges  # Llama 3 begins with it, GPT-2 does not
-    return LlamaTokenizerFast(tokenizer_object=backend, added_tokens_decoder=added, **settings)
+    return LlamaTokenizerFast(tokenizer_object=backend, **settings)
 
 
 def checked_pieces(vocabulary: Vocabulary) -> tuple[list[str], list[int]]:

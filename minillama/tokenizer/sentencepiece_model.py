@@ -74,14 +74,16 @@ class LlamaTokenizer(Tokenizer):
         added = settings.pop("added_tokens_decoder", None) or {}
         named = {"unk_token": unk_token, "bos_token": bos_token, "eos_token": eos_token, "pad_token": pad_token}
         self._set_up(named, settings, padding_side="right")
+        special = set(self.all_special_tokens)
         for index, token in added.items():
             if not isinstance(token, AddedToken):
                 raise ValueError(f"added_tokens_decoder must map ids to AddedTokens, not to {token!r}")
             # In the model's own range an id has the piece that the model gives it
             if int(index) >= self.vocab_size or self.sp_model.id_to_piece(int(index)) == token.content:
                 self._added[int(index)] = token
-                if token.special and token.content not in self.all_special_tokens:
+                if token.special and token.content not in special:
                     self._additional.append(token)
+                    special.add(token.content)
         self.add_tokens([*self._named.values(), *self._additional], special_tokens=True)
 
     @classmethod
