@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from minillama.loading import load_tokenizer
 from minillama.shipped import tale_model
+from minillama.weights import open_checkpoint
 from tests.bad import Capture, assert_refused, assert_runs
 from tests.ggufs import ARRAY, SETTINGS, STRING, Info, gguf_bytes, model_tensors
-from tests.tokenizer.test_from_pieces import of_the_tales
+from tests.tokenizer.test_from_pieces import byte_level, of_the_tales
 from tests.weights.test_gguf_vocabulary import metadata_of
 
+SMALL = byte_level()
+BYTES = gguf_bytes(metadata_of(SMALL), model_tensors(kind="Q5_0", vocab=len(SMALL.pieces)))
+HEADER = len(BYTES) - sum(len(tensor.data) for tensor in model_tensors(kind="Q5_0", vocab=len(SMALL.pieces)))
 FEW = ("--temperature", 0, "--max-new-tokens", 4)
 
 
@@ -94,3 +103,20 @@ def test_something_else_by_that_name(tmp_path: Path, capfd: Capture) -> None:
     file.mkdir()
     assert_refused(capfd, ["--weights", file], file, "no model.safetensors")
     assert_refused(capfd, ["--tokenizer", tmp_path / "none.gguf"], "none.gguf", "cannot be opened")
+
+
+@given(data=st.data())
+def test_any_bytes_are_a_model_or_refused(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Of a sound file some bytes are others, or gone: as weights and as a vocabulary, ValueError at most comes of it."""
+    spoiled = bytearray(BYTES)
+    for _ in range(data.draw(st.integers(1, 3))):
+        place = data.draw(st.integers(0, HEADER))
+        length = data.draw(st.sampled_from((0, 1, 4, 8)))
+        spoiled[place : place + length] = data.draw(st.binary(max_size=8) | st.just(b"\xff" * 8))
+    file = tmp_path_factory.mktemp("spoiled") / "model.gguf"
+    file.write_bytes(bytes(spoiled))
+    with contextlib.suppress(ValueError):
+        for tensor in open_checkpoint(file).tensors.values():
+            tensor.read(np.float32)
+    with contextlib.suppress(ValueError, FileNotFoundError):
+        load_tokenizer(file).encode("a fox <s>\n")
