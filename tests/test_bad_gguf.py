@@ -107,7 +107,7 @@ def test_something_else_by_that_name(tmp_path: Path, capfd: Capture) -> None:
 
 @given(data=st.data())
 def test_any_bytes_are_a_model_or_refused(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Of a sound file some bytes are others, or gone: as weights and as a vocabulary, ValueError at most comes of it."""
+    """Some bytes of a sound file are others, or gone: as weights and as a vocabulary, ValueError is all it gives."""
     spoiled = bytearray(BYTES)
     for _ in range(data.draw(st.integers(1, 3))):
         place = data.draw(st.integers(0, HEADER))
