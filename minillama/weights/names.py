@@ -100,8 +100,8 @@ def match_tensors(
 ) -> dict[str, T]:
     """Every tensor that a model with this head needs, under its own name, aliases resolved.
 
-    The heads of other models are left out, and a classifier's head may be missing. ValueError that names all missing,
-    unexpected and misshaped tensors, and all that are not floats.
+    The heads of other models are left out, and a classifier's head may be missing. ValueError that names missing,
+    unexpected and misshaped tensors, and those that are not floats, up to 30 of each.
     """
     found = {name: tensor for name, tensor in standard_names(tensors).items() if not is_derived(name)}
     for dropped, kept in metadata.items():  # tensors that shared memory with another when they were saved
@@ -141,13 +141,18 @@ def match_tensors(
             if name in found and found[name].dtype not in (*FLOATS, *QUANTS)
         ],
     }
-    parts = [f"{len(names)} {kind}: {', '.join(names)}" for kind, names in complaints.items() if names]
+    parts = [f"{len(names)} {kind}: {_listed(names)}" for kind, names in complaints.items() if names]
     if parts:
         raise ValueError(
             f"{where}: the tensors are not those of its config; {'; '.join(parts)}; "
             "use the config.json that belongs to these weights (--config)"
         )
     return {name: found[name] for name in expected if name in found}
+
+
+def _listed(names: list[str], most: int = 30) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def interleaved_to_halves(weight: Array, heads: int) -> Array:

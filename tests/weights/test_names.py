@@ -129,6 +129,16 @@ def test_one_error_names_all_that_is_wrong() -> None:
     assert "model.layers.0.self_attn.k_proj.weight (24, 16) instead of (12, 16)" in misshaped
 
 
+def test_what_is_missing_is_not_listed_without_end() -> None:
+    tensors = tensors_of(tiny_config(num_hidden_layers=20))
+    with pytest.raises(ValueError, match="and 24 more; use the config") as caught:
+        match_tensors(tiny_config(num_hidden_layers=26), tensors, {}, "here")
+    assert str(caught.value).startswith(
+        "here: the tensors are not those of its config; 54 missing: model.layers.20.input"
+    )
+    assert len(str(caught.value)) < 2000
+
+
 # -- rotary layouts -----------------------------------------------------------------------------------------------
 
 
