@@ -248,7 +248,7 @@ BAD_WEIGHTS = {
         "minillama downloads nothing: if that is a model's name on a hub, get its",
     ),
     "empty folder": (".", ". has no model.safetensors and no model.safetensors.index.json"),
-    "another format": ("notes.txt", "notes.txt is not a .safetensors file, its index, or a folder that has one"),
+    "another format": ("notes.txt", "notes.txt is not a .safetensors file, its index, a .gguf file, or a"),
     "a name of 300 letters": ("x" * 300, "xxx does not exist: name a checkpoint folder"),
 }
 

@@ -19,10 +19,10 @@ from numpy.typing import DTypeLike
 from minillama.arrays import Array
 from minillama.config import LlamaConfig
 from minillama.weights import names
+from minillama.weights.interleaved import InterleavedTensor
 from minillama.weights.names import EMBED_TOKENS, LM_HEAD, NORM
 from minillama.weights.safetensors import MappedFile, StoredTensor, Tensor, impostor
 from minillama.weights.source import Source
-from minillama.weights.interleaved import InterleavedTensor
 
 MAGIC = b"24ka"  # the number 0x616b3432, "ak42", its lowest byte first
 HEADER = 256  # bytes, from version 1 on
