@@ -12,7 +12,7 @@ from numpy.typing import DTypeLike
 from minillama.arrays import Array
 from minillama.config import LlamaConfig
 from minillama.weights import names
-from minillama.weights.formats import narrow, widen
+from minillama.weights.formats import STORAGE, narrow, widen
 from minillama.weights.safetensors import Tensor
 
 BLOCK = 1 << 16  # numbers that are drawn together, so that a few rows of a large table are soon had
@@ -27,8 +27,8 @@ class DrawnTensor:
         self.shape, self.std, self.seed, self.zero_row = shape, std, seed, zero_row
         self._rows = max(1, BLOCK // shape[1])  # of a block
 
-    def stored(self) -> Array:
-        return self.read(np.float32)
+    def stored(self, rows: Array | None = None) -> Array:
+        return self.read(np.float32, rows)
 
     def pieces(self) -> Iterator[Array]:
         """The numbers in their order, some at a time."""
@@ -60,8 +60,8 @@ class ConstantTensor:
     def __init__(self, shape: tuple[int, ...], value: float):
         self.shape, self.value = shape, value
 
-    def stored(self) -> Array:
-        return self.read(np.float32)
+    def stored(self, rows: Array | None = None) -> Array:
+        return self.read(np.float32, rows)
 
     def read(self, dtype: DTypeLike, rows: Array | None = None) -> Array:
         return np.full(self.shape, self.value, dtype)
@@ -74,20 +74,14 @@ class ResizedTensor:
         self.first, self.further = first, further
         self.dtype, self.shape = first.dtype, (rows, first.shape[1])
 
-    def stored(self) -> Array:
-        kept, more = self.first.stored()[: self.shape[0]], self.shape[0] - self.first.shape[0]
-        if more <= 0:
-            return kept
-        return np.concatenate((kept, narrow(self.further.read(np.float32, np.arange(more)), self.dtype)))
-
     def read(self, dtype: DTypeLike, rows: Array | None = None) -> Array:
-        if rows is None:
-            return widen(self.stored(), self.dtype, dtype)
-        kept = self.first.shape[0]
-        wanted, old = np.empty((*rows.shape, self.shape[1]), dtype), rows < kept
-        wanted[old] = self.first.read(dtype, rows[old])
-        new = narrow(self.further.read(np.float32, rows[~old] - kept), self.dtype)
-        wanted[~old] = widen(new, self.dtype, dtype)
+        return widen(self.stored(rows), self.dtype, dtype)
+
+    def stored(self, rows: Array | None = None) -> Array:
+        kept, rows = self.first.shape[0], np.arange(self.shape[0]) if rows is None else rows
+        wanted, old = np.empty((*rows.shape, self.shape[1]), STORAGE[self.dtype]), rows < kept
+        wanted[old] = self.first.stored(rows[old])
+        wanted[~old] = narrow(self.further.read(np.float32, rows[~old] - kept), self.dtype)
         return wanted
 
 

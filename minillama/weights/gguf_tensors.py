@@ -44,8 +44,8 @@ class BlockTensor:
             rows = order if rows is None else order[rows]
         return stored if rows is None else stored[rows]
 
-    def stored(self) -> Array:
-        return self.read(np.float32)
+    def stored(self, rows: Array | None = None) -> Array:
+        return self.read(np.float32, rows)
 
     def read(self, dtype: DTypeLike, rows: Array | None = None) -> Array:
         if len(self.shape) == 1 and rows is not None:

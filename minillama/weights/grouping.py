@@ -30,13 +30,11 @@ class PooledTensor:
         self._size, self._group = tensor.shape[0] // heads, heads // kv_heads
         self.shape = (kv_heads * self._size, *tensor.shape[1:])
 
-    def stored(self) -> Array:
-        return self._pooled(np.arange(self.shape[0]))
-
     def read(self, dtype: DTypeLike, rows: Array | None = None) -> Array:
-        return widen(self._pooled(np.arange(self.shape[0]) if rows is None else rows), self.dtype, dtype)
+        return widen(self.stored(rows), self.dtype, dtype)
 
-    def _pooled(self, rows: Array) -> Array:
+    def stored(self, rows: Array | None = None) -> Array:
+        rows = np.arange(self.shape[0]) if rows is None else rows
         wide = np.float64 if self.dtype == "F64" else np.float32
         first = rows // self._size * self._group * self._size + rows % self._size  # of the group's first head
         total = np.zeros((*rows.shape, *self.shape[1:]), wide)

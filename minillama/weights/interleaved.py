@@ -17,9 +17,13 @@ class InterleavedTensor:
         self.tensor, self.heads = tensor, heads
         self.dtype, self.shape = tensor.dtype, tensor.shape
 
-    def stored(self) -> Array:
-        return interleaved_to_halves(self.tensor.stored(), self.heads)
+    def stored(self, rows: Array | None = None) -> Array:
+        return self.tensor.stored(self._place(rows))
 
     def read(self, dtype: DTypeLike, rows: Array | None = None) -> Array:
+        return self.tensor.read(dtype, self._place(rows))
+
+    def _place(self, rows: Array | None) -> Array:
+        """Where the rows are in the file."""
         order = interleaved_to_halves(np.arange(self.shape[0]), self.heads)
-        return self.tensor.read(dtype, order if rows is None else order[rows])
+        return order if rows is None else order[rows]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -23,29 +22,26 @@ class JoinedTensor:
         sides[axis] *= len(parts)
         self.shape = tuple(sides)
 
-    def stored(self) -> Array:
-        joined = np.empty(self.shape, STORAGE[self.dtype])
-        for place, part in self._places(joined):
-            place[...] = part.stored()
-        return joined
+    def stored(self, rows: Array | None = None) -> Array:
+        return self._put_together(lambda part, rows: part.stored(rows), STORAGE[self.dtype], rows)
 
     def read(self, dtype: DTypeLike, rows: Array | None = None) -> Array:
+        return self._put_together(lambda part, rows: part.read(dtype, rows), dtype, rows)
+
+    def _put_together(self, of: Callable[[Tensor, Array | None], Array], dtype: DTypeLike, rows: Array | None) -> Array:
+        """The whole or some rows, of what `of` gives of each part."""
         if rows is None:
             joined = np.empty(self.shape, dtype)
-            for place, part in self._places(joined):
-                place[...] = part.read(dtype)
+            along = joined.swapaxes(0, self.axis)
+            for number, part in enumerate(self.parts):
+                place = along[number * self._step : (number + 1) * self._step]
+                place.swapaxes(0, self.axis)[...] = of(part, None)
             return joined
         if self.axis == 1:
-            return np.concatenate([part.read(dtype, rows) for part in self.parts], axis=-1)
+            return np.concatenate([of(part, rows) for part in self.parts], axis=-1)
         wanted = np.empty((*rows.shape, *self.shape[1:]), dtype)
         rows = rows % self.shape[0] if (rows < 0).any() else rows
         for number in np.unique(rows // self._step).tolist():
             here = rows // self._step == number
-            wanted[here] = self.parts[number].read(dtype, rows[here] - number * self._step)
+            wanted[here] = of(self.parts[number], rows[here] - number * self._step)
         return wanted
-
-    def _places(self, joined: Array) -> Any:
-        """Each part with the place it has in the whole."""
-        along = joined.swapaxes(0, self.axis)
-        for number, part in enumerate(self.parts):
-            yield along[number * self._step : (number + 1) * self._step].swapaxes(0, self.axis), part

@@ -51,8 +51,8 @@ class GroupedTensor:
         size = math.prod(self.shape)
         return self.file.array("<f4", (size // self.group,), self.offset + size)
 
-    def stored(self) -> Array:
-        return self.read(np.float32)
+    def stored(self, rows: Array | None = None) -> Array:
+        return self.read(np.float32, rows)
 
     def read(self, dtype: DTypeLike, rows: Array | None = None) -> Array:
         numbers = self.file.array("i1", self.shape, self.offset)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -72,28 +72,33 @@ class MergedTensor:
         self.base, self.pair, self.scale = base, pair, scale
         self.dtype, self.shape = base.dtype, base.shape
 
-    def stored(self) -> Array:
-        out = np.empty(self.shape, STORAGE[self.dtype])
-        for start in range(0, self.shape[0], BLOCK):
-            out[start : start + BLOCK] = self._block(start)
-        return out
-
     def read(self, dtype: DTypeLike, rows: Array | None = None) -> Array:
+        return widen(self.stored(rows), self.dtype, dtype)
+
+    def stored(self, rows: Array | None = None) -> Array:
         if rows is None:
-            return widen(self.stored(), self.dtype, dtype)
-        out = np.empty((*rows.shape, self.shape[1]), dtype)
+            out = np.empty(self.shape, STORAGE[self.dtype])
+            for start in range(0, self.shape[0], BLOCK):
+                out[start : start + BLOCK] = self._block(start)
+            return out
+        out = np.empty((*rows.shape, self.shape[1]), STORAGE[self.dtype])
         starts = rows // BLOCK * BLOCK
         for start in np.unique(starts).tolist():
             here = starts == start
-            out[here] = widen(self._block(start)[rows[here] - start], self.dtype, dtype)
+            out[here] = self._block(start)[rows[here] - start]
         return out
+
+    def pieces(self) -> Iterator[Array]:
+        """The stored numbers in their order, a block at a time, each merged once."""
+        return (self._block(start).reshape(-1) for start in range(0, self.shape[0], BLOCK))
 
     def _block(self, start: int) -> Array:
         """Rows start .. start + BLOCK - 1, as they are stored."""
         rows = np.arange(start, min(start + BLOCK, self.shape[0]))
         dtype = np.float64 if self.dtype == "F64" else np.float32
         if self.pair.transposed:
-            left, right = self.pair.a.read(dtype)[:, rows].T, self.pair.b.read(dtype).T
+            left = widen(self.pair.a.stored()[:, rows], self.pair.a.dtype, dtype).T
+            right = self.pair.b.read(dtype).T
         else:
             left, right = self.pair.b.read(dtype, rows), self.pair.a.read(dtype)
         added = (left @ right) * dtype(self.scale)

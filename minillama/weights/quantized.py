@@ -56,8 +56,10 @@ class QuantizedTensor:
         if self.numbers.size != tiles * groups * tile_bytes(form) or self.scales.size != tiles * groups * TILE:
             raise ValueError(f"{self.numbers.size} bytes and {self.scales.size} scales are no {form} matrix of {shape}")
 
-    def stored(self) -> Array:
-        """The bytes."""
+    def stored(self, rows: Array | None = None) -> Array:
+        """The bytes in tiles, where rows have none of their own."""
+        if rows is not None:
+            raise ValueError("rows of a quantized matrix are not stored by themselves: read them")
         return self.numbers
 
     def read(self, dtype: DTypeLike, rows: Array | None = None) -> Array:
@@ -110,8 +112,8 @@ class QuantizedLater:
         except ValueError as error:
             raise ValueError(f"{self.name} cannot be quantized: {error}") from None
 
-    def stored(self) -> Array:
-        return self.made().stored()
+    def stored(self, rows: Array | None = None) -> Array:
+        return self.made().stored(rows)
 
     def read(self, dtype: DTypeLike, rows: Array | None = None) -> Array:
         return self.made().read(dtype, rows)
@@ -123,11 +125,11 @@ class RawTensor:
     def __init__(self, array: Array, dtype: str):
         self.array, self.dtype, self.shape = array, dtype, array.shape
 
-    def stored(self) -> Array:
-        return self.array
+    def stored(self, rows: Array | None = None) -> Array:
+        return self.array if rows is None else self.array[rows]
 
     def read(self, dtype: DTypeLike, rows: Array | None = None) -> Array:
-        return (self.array if rows is None else self.array[rows]).astype(dtype)
+        return self.stored(rows).astype(dtype)
 
 
 def spelled_out(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

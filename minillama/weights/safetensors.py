@@ -35,8 +35,8 @@ class Tensor(Protocol):
     def dtype(self) -> str: ...  # safetensors' name: F32, BF16, ...
     @property
     def shape(self) -> tuple[int, ...]: ...
-    def stored(self) -> Array:
-        """The numbers as they are stored, of the type that STORAGE has for `dtype`."""
+    def stored(self, rows: Array | None = None) -> Array:
+        """The whole, or some rows, as they are stored: numbers of the type that STORAGE has for `dtype`."""
         ...
 
     def read(self, dtype: DTypeLike, rows: Array | None = None) -> Array:
@@ -89,16 +89,16 @@ class StoredTensor:
     def __init__(self, file: MappedFile, dtype: str, shape: tuple[int, ...], offset: int):
         self.file, self.dtype, self.shape, self.offset = file, dtype, shape, offset
 
-    def stored(self) -> Array:
-        return self.file.array(STORAGE[self.dtype], self.shape, self.offset)
+    def stored(self, rows: Array | None = None) -> Array:
+        stored = self.file.array(STORAGE[self.dtype], self.shape, self.offset)
+        return stored if rows is None else stored[rows]
 
     def pieces(self) -> Iterator[Array]:
         """The stored numbers in their order, some at a time, each good until the next."""
         return self.file.pieces(STORAGE[self.dtype], self.offset, nbytes(self))
 
     def read(self, dtype: DTypeLike, rows: Array | None = None) -> Array:
-        stored = self.stored()
-        return widen(stored if rows is None else stored[rows], self.dtype, dtype)
+        return widen(self.stored(rows), self.dtype, dtype)
 
 
 class ArrayTensor:
@@ -111,11 +111,11 @@ class ArrayTensor:
             raise ValueError(f"a weight must be an array of float16, float32 or float64, not {array.dtype}")
         self.dtype = names[array.dtype]
 
-    def stored(self) -> Array:
-        return self.array
+    def stored(self, rows: Array | None = None) -> Array:
+        return self.array if rows is None else self.array[rows]
 
     def read(self, dtype: DTypeLike, rows: Array | None = None) -> Array:
-        return widen(self.array if rows is None else self.array[rows], self.dtype, dtype)
+        return widen(self.stored(rows), self.dtype, dtype)
 
 
 def nbytes(tensor: Tensor) -> int:

@@ -25,11 +25,15 @@ def pieces(tensor: Tensor) -> Iterator[Array]:
     """The stored numbers in their order, one-dimensional, about PIECE bytes at a time; each is good until the next."""
     if isinstance(tensor, Streamed):
         yield from tensor.pieces()
-        return
-    stored = np.atleast_1d(tensor.stored())
-    step = max(1, PIECE * len(stored) // max(1, stored.nbytes))
-    for start in range(0, len(stored), step):
-        yield np.ascontiguousarray(stored[start : start + step], STORAGE.get(tensor.dtype)).reshape(-1)
+    elif len(tensor.shape) == 2 and tensor.dtype not in QUANTS:
+        step = max(1, PIECE // max(1, tensor.shape[1] * STORAGE[tensor.dtype].itemsize))
+        for start in range(0, tensor.shape[0], step):
+            rows = np.arange(start, min(start + step, tensor.shape[0]))
+            yield np.ascontiguousarray(tensor.stored(rows)).reshape(-1)
+    else:
+        stored = tensor.stored().reshape(-1)
+        for start in range(0, stored.size, PIECE):
+            yield stored[start : start + PIECE]
 
 
 def floats(tensor: Tensor, dtype: DTypeLike = np.float32) -> Iterator[Array]:
@@ -57,7 +61,9 @@ class ConvertedTensor:
     def pieces(self) -> Iterator[Array]:
         return (self._narrowed(x) for x in floats(self.tensor, self._wide))
 
-    def stored(self) -> Array:
+    def stored(self, rows: Array | None = None) -> Array:
+        if rows is not None:
+            return self._narrowed(self.tensor.read(self._wide, rows))
         stored, end = np.empty(math.prod(self.shape), STORAGE[self.dtype]), 0
         for piece in self.pieces():
             begin, end = end, end + piece.size
@@ -65,7 +71,7 @@ class ConvertedTensor:
         return stored.reshape(self.shape)
 
     def read(self, dtype: DTypeLike, rows: Array | None = None) -> Array:
-        return widen(self._narrowed(self.tensor.read(self._wide, rows)), self.dtype, dtype)
+        return widen(self.stored(rows), self.dtype, dtype)
 
     def _narrowed(self, x: Array) -> Array:
         with np.errstate(over="ignore"):

@@ -7,6 +7,7 @@ of a storage, ROOT/byteorder "little" or "big" (absent: little). docs/formats.md
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from numpy.typing import DTypeLike
 
 from minillama.arrays import Array
 from minillama.weights.formats import STORAGE, widen
-from minillama.weights.safetensors import MAX_NAME, MappedFile, impostor
+from minillama.weights.safetensors import MAX_NAME, MappedFile, StoredTensor, Tensor, impostor
 from minillama.weights.torch_names import Strided
 from minillama.weights.torch_pickle import read_pickle
 from minillama.weights.torch_zip import Member, read_members
@@ -27,7 +28,8 @@ _PICKLES = tuple(bytes((0x80, protocol)) for protocol in range(2, 6))  # how the
 
 
 class StridedTensor:
-    """A tensor in a mapped file, its numbers in any order. offset and strides are bytes; order: "<" or ">"."""
+    """A tensor in a mapped file whose numbers are not dense, or not little-endian. offset and strides are bytes; order:
+    "<" or ">"."""
 
     def __init__(
         self, file: MappedFile, dtype: str, shape: tuple[int, ...], offset: int, strides: tuple[int, ...], order: str
@@ -35,19 +37,15 @@ class StridedTensor:
         self.file, self.dtype, self.shape, self.offset, self.strides = file, dtype, shape, offset, strides
         self._kind = STORAGE[dtype].newbyteorder(order)
 
-    def stored(self) -> Array:
-        return self._numbers().astype(STORAGE[self.dtype], copy=False)
+    def stored(self, rows: Array | None = None) -> Array:
+        numbers = self.file.array(self._kind, self.shape, self.offset, self.strides)
+        return (numbers if rows is None else numbers[rows]).astype(STORAGE[self.dtype], copy=False)
 
     def read(self, dtype: DTypeLike, rows: Array | None = None) -> Array:
-        numbers = self._numbers()
-        stored = (numbers if rows is None else numbers[rows]).astype(STORAGE[self.dtype], copy=False)
-        return np.asarray(widen(stored, self.dtype, dtype), order="C")
-
-    def _numbers(self) -> Array:
-        return self.file.array(self._kind, self.shape, self.offset, self.strides)
+        return np.asarray(widen(self.stored(rows), self.dtype, dtype), order="C")
 
 
-def open_torch_file(path: Path) -> dict[str, StridedTensor]:
+def open_torch_file(path: Path) -> dict[str, Tensor]:
     """Every tensor of the file by name. ValueError, naming the file, if anything is off: also for what is no plain
     dictionary of tensors, or one of several in it, and for the formats of old versions. Nothing of it is executed."""
     try:
@@ -133,11 +131,19 @@ def _tensors_of(value: Any) -> dict[str, Strided]:
     return {name: item for name, item in value.items() if type(item) is Strided} if type(value) is dict else {}
 
 
-def _tensor(file: MappedFile, storage: Member, view: Strided, order: str) -> StridedTensor:
+def _tensor(file: MappedFile, storage: Member, view: Strided, order: str) -> Tensor:
     size = int(STORAGE[view.dtype].itemsize)
     empty = 0 in view.shape
     # A side of one number may have any stride, which in bytes may be larger than NumPy can hold
     strides = tuple(
         size if empty or side == 1 else stride * size for side, stride in zip(view.shape, view.strides, strict=True)
     )
-    return StridedTensor(file, view.dtype, view.shape, storage.offset + view.offset * size, strides, order)
+    offset = storage.offset + view.offset * size
+    if order == "<" and (empty or strides == _dense(view.shape, size)):
+        return StoredTensor(file, view.dtype, view.shape, offset)
+    return StridedTensor(file, view.dtype, view.shape, offset, strides, order)
+
+
+def _dense(shape: tuple[int, ...], size: int) -> tuple[int, ...]:
+    """The strides of numbers of `size` bytes that lie row after row; sides of one have that of a number."""
+    return tuple(size if side == 1 else size * math.prod(shape[i + 1 :]) for i, side in enumerate(shape))

@@ -97,7 +97,7 @@ def test_numbers_that_do_not_divide(kv_heads: Any) -> None:
 class Quantized:
     dtype, shape = "Q8_0", (72, 16)
 
-    def stored(self) -> Array:
+    def stored(self, rows: Array | None = None) -> Array:
         raise AssertionError
 
     def read(self, dtype: DTypeLike, rows: Array | None = None) -> Array:

@@ -3,9 +3,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from minillama.arrays import Array
 from minillama.runtime.packing import quantize
 from minillama.weights import safetensors
+from minillama.weights.drawn import ResizedTensor
 from minillama.weights.formats import narrow, widen
+from minillama.weights.grouping import PooledTensor
+from minillama.weights.interleaved import InterleavedTensor
+from minillama.weights.joined import JoinedTensor
+from minillama.weights.lora import MergedTensor, Pair
 from minillama.weights.quantized import RawTensor
 from minillama.weights.safetensors import ArrayTensor, Tensor, open_safetensors
 from minillama.weights.streaming import ConvertedTensor, floats, pieces
@@ -46,6 +52,47 @@ def test_arrays_in_memory_come_in_rows_whatever_their_order() -> None:
     np.testing.assert_array_equal(joined(pieces(RawTensor(np.arange(5, dtype=np.uint8), "U8"))), np.arange(5))
     assert joined(pieces(ArrayTensor(np.float32(3) * np.ones((), np.float32)))).tolist() == [3]
     assert sum(piece.size for piece in pieces(ArrayTensor(np.ones((0, 4), np.float32)))) == 0
+
+
+class Watched(ArrayTensor):
+    """Knows how many rows it was read by, at most."""
+
+    most = 0
+
+    def stored(self, rows: Array | None = None) -> Array:
+        Watched.most = max(Watched.most, len(self.array) if rows is None else rows.size)
+        return super().stored(rows)
+
+
+def views() -> dict[str, Tensor]:
+    half = Watched(X[:35]), Watched(X[35:])
+    left, right = Watched(X[:, :11]), Watched(X[:, 11:22])
+    pair = Pair("q_proj", ArrayTensor(X[:4]), ArrayTensor(X[:, :4].copy()), False)
+    table = Pair("embed_tokens", ArrayTensor(np.resize(X, (4, 70))), ArrayTensor(X[:7, :4].copy()), True)
+    return {
+        "rows of q": InterleavedTensor(Watched(X), 7),
+        "parts one below the other": JoinedTensor(half, 0),
+        "parts side by side": JoinedTensor((left, right), 1),
+        "rows of parts": InterleavedTensor(JoinedTensor(half, 0), 7),
+        "pooled heads": PooledTensor(Watched(X), 10, 5),
+        "an adapter": MergedTensor(Watched(X), pair, 0.5),
+        "an adapter of a table": MergedTensor(Watched(X[:, :7]), table, 0.5),
+        "further rows": ResizedTensor(Watched(X), ArrayTensor(X), 90),
+        "another format of a view": ConvertedTensor(InterleavedTensor(Watched(X), 7), "BF16"),
+    }
+
+
+@pytest.mark.parametrize("what", views())
+def test_views_of_tensors_come_a_few_rows_at_a_time(what: str) -> None:
+    tensor, Watched.most = views()[what], 0
+    parts = [part.copy() for part in pieces(tensor)]
+    rows = 64 if "adapter" in what else 1000 // (4 * tensor.shape[1])
+    assert max(part.size for part in parts) <= rows * tensor.shape[1]
+    assert 0 < Watched.most <= rows
+    expected = tensor.stored(np.arange(tensor.shape[0]))
+    np.testing.assert_array_equal(np.concatenate(parts).reshape(tensor.shape), expected)
+    wide = tensor.read(np.float32, np.arange(tensor.shape[0]))
+    np.testing.assert_array_equal(joined(floats(tensor)).reshape(tensor.shape), wide)
 
 
 def test_quantized_numbers_widen_to_what_they_stand_for() -> None:
