@@ -15,7 +15,7 @@ import numpy as np
 from minillama.converting import MANIFEST, Watch
 from minillama.generation.config import FILE as GENERATION_CONFIG
 from minillama.generation.config import GenerationConfig
-from minillama.loading import load_tokenizer
+from minillama.loading import load_tokenizer, tokenizer_place
 from minillama.staging import PARTIAL
 from minillama.weights import Checkpoint, open_checkpoint
 from minillama.weights.checkpoint import STORED
@@ -141,7 +141,7 @@ def odd_settings(folder: Path) -> Iterator[str]:
 def tokenizer_size(path: Path, checkpoint: Checkpoint, complaints: list[str]) -> int | None:
     """How many tokens there are, if there is a tokenizer; a complaint if weights are missing for some of them."""
     try:
-        tokenizer = load_tokenizer(path if path.suffix == ".gguf" else checkpoint.folder)
+        tokenizer = load_tokenizer(tokenizer_place(path))
     except FileNotFoundError:
         return None
     except (ValueError, OSError) as error:

@@ -18,12 +18,10 @@ from minillama.engines import STORED_AS, cores, main_format
 from minillama.generation.config import FILE as GENERATION_CONFIG
 from minillama.generation.config import GenerationConfig
 from minillama.layout import BITS
-from minillama.loading import load_tokenizer
+from minillama.loading import load_tokenizer, tokenizer_place, write_tokenizer
 from minillama.staging import PARTIAL, Staging
 from minillama.tokenizer import Tokenizer
-from minillama.tokenizer.json_file import LlamaTokenizerFast
 from minillama.tokenizer.loading import TOKENIZER_FILES
-from minillama.tokenizer.sentencepiece_model import LlamaTokenizer
 from minillama.tokenizer.to_pieces import to_pieces
 from minillama.weights import Checkpoint, open_checkpoint
 from minillama.weights.checkpoint import STORED, find_weights
@@ -85,7 +83,7 @@ def write_gguf_file(job: Job, checkpoint: Checkpoint, watch: Watch) -> str:
         raise ValueError(f"{job.source} has no language-modelling head, and llama.cpp's models have one")
     if job.out.is_dir() or (job.out.exists() and not job.force):
         raise ValueError(f"{job.out} is there already: name another file, or replace it with --force")
-    tokenizer = opened_tokenizer(job, checkpoint.folder)
+    tokenizer = opened_tokenizer(job)
     vocabulary = None if tokenizer is None else to_pieces(tokenizer)
     form = STORED_AS[main_format(checkpoint.tensors)] if job.dtype == "auto" else job.dtype
     total = int(sum(math.prod(t.shape) * BITS[form] / 8 for t in named_for(checkpoint, "auto").values()))
@@ -107,7 +105,7 @@ def write_folder(job: Job, checkpoint: Checkpoint, watch: Watch) -> str:
             make_room(job.out, total - sum(staging.place(name).stat().st_size for name in staging.kept))
             staging.add("config.json", config.to_json_string().encode())
             staging.add(GENERATION_CONFIG, generation_settings(checkpoint).to_json_string().encode())
-            add_tokenizer(job, checkpoint.folder, staging)
+            add_tokenizer(job, staging)
             for name, contents in files.items():
                 if staging.has(name):
                     progress(staging.place(name).stat().st_size)
@@ -138,42 +136,23 @@ def generation_settings(checkpoint: Checkpoint) -> GenerationConfig:
     return GenerationConfig.from_model_config(checkpoint.config)
 
 
-def tokenizer_place(job: Job, folder: Path) -> Path:
-    """Where the tokenizer is."""
-    return job.tokenizer or (job.source if job.source.suffix == ".gguf" else folder)
-
-
-def opened_tokenizer(job: Job, folder: Path) -> Tokenizer | None:
+def opened_tokenizer(job: Job) -> Tokenizer | None:
     """The tokenizer; None, with a warning, where there is none and none was asked for."""
     try:
-        return load_tokenizer(tokenizer_place(job, folder))
+        return load_tokenizer(job.tokenizer or tokenizer_place(job.source))
     except FileNotFoundError:
         if job.tokenizer:
             raise
-        log.warning("%s has no tokenizer, so %s gets none: name one with --tokenizer", folder, job.out)
+        log.warning("%s has no tokenizer, so %s gets none: name one with --tokenizer", job.source, job.out)
         return None
 
 
-def add_tokenizer(job: Job, folder: Path, staging: Staging) -> None:
-    """The tokenizer's files as they are, where they are as Hugging Face has them; else files made of what there is."""
-    tokenizer = opened_tokenizer(job, folder)
-    if tokenizer is None:
-        return
-    place = tokenizer_place(job, folder)
-    beside = place if place.is_dir() else place.parent
-    if place.suffix != ".gguf" and any((beside / n).exists() for n in ("tokenizer.json", "tokenizer_config.json")):
-        for name in TOKENIZER_FILES:
-            if (beside / name).is_file():
-                staging.add(name, (beside / name).read_bytes())
-        return
-    written = tokenizer.save_pretrained(staging.partial)
-    if isinstance(tokenizer, LlamaTokenizer):
-        try:  # a tokenizer.json too
-            written += LlamaTokenizerFast.from_pretrained(staging.partial).save_pretrained(staging.partial)
-        except ValueError as error:
-            log.warning("no tokenizer.json is made: %s", error)
-    for name in dict.fromkeys(Path(file).name for file in written):
-        staging.reuse(name)
+def add_tokenizer(job: Job, staging: Staging) -> None:
+    """The tokenizer's files, if there is one."""
+    tokenizer = opened_tokenizer(job)
+    if tokenizer is not None:
+        for name in write_tokenizer(tokenizer, job.tokenizer or tokenizer_place(job.source), staging.partial):
+            staging.reuse(name)
 
 
 def occupants(folder: Path) -> list[str]:

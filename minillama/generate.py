@@ -29,17 +29,15 @@ from minillama.chat import Conversation, converse
 from minillama.compat import COMPAT
 from minillama.config import LlamaConfig
 from minillama.engines import DTYPES, ENGINES, FORMATS
-from minillama.files import write_files
 from minillama.generation import Continuation, GenerationConfig, Sampling, generate
 from minillama.generation.loop import room_after
 from minillama.generation.statistics import STATS, TimedEngine
 from minillama.layout import QUANTIZED
 from minillama.llama import LlamaForCausalLM
-from minillama.loading import load_tokenizer
+from minillama.loading import load_tokenizer, tokenizer_place, write_tokenizer
 from minillama.model.engine import CHUNK
 from minillama.shipped import tale_model
 from minillama.tokenizer import StreamDecoder, Tokenizer
-from minillama.tokenizer.loading import TOKENIZER_FILES
 
 PROMPT, NEW_TOKENS = "Once upon a time", 256
 SAMPLING = {"temperature": 0.8, "top_k": 0, "top_p": 0.95, "min_p": 0.0, "repetition_penalty": 1.0}
@@ -224,10 +222,11 @@ def run(args: argparse.Namespace) -> int:
         threads=args.threads,
     )
     folder = weights if weights.is_dir() else weights.parent
-    vocabulary = Path(args.tokenizer or (weights if weights.suffix == ".gguf" else folder))
-    if args.save_quantized:
-        save_quantized(model, vocabulary, Path(args.save_quantized))
+    vocabulary = Path(args.tokenizer) if args.tokenizer else tokenizer_place(weights)
     tokenizer = load_tokenizer(vocabulary)
+    if args.save_quantized:
+        save_quantized(model, Path(args.save_quantized))
+        write_tokenizer(tokenizer, vocabulary, Path(args.save_quantized))
     sampling = Sampling(**sampling_settings(model.generation_config, folder) | given)
     allowed = usable_ids(tokenizer, model.config, vocabulary)
     eos = end_ids(model, tokenizer)
@@ -307,17 +306,11 @@ def chat(
         converse(conversation, stats=args.stats)
 
 
-def save_quantized(model: LlamaForCausalLM, tokenizer: Path, to: Path) -> None:
-    """Keep a quantized model, with the files of its tokenizer, in a folder that can be opened as any checkpoint."""
+def save_quantized(model: LlamaForCausalLM, to: Path) -> None:
+    """Keep a quantized model in a folder that can be opened as any checkpoint."""
     if model.form not in QUANTIZED:
         raise ValueError(f"--save-quantized keeps q8_0 or q4_0, and the weights are in {model.form}: add --dtype q8_0")
     model.save_pretrained(to)
-    if tokenizer.suffix == ".gguf":
-        load_tokenizer(tokenizer).save_pretrained(to)
-        return
-    beside = tokenizer if tokenizer.is_dir() else tokenizer.parent
-    files = [file for name in TOKENIZER_FILES if (file := beside / name).is_file()]
-    write_files({to / file.name: file.read_bytes() for file in files})
 
 
 def limited_threads(threads: int | None) -> AbstractContextManager[Any]:

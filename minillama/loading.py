@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
-from minillama.tokenizer import AutoTokenizer, Tokenizer
+from minillama.files import write_files
+from minillama.tokenizer import AutoTokenizer, LlamaTokenizer, LlamaTokenizerFast, Tokenizer
+from minillama.tokenizer.loading import TOKENIZER_FILES
+from minillama.vocabulary import is_gguf
+
+log = logging.getLogger("minillama")
 
 
 def load_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
-    """The tokenizer in a folder (tokenizer.json, else tokenizer.model, else that of its GGUF file), or in a file
-    (.json, .gguf, else sentencepiece). Where a GGUF file has none, files beside it are taken.
+    """The tokenizer in a folder (tokenizer.json, else tokenizer.model, else that of its GGUF file, else tokenizer.bin),
+    or in a file of one of these kinds. Where a GGUF file has none, files beside it are taken.
 
     Raises FileNotFoundError, OSError or ValueError that names the file.
     """
@@ -18,7 +24,7 @@ def load_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
     if place.is_dir() and not any((place / name).exists() for name in ("tokenizer.json", "tokenizer.model")):
         files = sorted(place.glob("*.gguf"))
         place = files[0] if len(files) == 1 else place
-    if place.suffix != ".gguf":
+    if not is_gguf(place):
         return AutoTokenizer.from_pretrained(place)
     from minillama.tokenizer.from_pieces import from_pieces
     from minillama.weights.gguf_vocabulary import gguf_vocabulary
@@ -30,3 +36,27 @@ def load_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
         return from_pieces(vocabulary)
     except ValueError as error:
         raise ValueError(f"{place}: {error}") from None
+
+
+def tokenizer_place(weights: Path) -> Path:
+    """Where the tokenizer that belongs to a folder or a file of weights is: in a GGUF file itself, else beside it."""
+    return weights if weights.is_dir() or is_gguf(weights) else weights.parent
+
+
+def write_tokenizer(tokenizer: Tokenizer, place: Path, folder: Path) -> list[str]:
+    """Write the tokenizer that load_tokenizer has found in `place` as files as Hugging Face keeps them; their names.
+
+    Where it is in such files they are copied, else they are made. OSError that names the file.
+    """
+    beside = place if place.is_dir() else place.parent
+    if not is_gguf(place) and any((beside / name).exists() for name in ("tokenizer.json", "tokenizer_config.json")):
+        files = {name: (beside / name).read_bytes() for name in TOKENIZER_FILES if (beside / name).is_file()}
+        write_files({folder / name: contents for name, contents in files.items()})
+        return list(files)
+    written = tokenizer.save_pretrained(folder)
+    if isinstance(tokenizer, LlamaTokenizer):
+        try:  # a tokenizer.json too
+            written += LlamaTokenizerFast.from_pretrained(folder).save_pretrained(folder)
+        except ValueError as error:
+            log.warning("no tokenizer.json is made: %s", error)
+    return list(dict.fromkeys(Path(file).name for file in written))

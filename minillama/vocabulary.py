@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 # What a piece is, by the numbers of sentencepiece and of ggml
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
+# How a vocabulary of tiktoken begins: a token in base64 and its rank
+TIKTOKEN = re.compile(rb"[A-Za-z0-9+/=]+ +\d+\s")
+
+
+def is_gguf(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is GGUF, which may hold a vocabulary, by its first bytes, or by its name where it has others."""
+    if os.path.isdir(path):
+        return False
+    try:
+        with open(path, "rb") as file:
+            return file.read(4) == b"GGUF" or str(path).endswith(".gguf")
+    except (OSError, ValueError):  # opening it says why
+        return str(path).endswith(".gguf")
 
 
 @dataclass(frozen=True)

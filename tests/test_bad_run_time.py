@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from minillama.arrays import Array
+from minillama.loading import load_tokenizer
 from minillama.model.engine import NumpyEngine
 from minillama.shipped import tale_model
-from minillama.tokenizer import load_tokenizer
 from tests.bad import (
     BOUND,
     CONFIG,

@@ -19,6 +19,7 @@ from minillama.weights.formats import narrow, widen
 from minillama.weights.grouping import mean_pooled
 from tests.bad import VOCAB, Capture, assert_refused, checkpoint, command
 from tests.tiny import random_ids, random_weights
+from tests.tokenizer.test_tiktoken_file import written as vocabulary_of_tiktoken
 from tests.weights.meta_files import write_meta
 from tests.weights.test_lora import write_adapter
 
@@ -53,6 +54,27 @@ def assert_equal(folder: Path, weights: Any = WEIGHTS, form: str = "F32") -> Non
     for name, array in weights.items():
         assert tensors[name].dtype == form
         np.testing.assert_array_equal(tensors[name].stored(), narrow(array, form), err_msg=name)
+
+
+def test_llama_3_as_meta_has_it(tmp_path: Path, capfd: Capture) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    size = len(load_tokenizer(vocabulary_of_tiktoken(folder)))
+    config = LlamaConfig.from_dict(CONFIG.to_dict() | {"vocab_size": size})
+    write_meta(folder, random_weights(config), config, 2, llama3=True, rope_theta=5e5)
+    assert command(capfd, "--check", folder, run=main).status == 0
+    converted(capfd, folder, tmp_path / "out")
+    converted(capfd, folder, tmp_path / "llama.gguf")
+    answers = [
+        command(capfd, "--weights", place, "--prompt", "The fox", "--temperature", 0, "--max-new-tokens", 4)
+        for place in (folder, tmp_path / "out", tmp_path / "llama.gguf")
+    ]
+    assert answers[0].status == 0
+    assert answers[0].out.startswith("The fox")
+    assert answers[1:] == [answers[0]] * 2
+    tokenizer = load_tokenizer(folder)
+    for made in (tmp_path / "out", tmp_path / "llama.gguf"):
+        assert load_tokenizer(made).encode("a<|eot_id|> b") == tokenizer.encode("a<|eot_id|> b")
 
 
 @pytest.mark.parametrize("shards", [1, 2])

@@ -12,8 +12,9 @@ import pytest
 from minillama.arrays import Array
 from minillama.generation import Continuation, Sampling, generate
 from minillama.llama import LlamaForCausalLM
+from minillama.loading import load_tokenizer
 from minillama.model.engine import NumpyEngine
-from minillama.tokenizer import StreamDecoder, load_tokenizer
+from minillama.tokenizer import StreamDecoder
 from tests.bad import Capture, Outcome, assert_refused, assert_runs, checkpoint, command
 
 

@@ -9,8 +9,8 @@ import pytest
 from minillama.arrays import Array
 from minillama.generation import Continuation, Sampling, generate
 from minillama.llama import LlamaForCausalLM
+from minillama.loading import load_tokenizer
 from minillama.shipped import tale_model
-from minillama.tokenizer import load_tokenizer
 from tests.golden.cases import (
     CASES,
     FLOAT64_ONLY,

@@ -29,11 +29,12 @@ CUTS = {
 TYPES = (NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE)
 
 
-def from_pieces(vocabulary: Vocabulary) -> Tokenizer:
+def from_pieces(vocabulary: Vocabulary, **overrides: Any) -> Tokenizer:
     """The tokenizer: LlamaTokenizer for the kind "llama", LlamaTokenizerFast for "gpt2".
 
     Pieces of the types CONTROL and USER_DEFINED are taken out of a text before anything else, as llama.cpp does;
-    unused ones at the end, which fill up the rows of the weights, are left out. ValueError for what does not make one.
+    unused ones at the end, which fill up the rows of the weights, are left out. overrides: arguments of the class that
+    come before what the vocabulary says. ValueError for what does not make one.
     """
     if vocabulary.kind not in ("llama", "gpt2"):
         raise ValueError(f"its vocabulary is of the kind {vocabulary.kind!r}, and LLaMA's are 'llama' and 'gpt2'")
@@ -58,12 +59,12 @@ def from_pieces(vocabulary: Vocabulary) -> Tokenizer:
         model = sentencepiece_model(pieces, vocabulary.scores[: len(pieces)], types)
         if not vocabulary.space_prefix:
             settings |= {"legacy": False, "add_prefix_space": False}
-        return LlamaTokenizer(model, added_tokens_decoder=added, **settings)
+        return LlamaTokenizer(model, added_tokens_decoder=added, **settings | overrides)
     backend = byte_level_model(pieces, types, vocabulary.merges, vocabulary.pre)
     backend.add_tokens(list(added.values()))  # at once: each time, the library looks at all it has
     if vocabulary.add_bos is None:
         settings["add_bos_token"] = backend.model.ignore_merges  # Llama 3 begins with it, GPT-2 does not
-    return LlamaTokenizerFast(tokenizer_object=backend, **settings)
+    return LlamaTokenizerFast(tokenizer_object=backend, **settings | overrides)
 
 
 def checked_pieces(vocabulary: Vocabulary) -> tuple[list[str], list[int]]:

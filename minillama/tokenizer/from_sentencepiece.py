@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, decoders, normalizers, pre_tokenizers
@@ -54,18 +55,22 @@ def merges_of(sp: Any, vocab: dict[str, int]) -> list[tuple[str, str]]:
     sentencepiece keeps no list of merges: at each step it joins the neighbours that make the piece of the best score.
     """
     normal = {
-        piece
+        piece: i
         for piece, i in vocab.items()
         if not (sp.is_control(i) or sp.is_unknown(i) or sp.is_unused(i) or sp.is_byte(i))
     }
-    scored = []
-    for piece in normal:
-        score = sp.get_score(vocab[piece])
+    return joins(normal, lambda piece: -sp.get_score(vocab[piece]))
+
+
+def joins(ids: Mapping[str, int], order: Callable[[str], float]) -> list[tuple[str, str]]:
+    """Every pair of pieces that together are a piece, by the order of what they make, lowest first."""
+    found = []
+    for piece in ids:
         for cut in range(1, len(piece)):
             left, right = piece[:cut], piece[cut:]
-            if left in normal and right in normal:
-                scored.append((-score, vocab[left], vocab[right], left, right))
-    return [(left, right) for *_, left, right in sorted(scored)]
+            if left in ids and right in ids:
+                found.append((order(piece), ids[left], ids[right], left, right))
+    return [(left, right) for *_, left, right in sorted(found)]
 
 
 def _marker_in_front() -> Any:

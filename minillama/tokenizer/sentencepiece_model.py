@@ -13,6 +13,7 @@ from tokenizers import AddedToken
 
 from minillama.tokenizer.base import Token, Tokenizer, check_text
 from minillama.tokenizer.settings import as_special, check_settings, read_added_tokens, read_settings
+from minillama.vocabulary import TIKTOKEN
 
 MARKER = "▁"  # U+2581, how sentencepiece writes a space
 # Appended to a serialized model, these bytes set normalizer_spec.add_dummy_prefix (field 3 in field 3) to false:
@@ -295,9 +296,9 @@ def load_sentencepiece(
     except RuntimeError as error:
         if "exclusive" in str(error):
             raise ValueError("sp_model_kwargs cannot name another model: leave that out") from None
-        if re.match(rb"[A-Za-z0-9+/]+=* \d+\r?\n", model):
+        if TIKTOKEN.match(model):
             raise ValueError(
-                f"{where} is a vocabulary of tiktoken, as Meta has it for Llama 3, and that is not read: get the "
-                "tokenizer.json that Hugging Face has for the model, and put it beside, or name it with --tokenizer"
+                f"{where} is a vocabulary of tiktoken, as Meta has it for Llama 3: AutoTokenizer.from_pretrained or "
+                "load_tokenizer reads it"
             ) from None
         raise ValueError(f"{where} is not a sound sentencepiece model: get it again") from None

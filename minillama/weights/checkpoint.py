@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from minillama.config import LlamaConfig, read_json_object
+from minillama.vocabulary import is_gguf
 from minillama.weights.gguf_model import open_gguf
 from minillama.weights.guess import guess_config
 from minillama.weights.llama2c import is_llama2c, open_llama2c
@@ -90,7 +91,7 @@ def open_checkpoint(
 def read_source(weights: Path, config: LlamaConfig | None = None) -> Source:
     """What is in a file of weights, or in the files that an index names, by the reader of its format. config: the one
     to use, if a user says so; how many heads there are matters to the layout of Meta's files."""
-    if weights.suffix == ".gguf":
+    if is_gguf(weights):
         return open_gguf(weights)
     if weights.suffix == ".bin" and is_llama2c(weights, certainly=weights.name.startswith("pytorch_model")):
         return open_llama2c(weights)
@@ -147,9 +148,8 @@ def find_weights(path: str | os.PathLike[str]) -> Path:
         hint = f"; {others[0]} is in a format that is not read yet" if others else ""
         raise FileNotFoundError(f"{place} has no model.safetensors and no {INDEX}{hint}")
     if os.path.exists(place):
-        if place.suffix not in (".safetensors", ".gguf", *TORCH) and not place.name.endswith(
-            (".safetensors.index.json", ".bin.index.json")
-        ):
+        indices = (".safetensors.index.json", ".bin.index.json")
+        if place.suffix not in (".safetensors", *TORCH) and not place.name.endswith(indices) and not is_gguf(place):
             raise ValueError(
                 f"{place} is not a .safetensors, .gguf, .pth, .pt or .bin file, an index, or a folder that has one"
             )

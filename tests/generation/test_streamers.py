@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from minillama.generation import TextStreamer
+from minillama.loading import load_tokenizer
 from minillama.shipped import tale_model
-from minillama.tokenizer import load_tokenizer
 
 TEXT = "Once, a fox met ünï 狐狸\n and  two 🦊 went on.\n"
 

@@ -42,7 +42,7 @@ def make(dtype: str, out: Path) -> None:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     from minillama.shipped import tale_model
-    from minillama.tokenizer import load_tokenizer
+    from minillama.loading import load_tokenizer
     from tests.golden.cases import CASES, NEW, PREFILL, TALE, TALE_PROMPT, config_of, inputs_of, weights_of
 
     transformers.logging.set_verbosity_error()

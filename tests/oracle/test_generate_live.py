@@ -22,8 +22,8 @@ from minillama.arrays import Array
 from minillama.generation import processors as ours_
 from minillama.generation.config import DEFAULTS, GenerationConfig
 from minillama.llama import LlamaForCausalLM
+from minillama.loading import load_tokenizer
 from minillama.shipped import tale_model
-from minillama.tokenizer import load_tokenizer
 from tests.tiny import SEEDS, spiky
 
 torch = pytest.importorskip("torch", reason="needs the oracle extra")

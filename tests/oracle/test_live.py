@@ -15,8 +15,9 @@ from safetensors.numpy import load_file, save_file
 import minillama
 from minillama.generation import Continuation, Sampling, generate
 from minillama.llama import LlamaForCausalLM
+from minillama.loading import load_tokenizer
 from minillama.shipped import tale_model
-from minillama.tokenizer import LlamaTokenizerFast, load_tokenizer
+from minillama.tokenizer import LlamaTokenizerFast
 
 torch = pytest.importorskip("torch", reason="needs the oracle extra")
 transformers = pytest.importorskip("transformers", reason="needs the oracle extra")

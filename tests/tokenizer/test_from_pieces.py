@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import tokenizers
 
+from minillama.loading import load_tokenizer
 from minillama.shipped import tale_model
-from minillama.tokenizer import LlamaTokenizer, LlamaTokenizerFast, load_tokenizer
+from minillama.tokenizer import LlamaTokenizer, LlamaTokenizerFast
 from minillama.tokenizer.from_pieces import LLAMA3_WORDS, from_pieces
 from minillama.vocabulary import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, Vocabulary
 from tests.tokenizer.texts import SPECIAL, SPIKY

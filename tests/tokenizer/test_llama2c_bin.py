@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from minillama.loading import load_tokenizer
 from minillama.shipped import tale_model
-from minillama.tokenizer import LlamaTokenizer, load_tokenizer
+from minillama.tokenizer import LlamaTokenizer
 from tests.bad import Capture, assert_refused, checkpoint, command
 from tests.tiny import random_weights, tiny_config
 from tests.tokenizer.texts import SPECIAL, SPIKY

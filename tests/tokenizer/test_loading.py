@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from minillama.loading import load_tokenizer
 from minillama.shipped import tale_model
-from minillama.tokenizer import AutoTokenizer, LlamaTokenizer, LlamaTokenizerFast, load_tokenizer
+from minillama.tokenizer import AutoTokenizer, LlamaTokenizer, LlamaTokenizerFast
 from minillama.tokenizer.settings import read_settings
 
 FILES = {"tokenizer.json": LlamaTokenizerFast, "tokenizer.model": LlamaTokenizer}

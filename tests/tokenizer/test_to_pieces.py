@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from minillama.loading import load_tokenizer
 from minillama.shipped import tale_model
-from minillama.tokenizer import LlamaTokenizer, LlamaTokenizerFast, Tokenizer, load_tokenizer
+from minillama.tokenizer import LlamaTokenizer, LlamaTokenizerFast, Tokenizer
 from minillama.tokenizer.from_pieces import from_pieces
 from minillama.tokenizer.to_pieces import to_pieces
 from minillama.vocabulary import BYTE, CONTROL, UNKNOWN, USER_DEFINED
