@@ -6,16 +6,21 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
+PART = ".minillama.part"  # behind the name and the process that writes it
+
 
 def write_files(files: Mapping[Path, bytes | Callable[[BinaryIO], None]], remove: Iterable[Path] = ()) -> None:
     """Write all `files`, each from its bytes or by a function that writes them; then delete those to `remove`.
 
     Each is written beside its place under a name of its own and synced to the disk; when all are, they are moved into
-    place. Whatever goes wrong before that leaves what was there untouched. OSError that names the file.
+    place. Whatever goes wrong before that leaves what was there untouched. What a process that was killed has left in
+    the folders is removed. OSError that names the file; one of a function that has no number is a sentence already.
     """
-    parts = {file: file.with_name(f"{file.name}.{os.getpid()}.part") for file in files}
-    file = Path()
+    parts = {file: file.with_name(f"{file.name}.{os.getpid()}{PART}") for file in files}
+    file = next(iter(files), Path())
     try:
+        for folder in {file.parent for file in files}:
+            remove_left_behind(folder)
         for file, contents in files.items():
             file.parent.mkdir(parents=True, exist_ok=True)
             write_synced(parts[file], contents)
@@ -26,11 +31,23 @@ def write_files(files: Mapping[Path, bytes | Callable[[BinaryIO], None]], remove
         for folder in {file.parent for file in files}:
             sync_folder(folder)
     except OSError as error:
+        if error.errno is None:
+            raise
         raise OSError(f"{file} cannot be written: {error.strerror or error}") from None
     finally:
         for part in parts.values():
             with contextlib.suppress(OSError):
                 part.unlink(missing_ok=True)
+
+
+def remove_left_behind(folder: Path) -> None:
+    """Remove parts of files whose processes have ended before they could."""
+    import psutil  # as late as this: few who import the package write anything
+
+    for part in folder.glob(f"*{PART}"):
+        pid = part.name.removesuffix(PART).rpartition(".")[2]
+        if pid.isdecimal() and len(pid) < 10 and not psutil.pid_exists(int(pid)):
+            part.unlink(missing_ok=True)
 
 
 def write_synced(file: Path, contents: bytes | Callable[[BinaryIO], None]) -> None:

@@ -15,17 +15,20 @@ from pathlib import Path
 from typing import BinaryIO
 
 from minillama.files import sync_folder, write_files, write_synced
+from minillama.locking import Lock
 
-PARTIAL, JOURNAL = ".minillama.partial", "journal.json"
+PARTIAL, JOURNAL, LOCK = ".minillama.partial", "journal.json", "lock"
 
 
 class Staging:
     """The files of one folder on their way. To be used as a context: whatever goes wrong leaves the folder as it was,
-    and in PARTIAL what is finished; nothing, if nothing is worth keeping."""
+    and in PARTIAL what is finished; nothing, if nothing is worth keeping. One process at a time can; OSError for a
+    second one."""
 
     def __init__(self, folder: Path, recipe: str):
         self.folder, self.partial, self.recipe = folder, folder / PARTIAL, recipe
         self._new = not folder.exists()
+        self._lock = Lock(self.partial / LOCK)
         self._kept: dict[str, list[int]] = {}  # finished files -> size, time of writing
         self.names: list[str] = []  # of all files that this run has finished or found
 
@@ -33,20 +36,31 @@ class Staging:
         with _told(self.folder):
             self.partial.mkdir(parents=True, exist_ok=True)
             if self.partial.is_symlink():
-                raise OSError(f"{PARTIAL} in it is a link: remove that")
-            self._kept = self._read_journal()
-            self._clear(keep=self._kept)
+                raise OSError(f"{self.partial} is a link: remove that")
+            try:
+                self._lock.take()
+            except BlockingIOError:
+                raise OSError(
+                    f"{self.folder} is being written to by another run: wait for its end, or name another folder"
+                ) from None
+            try:
+                self._kept = self._read_journal()
+                self._clear(keep=self._kept)
+            except OSError:
+                self._lock.free()
+                raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         if kind is not None:
             with contextlib.suppress(OSError):
                 self._clear(keep=self._kept)
-            if not self._kept:
-                with contextlib.suppress(OSError):
-                    self.partial.rmdir()
-                    if self._new:
-                        self.folder.rmdir()
+        self._lock.free()
+        if kind is not None and not self._kept:
+            with contextlib.suppress(OSError):
+                self.partial.rmdir()
+                if self._new:
+                    self.folder.rmdir()
 
     def place(self, name: str) -> Path:
         """Where a finished file is now: in PARTIAL, or moved out of it already by a run that was killed then."""
@@ -89,6 +103,8 @@ class Staging:
                 file.unlink(missing_ok=True)
             sync_folder(self.folder)
             self._clear(keep=())
+        self._lock.free()
+        with contextlib.suppress(OSError):  # a run that begins now has a right to it
             self.partial.rmdir()
 
     def _read_journal(self) -> dict[str, list[int]]:
@@ -100,7 +116,7 @@ class Staging:
             return {}
 
     def _clear(self, keep: Iterable[str]) -> None:
-        wanted = {*keep, JOURNAL} if keep else set()
+        wanted = {*keep, JOURNAL, LOCK} if keep else {LOCK}
         for file in self.partial.iterdir():
             if file.name not in wanted:
                 file.unlink()
@@ -108,10 +124,12 @@ class Staging:
 
 @contextmanager
 def _told(file: Path) -> Iterator[None]:
-    """Errors of the system as one that names the file."""
+    """Errors of the system as one that names the file; those without a number are sentences already."""
     try:
         yield
     except OSError as error:
+        if error.errno is None:
+            raise
         raise OSError(f"{file} cannot be written: {error.strerror or error}") from None
 
 

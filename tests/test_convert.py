@@ -24,6 +24,7 @@ from minillama.weights import open_checkpoint
 from minillama.weights.checkpoint import INDEX
 from minillama.weights.formats import narrow, widen
 from minillama.weights.names import expected_shapes
+from minillama.weights.safetensors import MappedFile
 from tests.bad import CONFIG, Capture, Outcome, assert_refused, checkpoint, command, random_tensors
 from tests.tiny import random_ids, random_weights, tiny_config, write_safetensors
 
@@ -322,6 +323,51 @@ def test_a_folder_that_takes_no_files(tmp_path: Path, capfd: Capture, monkeypatc
     arguments = [source, out, "--force"]
     assert_refused(capfd, arguments, f"{out / 'config.json'} cannot be written: Permission denied", run=main)
     assert contents(out) == before
+
+
+def test_a_source_that_cannot_be_read(tmp_path: Path, capfd: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken:
+        def __init__(self, file: Any):
+            self.file = file
+
+        def readinto(self, room: Any) -> int:
+            raise OSError(5, "Input/output error")
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.file, name)
+
+    def opened(self: MappedFile, path: Path) -> None:
+        init(self, path)
+        self._file = Broken(self._file)  # type: ignore[assignment]
+
+    init, source = MappedFile.__init__, checkpoint(tmp_path / "in")
+    monkeypatch.setattr(MappedFile, "__init__", opened)
+    message = f"minillama: {source / 'model.safetensors'} cannot be read: Input/output error"
+    assert_refused(capfd, [source, tmp_path / "out"], message, run=main)
+    assert_refused(capfd, ["--check", source], message, run=main)
+    assert not (tmp_path / "out").exists()
+
+
+def test_two_runs_into_one_folder(tmp_path: Path, capfd: Capture) -> None:
+    source, out = checkpoint(tmp_path / "in"), tmp_path / "out"
+    with Staging(out, "another") as other:
+        other.add("one", b"1", keep=True)
+        assert_refused(capfd, [source, out], f"{out} is being written to by another run", run=main)
+        assert_refused(capfd, [source, out, "--force"], f"{out} is being written to by another run", run=main)
+        assert other.has("one")
+        other.commit()
+    assert names(out) == ["one"]
+
+
+@pytest.mark.parametrize("form", ["q8_0", "q4_0"])
+def test_what_is_in_a_quantized_format_already_keeps_its_numbers(form: str, tmp_path: Path, capfd: Capture) -> None:
+    converted(capfd, checkpoint(tmp_path / "in"), tmp_path / "a", "--dtype", form)
+    converted(capfd, tmp_path / "a", tmp_path / "b", "--dtype", form)
+    (before, after) = (open_checkpoint(tmp_path / name).tensors for name in "ab")
+    for name, tensor in before.items():
+        assert after[name].dtype == tensor.dtype
+        np.testing.assert_array_equal(after[name].stored(), tensor.stored())
+        np.testing.assert_array_equal(after[name].read(np.float32), tensor.read(np.float32))
 
 
 def test_a_file_in_the_way(tmp_path: Path, capfd: Capture) -> None:

@@ -1,10 +1,12 @@
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import BinaryIO
 
 import pytest
 
-from minillama.files import write_files
+from minillama.files import PART, write_files
 
 
 def test_bytes_and_writers_into_a_folder_that_is_made(tmp_path: Path) -> None:
@@ -46,3 +48,23 @@ def test_what_is_to_be_removed_goes_last(tmp_path: Path) -> None:
     (tmp_path / "old").write_bytes(b"old")
     write_files({tmp_path / "new": b"new"}, remove=[tmp_path / "old", tmp_path / "never was"])
     assert [file.name for file in tmp_path.iterdir()] == ["new"]
+
+
+def test_what_a_killed_process_has_left_is_removed(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        pass
+    left = tmp_path / f"model-00002-of-00003.safetensors.{process.pid}{PART}"
+    others = [tmp_path / f"model.{os.getpid()}{PART}", tmp_path / f"notes.{process.pid}.part", tmp_path / f"x{PART}"]
+    for file in (left, *others):
+        file.write_bytes(b"half")
+    write_files({tmp_path / "config.json": b"{}"})
+    assert sorted(tmp_path.iterdir()) == sorted([*others, tmp_path / "config.json"])
+
+
+def test_a_sentence_on_what_cannot_be_read_stays_as_it_is(tmp_path: Path) -> None:
+    def fails(out: BinaryIO) -> None:
+        raise OSError("source.bin cannot be read: Input/output error")
+
+    with pytest.raises(OSError, match=r"^source\.bin cannot be read: Input/output error$"):
+        write_files({tmp_path / "out": fails})
+    assert list(tmp_path.iterdir()) == []

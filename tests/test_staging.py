@@ -7,13 +7,13 @@ from typing import BinaryIO
 
 import pytest
 
-from minillama.staging import JOURNAL, PARTIAL, Staging
+from minillama.staging import JOURNAL, LOCK, PARTIAL, Staging
 
 
 def killed_after(folder: Path, recipe: str, *names: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that finishes these files and is ended without any chance to clean up."""
     with monkeypatch.context() as patch:
-        patch.setattr(Staging, "__exit__", lambda *rest: None)
+        patch.setattr(Staging, "__exit__", lambda self, *rest: self._lock.drop())
         with Staging(folder, recipe) as staging:
             for name in names:
                 staging.add(name, name.encode(), keep=True)
@@ -44,7 +44,7 @@ def test_files_appear_together(tmp_path: Path) -> None:
 def test_what_a_killed_run_has_finished_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     killed_after(tmp_path, "a", "one", "two", monkeypatch=monkeypatch)
     with Staging(tmp_path, "a") as staging:
-        assert names(staging.partial) == [JOURNAL, "one", "two"]
+        assert names(staging.partial) == [JOURNAL, LOCK, "one", "two"]
         assert [staging.has(name) for name in ("one", "two", "next")] == [True, True, False]
         for name in staging.kept:
             staging.reuse(name)
@@ -125,3 +125,14 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="is a link: remove that"), Staging(tmp_path / "out", "a"):
         pass
     assert names(tmp_path / "elsewhere") == ["precious"]
+
+
+def test_a_second_run_is_refused_and_changes_nothing(tmp_path: Path) -> None:
+    with Staging(tmp_path, "a") as staging:
+        staging.add("one", b"one", keep=True)
+        with pytest.raises(OSError, match="is being written to by another run: wait for its end") as caught:
+            Staging(tmp_path, "b").__enter__()
+        assert str(caught.value).startswith(str(tmp_path))
+        assert names(staging.partial) == [JOURNAL, LOCK, "one"]
+        staging.commit()
+    assert names(tmp_path) == ["one"]

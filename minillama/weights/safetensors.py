@@ -72,9 +72,12 @@ class MappedFile:
         for start in range(offset, offset + size, PIECE):
             wanted, got = room[: min(PIECE, offset + size - start)], 0
             while got < len(wanted):
-                with self._turn:
-                    self._file.seek(start + got)
-                    more = self._file.readinto(wanted[got:])
+                try:
+                    with self._turn:
+                        self._file.seek(start + got)
+                        more = self._file.readinto(wanted[got:])
+                except OSError as error:
+                    raise OSError(f"{self.path} cannot be read: {error.strerror}") from None
                 if not more:
                     raise ValueError(
                         f"{self.path} became shorter while it was in use: copy it to its place again and start anew"
