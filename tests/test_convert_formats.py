@@ -16,6 +16,7 @@ from minillama.convert import main
 from minillama.shipped import tale_model
 from minillama.weights import open_checkpoint
 from minillama.weights.formats import narrow, widen
+from minillama.weights.gguf_file import read_gguf
 from minillama.weights.grouping import mean_pooled
 from tests.bad import VOCAB, Capture, assert_refused, checkpoint, command
 from tests.tiny import random_ids, random_weights
@@ -121,6 +122,15 @@ def test_quantized_numbers_are_the_same_in_gguf_and_back(
     converted(capfd, source, first, "--dtype", form)
     converted(capfd, first, file)
     converted(capfd, file, out)
+    # Asking for the format that they are in changes nothing
+    converted(capfd, file, tmp_path / "same", "--dtype", form)
+    converted(capfd, file, tmp_path / "same.gguf", "--dtype", form)
+    for made in out.iterdir():
+        assert (tmp_path / "same" / made.name).read_bytes() == made.read_bytes()
+    for one, other in zip(*(read_gguf(path).tensors.values() for path in (file, tmp_path / "same.gguf")), strict=True):
+        assert one == other._replace(offset=one.offset)
+    size = file.stat().st_size - min(tensor.offset for tensor in read_gguf(file).tensors.values())
+    assert (tmp_path / "same.gguf").read_bytes()[-size:] == file.read_bytes()[-size:]
     before, after = open_checkpoint(first).tensors, open_checkpoint(out).tensors
     for name, tensor in before.items():
         if tensor.dtype == form.upper():
