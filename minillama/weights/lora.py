@@ -149,7 +149,9 @@ def _read_settings(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: peft_type is {repr(settings.get('peft_type'))[:60]}, and only LORA is read")
     for field, value in settings.items():
         if value and field not in _READ | _IDLE:
-            raise ValueError(f"{path}: {field} is {repr(value)[:60]}, which cannot be merged here: merge it with peft")
+            raise ValueError(
+                f"{path}: {field[:60]!a} is {repr(value)[:60]}, which cannot be merged here: merge it with peft"
+            )
     if settings.get("init_lora_weights") not in _KEEPS_BASE:
         raise ValueError(
             f"{path}: init_lora_weights is {repr(settings['init_lora_weights'])[:60]}, which trains another base: "

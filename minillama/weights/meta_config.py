@@ -31,7 +31,7 @@ def config_from_params(file: Path, params: Mapping[str, Any], tensors: Mapping[s
         fits = isinstance(value, int) if whole else isinstance(value, int | float)
         if isinstance(value, bool) or not fits or not least <= value < LIMIT:
             kind = "whole number" if whole else "number"
-            raise ValueError(f"{file}: {key} must be a {kind} of at least {least:g}, not {str(value)[:60]}")
+            raise ValueError(f"{file}: {key} must be a {kind} of at least {least:g}, not {repr(value)[:60]}")
         return value
 
     D, layers, heads = number("dim"), number("n_layers"), number("n_heads")

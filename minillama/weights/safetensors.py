@@ -179,9 +179,9 @@ def _read_entries(file: MappedFile, header: dict[str, Any], start: int) -> dict[
         if not isinstance(dtype, str) or dtype not in STORAGE:
             raise ValueError(f"tensor {name} has the unknown dtype {_short(repr(dtype))}")
         if not _are_counts(shape) or len(shape) > MAX_SIDES:
-            raise ValueError(f"tensor {name} has the impossible shape {_short(shape)}")
+            raise ValueError(f"tensor {name} has the impossible shape {_short(repr(shape))}")
         if not _are_counts(offsets) or len(offsets) != 2:
-            raise ValueError(f"tensor {name} has the impossible data_offsets {_short(offsets)}")
+            raise ValueError(f"tensor {name} has the impossible data_offsets {_short(repr(offsets))}")
         begin, end = offsets
         if end - begin != math.prod(shape) * STORAGE[dtype].itemsize:
             raise ValueError(f"tensor {name} has {end - begin} bytes of data, which its dtype {dtype} and shape "

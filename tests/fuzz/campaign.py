@@ -92,7 +92,7 @@ def main() -> None:
             if bad is not None and end not in seen:
                 kinds += 1
                 (findings / f"{args.target}.{digest}").write_bytes(data)
-                (findings / f"{args.target}.{digest}.txt").write_text(bad)
+                (findings / f"{args.target}.{digest}.txt").write_text(bad, errors="backslashreplace")
             elif end not in seen:
                 pool.append(data)
                 (kept / digest).write_bytes(data)

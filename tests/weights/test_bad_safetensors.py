@@ -84,7 +84,7 @@ BAD: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "negative shape": (field("shape", [-24, -16]), f"{GATE} has the impossible shape [-24, -16]"),
     "fractional shape": (field("shape", [24.0, 16]), f"{GATE} has the impossible shape [24.0, 16]"),
     "shape true": (field("shape", [True, 384]), f"{GATE} has the impossible shape [True, 384]"),
-    "shape that is text": (field("shape", "24"), f"{GATE} has the impossible shape 24"),
+    "shape that is text": (field("shape", "24"), f"{GATE} has the impossible shape '24'"),
     "shape 2^63": (field("shape", [2**63]), f"{GATE} has the impossible shape [9223372036854775808]"),
     "shape whose bytes overflow 64 bits": (field("shape", [2**62, 4]), f"{GATE} has 1536 bytes of data, which"),
     "shape of 100,000 huge sides": (field("shape", [2**62] * 10**5), f"{GATE} has the impossible shape"),

@@ -209,7 +209,7 @@ def test_llama_3_2_is_known_by_its_shapes(dim: int, layers: int, heads: int, mul
 
 BAD_PARAMS: dict[str, tuple[dict[str, Any], str]] = {
     "no dim": ({"dim": None}, "dim must be a whole number of at least 1, not None"),
-    "text": ({"n_layers": "2"}, "n_layers must be a whole number of at least 1, not 2"),
+    "text": ({"n_layers": "2"}, "n_layers must be a whole number of at least 1, not '2'"),
     "true": ({"n_heads": True}, "n_heads must be a whole number of at least 1, not True"),
     "zero heads": ({"n_heads": 0}, "n_heads must be a whole number of at least 1, not 0"),
     "zero kv heads": ({"n_kv_heads": 0}, "n_kv_heads must be a whole number of at least 1, not 0"),
