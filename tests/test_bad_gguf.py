@@ -42,6 +42,12 @@ def test_a_file_with_all_that_is_needed(kind: str, tmp_path: Path, capfd: Captur
     assert len(out) > len("A fox\n")
 
 
+@pytest.mark.parametrize("name", ["sha256-0f00", "model.bin", "model.safetensors"])
+def test_a_file_is_known_by_how_it_begins(name: str, tmp_path: Path, capfd: Capture) -> None:
+    file = write(tmp_path, metadata_of(of_the_tales()), model_tensors(vocab=4096)).rename(tmp_path / name)
+    assert assert_runs(capfd, ["--weights", file, "--prompt", "A fox", *FEW]).startswith("A fox")
+
+
 def test_a_file_without_a_vocabulary(tmp_path: Path, capfd: Capture) -> None:
     file = write(tmp_path, SETTINGS, model_tensors(vocab=4096))
     assert_runs(capfd, ["--weights", file, "--tokenizer", tale_model(), *FEW])

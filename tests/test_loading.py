@@ -5,7 +5,7 @@ import pytest
 
 from minillama.loading import load_tokenizer
 from minillama.shipped import tale_model
-from minillama.tokenizer import LlamaTokenizer, LlamaTokenizerFast
+from minillama.tokenizer import AutoTokenizer, LlamaTokenizer, LlamaTokenizerFast
 from tests.ggufs import SETTINGS
 from tests.tokenizer.test_from_pieces import of_the_tales
 from tests.weights.test_gguf_vocabulary import metadata_of, write
@@ -43,3 +43,13 @@ def test_what_it_makes_is_saved_as_real_files(tmp_path: Path) -> None:
     assert (tmp_path / "saved" / "tokenizer.model").read_bytes()[:1] == b"\n"
     again = LlamaTokenizer.from_pretrained(tmp_path / "saved")
     assert again.encode("<s>a fox ran</s>") == made.encode("<s>a fox ran</s>")
+
+
+def test_a_gguf_file_of_any_name(tmp_path: Path) -> None:
+    blob = write(tmp_path, metadata_of(of_the_tales())).rename(tmp_path / "sha256-0f00")
+    assert type(load_tokenizer(blob)) is LlamaTokenizer
+    with pytest.raises(ValueError, match=r"sha256-0f00 is a GGUF file: minillama\.load_tokenizer reads the vocabulary"):
+        AutoTokenizer.from_pretrained(blob)
+    (tmp_path / "folder.gguf").mkdir()
+    shutil.copy(tale_model() / "tokenizer.model", tmp_path / "folder.gguf")
+    assert type(load_tokenizer(tmp_path / "folder.gguf")) is LlamaTokenizer

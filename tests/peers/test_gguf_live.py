@@ -1,11 +1,12 @@
 """GGUF files beside llama.cpp: what is written here runs there, and what its own quantizer writes is read here.
 
-Runs where llama-cpp-python is installed (the peers extra).
+Runs where llama-cpp-python is installed (the peers extra); with MINILLAMA_PEERS=1 it is an error if that is missing.
 """
 
 from __future__ import annotations
 
 import ctypes
+import os
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,10 @@ from tests.tiny import ROPES, random_weights
 from tests.tokenizer.test_from_pieces import byte_level
 from tests.tokenizer.texts import SPIKY
 
-llama_cpp = pytest.importorskip("llama_cpp")
+if os.environ.get("MINILLAMA_PEERS") == "1":
+    import llama_cpp  # it has to be there
+else:
+    llama_cpp = pytest.importorskip("llama_cpp")
 
 SAMPLE = Path(__file__).parents[2] / "data" / "sample.txt"
 # llama.cpp's numbers of file types
