@@ -6,7 +6,6 @@ import argparse
 import importlib.util
 import json
 import logging
-import math
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -27,6 +26,7 @@ from minillama.engines import DTYPES, ENGINES, cores
 from minillama.engines import FORMATS as SHORT
 from minillama.shipped import tale_model
 from minillama.weights.checkpoint import Checkpoint, open_checkpoint
+from minillama.weights.parameters import count
 from minillama.weights.saving import main_dtype
 
 PREFILL, DEPTHS, BATCH = (128, 512), (0, 1024, 4096), 8
@@ -156,7 +156,7 @@ def run(args: argparse.Namespace, work: Path) -> Run:
     measured = Run(
         model=args.shape or str(args.weights or "tale model"),
         config=checkpoint.config,
-        parameters=count(checkpoint),
+        parameters=count(checkpoint.tensors),
         threads=threads,
         repeats=args.repeats,
         plan=plan,
@@ -207,12 +207,6 @@ def opened(
 def stored(checkpoint: Checkpoint) -> str:
     """The format that the checkpoint's own numbers have."""
     return SHORT[main_dtype(checkpoint.tensors)]
-
-
-def count(checkpoint: Checkpoint) -> int:
-    """How many numbers the weights are, those of a tied head counted once."""
-    unique = {id(tensor): tensor for tensor in checkpoint.tensors.values()}
-    return sum(math.prod(tensor.shape) for tensor in unique.values())
 
 
 if __name__ == "__main__":

@@ -6,17 +6,20 @@ import logging
 import math
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import psutil
 from numpy.typing import DTypeLike
 
+from minillama import kernels
 from minillama.config import LlamaConfig
 from minillama.kernels import ACTIVATIONS
 from minillama.layout import BITS, QUANTIZED
 from minillama.weights import names
 from minillama.weights.formats import FLOATS
+from minillama.weights.parameters import count
 from minillama.weights.safetensors import Tensor
 
 ENGINES = ("auto", "numpy", "numba")
@@ -25,9 +28,11 @@ FORMATS = {
     "float64": "f64", "float32": "f32", "float16": "f16", "bfloat16": "bf16", "q8_0": "q8_0", "q4_0": "q4_0",
 }  # fmt: skip
 DTYPES = ("auto", *FORMATS.values())
+CACHE_DTYPES = ("auto", "f32", "f16", "bf16")
 OF_NUMPY = ("f64", "f32")  # what the NumPy model computes in
 STORED_AS = {"F64": "f32", "F32": "f32", "F16": "f16", "BF16": "bf16", "Q8_0": "q8_0", "Q4_0": "q4_0"}
 LARGE = 50_000_000  # weights: from here on compiled kernels are worth their compilation
+WORTH_A_WORD = 100e6  # bytes of weights in the checkpoint's own format
 log = logging.getLogger("minillama")
 
 
@@ -53,7 +58,15 @@ def checked_format(dtype: DTypeLike) -> str:
     return form
 
 
-def check_engine(engine: str, form: str, compat: str | None) -> None:
+def checked_cache_format(dtype: DTypeLike) -> str:
+    """The short name of a number format of the cache, or "auto". ValueError for another."""
+    form = checked_format(dtype)
+    if form not in CACHE_DTYPES:
+        raise ValueError(f"cache_dtype must be one of {', '.join(CACHE_DTYPES)}, not {form!r}")
+    return form
+
+
+def check_engine(engine: str, form: str, compat: str | None, cache_form: str = "auto") -> None:
     """ValueError for an engine that is unknown, or does not do what is asked for."""
     if engine not in ENGINES:
         raise ValueError(f"engine must be one of {', '.join(ENGINES)}, not {engine!r}")
@@ -61,6 +74,8 @@ def check_engine(engine: str, form: str, compat: str | None) -> None:
         raise ValueError("engine 'numba' has no float64: use engine 'numpy' for it")
     if engine == "numpy" and form not in ("auto", *OF_NUMPY):
         raise ValueError(f"engine 'numpy' computes in f32 or f64: use engine 'numba' for {form}")
+    if engine == "numpy" and cache_form != "auto":
+        raise ValueError(f"engine 'numpy' caches what it computes in: use engine 'numba' for a cache in {cache_form}")
     if compat is not None and (engine == "numba" or form not in ("auto", *OF_NUMPY)):
         raise ValueError(f"compat {compat!r} is a way of engine 'numpy': leave compat out, or take that, in f32 or f64")
 
@@ -76,7 +91,7 @@ def choose(
     known = isinstance(config.hidden_act, str) and config.hidden_act in ACTIVATIONS
     if engine == "auto":
         only_numba = form not in ("auto", *OF_NUMPY)
-        large = _count(tensors) >= LARGE and form != "f64" and compat is None and known
+        large = count(tensors) >= LARGE and form != "f64" and compat is None and known
         engine = "numba" if only_numba or large else "numpy"
     if engine == "numpy":
         return Choice(engine, "f32" if form == "auto" else form)
@@ -87,9 +102,21 @@ def choose(
     return Choice(engine, _fitting(form, tensors, where))
 
 
-def _count(tensors: Mapping[str, Tensor]) -> int:
-    unique = {id(tensor): tensor for tensor in tensors.values()}
-    return sum(math.prod(tensor.shape) for tensor in unique.values())
+def cache_format(cache_form: str, form: str, weights: int) -> str:
+    """The format of the cache of numba: as asked for, or float16, in which it takes half the memory and time; float32
+    for weights in that, and for small models, where it costs nothing and keeps texts the same on both engines."""
+    if cache_form != "auto":
+        return cache_form
+    return "f32" if form == "f32" or weights < LARGE else "f16"
+
+
+def maybe_compiled() -> bool:
+    """Whether kernels may have been compiled on this machine before, which is known without Numba; where it keeps them
+    elsewhere than beside this package, it has to be asked."""
+    folder = Path(kernels.__file__).parent
+    if os.environ.get("NUMBA_CACHE_DIR") or not os.access(folder, os.W_OK):
+        return True
+    return any((folder / "__pycache__").glob("decoder*.nbi"))
 
 
 def memory_needed(form: str, tensors: Mapping[str, Tensor]) -> int:
@@ -109,7 +136,7 @@ def _fitting(form: str, tensors: Mapping[str, Tensor], where: object) -> str:
     for candidate in candidates:
         need = memory_needed(candidate, tensors)
         if need <= free:
-            if form == "auto":
+            if form == "auto" and (need >= WORTH_A_WORD or candidate != own):
                 why = f"{need / 1e9:.1f} GB" + ("" if candidate == own else f", as {own} does not fit the memory free")
                 log.log(logging.INFO if candidate == own else logging.WARNING, "weights in %s, %s", candidate, why)
             if others := _quantized_otherwise(candidate, tensors):

@@ -25,10 +25,11 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 import minillama
+from minillama import engines
 from minillama.chat import Conversation, converse
 from minillama.compat import COMPAT
 from minillama.config import LlamaConfig
-from minillama.engines import DTYPES, ENGINES, FORMATS
+from minillama.engines import CACHE_DTYPES, DTYPES, ENGINES, FORMATS
 from minillama.generation import Continuation, GenerationConfig, Sampling, generate
 from minillama.generation.loop import room_after
 from minillama.generation.statistics import STATS, TimedEngine
@@ -93,6 +94,13 @@ def parser() -> argparse.ArgumentParser:
         default="auto",
         help="number format of the weights; auto: the checkpoint's own, or a smaller one if memory is short (engine "
         "numba), f32 (engine numpy, which computes in f32 and f64 only)",
+    )
+    g.add_argument(
+        "--cache-dtype",
+        type=lambda name: FORMATS.get(name, name),
+        choices=CACHE_DTYPES,
+        default="auto",
+        help="number format of the cached keys and values (engine numba); auto: f16, or f32 for a small model",
     )
     g.add_argument(
         "--compat",
@@ -212,15 +220,7 @@ def run(args: argparse.Namespace) -> int:
     prompts = [] if args.chat else list(read_prompts(args.prompt or [], args.prompt_file or []))
 
     weights = Path(args.weights) if args.weights else tale_model()
-    model = LlamaForCausalLM.from_pretrained(
-        weights,
-        config=args.config,
-        lora=args.lora,
-        engine=args.engine,
-        dtype=args.dtype,
-        compat=args.compat,
-        threads=args.threads,
-    )
+    model = open_model(args, weights)
     folder = weights if weights.is_dir() else weights.parent
     vocabulary = Path(args.tokenizer) if args.tokenizer else tokenizer_place(weights)
     tokenizer = load_tokenizer(vocabulary)
@@ -272,6 +272,18 @@ def run(args: argparse.Namespace) -> int:
     elif args.stats:
         print(STATS.format(**stats), file=sys.stderr)
     return status
+
+
+def open_model(args: argparse.Namespace, weights: Path) -> LlamaForCausalLM:
+    """The model as the arguments want it. Engine auto takes the kernels for a small one too if they are compiled."""
+    how: dict[str, Any] = {name: getattr(args, name) for name in ("config", "lora", "dtype", "compat", "threads")}
+    how["cache_dtype"] = args.cache_dtype
+    model = LlamaForCausalLM.from_pretrained(weights, engine=args.engine, **how)
+    left_open = (args.engine, args.dtype, args.compat) == ("auto", "auto", None)
+    if left_open and model.engine == "numpy" and engines.maybe_compiled():
+        fast = LlamaForCausalLM.from_pretrained(weights, engine="numba", **how)
+        return fast if fast.compiled else model
+    return model
 
 
 def chat(

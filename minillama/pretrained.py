@@ -19,7 +19,16 @@ from tqdm import tqdm
 from minillama.arrays import Array, as_array
 from minillama.compat import COMPAT
 from minillama.config import LlamaConfig
-from minillama.engines import LARGE, OF_NUMPY, check_engine, checked_format, choose, cores
+from minillama.engines import (
+    LARGE,
+    OF_NUMPY,
+    cache_format,
+    check_engine,
+    checked_cache_format,
+    checked_format,
+    choose,
+    cores,
+)
 from minillama.files import write_files
 from minillama.layout import QUANTIZED
 from minillama.model.decoder import Decoder
@@ -48,7 +57,8 @@ class LlamaPreTrainedModel:
     engine: "numpy", "numba" (compiled, for generation), or "auto", which takes numba for a large model. dtype: what
     numpy computes in, "float32" or "float64", the oracle; what numba has the weights in, "float32", "float16",
     "bfloat16", "q8_0" or "q4_0"; "auto" is float32, or of numba the checkpoint's own, or a smaller one if the memory
-    has no room for that. threads: how many numba uses (None: one a core). compat: None, or "hf4" / "hf5" for the ways
+    has no room for that. cache_dtype: what numba has keys and values in, "float32", "float16" or "bfloat16". threads:
+    how many numba uses (None: one a core). compat: None, or "hf4" / "hf5" for the ways
     of transformers 4.34 / 5 (see minillama.compat), of numpy alone.
     """
 
@@ -63,6 +73,7 @@ class LlamaPreTrainedModel:
         *,
         engine: str = "auto",
         dtype: DTypeLike = "auto",
+        cache_dtype: DTypeLike = "auto",
         compat: str | None = None,
         seed: int = 0,
         threads: int | None = None,
@@ -72,7 +83,7 @@ class LlamaPreTrainedModel:
                 f"config must be a LlamaConfig, not a {type(config).__name__}: LlamaConfig.from_dict makes one"
             )
         config.validate()  # its fields may have been set since it was made
-        choices = _Choices.checked(engine, dtype, compat, seed, threads)
+        choices = _Choices.checked(engine, dtype, cache_dtype, compat, seed, threads)
         if weights is None:
             tensors = draw_tensors(config, choices.seed, self.head)
             choices = choices.without_auto()  # which would look at all of them
@@ -95,7 +106,8 @@ class LlamaPreTrainedModel:
             tensors = self._quantized(tensors, self.form, choices.threads, where)
         self.weights = Parameters(tensors, config, np.float64 if self.form == "f64" else np.float32)
         self.config, self.compat, self.seed, self.threads = config, choices.compat, choices.seed, choices.threads
-        self._runner = Runner(config, self.weights, self.engine, self.form, choices.threads, choices.compat)
+        cache_form = cache_format(choices.cache_form, self.form, self.weights.count())
+        self._runner = Runner(config, self.weights, self.engine, self.form, cache_form, choices.threads, choices.compat)
 
     @classmethod
     def from_pretrained(
@@ -106,6 +118,7 @@ class LlamaPreTrainedModel:
         lora: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
         engine: str = "auto",
         dtype: DTypeLike = "auto",
+        cache_dtype: DTypeLike = "auto",
         compat: str | None = None,
         seed: int = 0,
         threads: int | None = None,
@@ -120,7 +133,9 @@ class LlamaPreTrainedModel:
         drawn from `seed`, with a warning. Raises FileNotFoundError, OSError or ValueError that names the file and what
         is wrong with it, and MemoryError before anything is loaded if the free memory cannot hold what `dtype` needs.
         """
-        choices = _Choices.checked(engine, overrides.pop("torch_dtype", None) or dtype, compat, seed, threads)
+        choices = _Choices.checked(
+            engine, overrides.pop("torch_dtype", None) or dtype, cache_dtype, compat, seed, threads
+        )
         if unknown := [name for name in overrides if name not in LlamaConfig.field_names()]:
             raise TypeError(f"{cls.__name__}.from_pretrained takes no {unknown[0]!r}, nor is it a field of LlamaConfig")
         if cls.head != names.LM_HEAD:
@@ -168,6 +183,11 @@ class LlamaPreTrainedModel:
                 except ValueError as error:
                     raise ValueError(f"{where}: {name} cannot be quantized: {error}") from None
         return {**tensors, **made}
+
+    @property
+    def compiled(self) -> bool:
+        """Whether engine "numba" runs this without compiling anything first."""
+        return self._runner.compiled
 
     @property
     def decoder(self) -> Decoder | FastDecoder:
@@ -300,17 +320,37 @@ class Runner:
     """What computes for a model and for the decoder within it. The kernels are compiled when they are first needed."""
 
     def __init__(
-        self, config: LlamaConfig, weights: Parameters, engine: str, form: str, threads: int, compat: str | None
+        self,
+        config: LlamaConfig,
+        weights: Parameters,
+        engine: str,
+        form: str,
+        cache_form: str,
+        threads: int,
+        compat: str | None,
     ):
-        self.config, self.weights, self.engine, self.form, self.threads = config, weights, engine, form, threads
+        self.config, self.weights, self.engine, self.threads = config, weights, engine, threads
+        self.form, self.cache_form = form, cache_form
         self._numpy = Decoder(config, weights, COMPAT[compat])
 
     @cached_property
     def fast(self) -> FastModel:
-        """The model as engine "numba" runs it."""
-        from minillama.runtime import fast_model
+        """The model as engine "numba" runs it, ready to run."""
+        from minillama.runtime import compile_kernels
 
-        return fast_model(self.config, self.weights.tensors, self.form, self.threads)
+        compile_kernels(self._fast)
+        return self._fast
+
+    @cached_property
+    def _fast(self) -> FastModel:
+        from minillama.runtime import FastModel
+
+        return FastModel(self.config, self.weights.tensors, self.form, self.cache_form, self.threads)
+
+    @property
+    def compiled(self) -> bool:
+        """Whether the kernels have been compiled on this machine already."""
+        return self.engine == "numba" and self._fast.compiled
 
     @cached_property
     def decoder(self) -> Decoder | FastDecoder:
@@ -329,7 +369,7 @@ class Runner:
 
     def renew(self) -> None:
         """Look at weights that have changed."""
-        for made in ("fast", "decoder"):
+        for made in ("fast", "_fast", "decoder"):
             self.__dict__.pop(made, None)
 
 
@@ -372,22 +412,31 @@ class _Choices(NamedTuple):
 
     engine: str
     form: str
+    cache_form: str
     compat: str | None
     seed: int
     threads: int
 
     @classmethod
-    def checked(cls, engine: str, dtype: DTypeLike, compat: str | None, seed: int, threads: int | None) -> _Choices:
+    def checked(
+        cls,
+        engine: str,
+        dtype: DTypeLike,
+        cache_dtype: DTypeLike,
+        compat: str | None,
+        seed: int,
+        threads: int | None,
+    ) -> _Choices:
         """ValueError that names what is not one of its choices."""
-        form = checked_format(dtype)
+        form, cache_form = checked_format(dtype), checked_cache_format(cache_dtype)
         if compat not in COMPAT:
             raise ValueError(f"compat must be one of {', '.join(map(str, COMPAT))}, not {compat!r}")
-        check_engine(engine, form, compat)
+        check_engine(engine, form, compat, cache_form)
         if not _is_whole(seed) or seed < 0:
             raise ValueError(f"seed must be a whole number of 0 or more, not {seed!r}")
         if threads is not None and (not _is_whole(threads) or threads < 1):
             raise ValueError(f"threads must be a whole number of at least 1, not {threads!r}")
-        return cls(engine, form, compat, int(seed), cores() if threads is None else threads)
+        return cls(engine, form, cache_form, compat, int(seed), cores() if threads is None else threads)
 
     def without_auto(self) -> _Choices:
         """The same, but that engine "auto" is numpy, unless the format needs numba."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,7 +11,17 @@ import numpy as np
 import psutil
 import pytest
 
-from minillama.engines import LARGE, check_engine, checked_format, choose, cores, memory_needed
+from minillama import engines
+from minillama.engines import (
+    LARGE,
+    cache_format,
+    check_engine,
+    checked_cache_format,
+    checked_format,
+    choose,
+    cores,
+    memory_needed,
+)
 from minillama.weights.names import EMBED_TOKENS, LM_HEAD
 from tests.tiny import tiny_config
 
@@ -115,3 +126,30 @@ def test_what_is_quantized_stays_so(free: Any) -> None:
 
 def test_there_is_a_core() -> None:
     assert cores() >= 1
+
+
+def test_what_keys_and_values_are_cached_in() -> None:
+    assert [cache_format("auto", form, LARGE) for form in ("f32", "bf16", "q4_0")] == ["f32", "f16", "f16"]
+    assert cache_format("auto", "q8_0", LARGE - 1) == "f32"
+    assert cache_format("bf16", "f32", 1) == "bf16"
+    assert (checked_cache_format("bfloat16"), checked_cache_format(None)) == ("bf16", "auto")
+    with pytest.raises(ValueError, match="cache_dtype must be one of auto, f32, f16, bf16, not 'q8_0'"):
+        checked_cache_format("q8_0")
+
+
+maybe_compiled = engines.maybe_compiled  # before tests/conftest.py has it say no
+
+
+def test_kernels_that_may_have_been_compiled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    monkeypatch.setattr("minillama.kernels.__file__", str(tmp_path / "__init__.py"))
+    assert not maybe_compiled()
+    (tmp_path / "__pycache__").mkdir()
+    (tmp_path / "__pycache__" / "decoder._kept.locals.forward-1.py311.nbi").touch()
+    assert maybe_compiled()
+    monkeypatch.setattr("minillama.kernels.__file__", str(tmp_path / "none" / "__init__.py"))  # as if not writable
+    assert maybe_compiled()
+    monkeypatch.setattr("minillama.kernels.__file__", str(tmp_path / "__init__.py"))
+    (tmp_path / "__pycache__" / "decoder._kept.locals.forward-1.py311.nbi").unlink()
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    assert maybe_compiled()

@@ -347,6 +347,35 @@ def test_the_compiled_engine_tells_the_same_story(dtype: str, capfd: Capture) ->
     )
 
 
+@pytest.mark.parametrize("compiled", [True, False])
+def test_auto_takes_the_kernels_for_a_small_model_once_they_are_compiled(
+    compiled: bool, monkeypatch: pytest.MonkeyPatch, capfd: Capture
+) -> None:
+    monkeypatch.setattr("minillama.engines.maybe_compiled", lambda: True)
+    monkeypatch.setattr("minillama.runtime.model.is_compiled", lambda kernel, arguments: compiled)
+    made = []
+    new_engine = LlamaForCausalLM.new_engine
+    monkeypatch.setattr(LlamaForCausalLM, "new_engine", lambda model: made.append(model.engine) or new_engine(model))
+    arguments = ["--temperature", 0, "--max-new-tokens", 20]
+    text = assert_runs(capfd, arguments)
+    assert assert_runs(capfd, [*arguments, "--engine", "numpy"]) == text  # float32 is cached, as NumPy does
+    assert_runs(capfd, [*arguments, "--dtype", "f32"])  # which is asked for
+    assert made == ["numba" if compiled else "numpy", "numpy", "numpy"]
+
+
+@pytest.mark.parametrize("cache_dtype", ["f32", "float16", "bf16"])
+def test_keys_and_values_are_cached_as_asked_for(cache_dtype: str, capfd: Capture) -> None:
+    arguments = ["--temperature", 0, "--max-new-tokens", 10, "--engine"]
+    asked = assert_runs(capfd, [*arguments, "numba", "--cache-dtype", cache_dtype])
+    assert asked == assert_runs(capfd, [*arguments, "numpy"])
+
+
+def test_numpy_has_no_cache_in_float16(capfd: Capture) -> None:
+    refused = command(capfd, "--engine", "numpy", "--cache-dtype", "f16")
+    assert refused.status == 1
+    assert "engine 'numpy' caches what it computes in: use engine 'numba' for a cache in f16" in refused.err
+
+
 def test_quantized_weights_are_kept(tmp_path: Path, capfd: Capture) -> None:
     arguments = ["--temperature", 0, "--max-new-tokens", 20]
     made = assert_runs(capfd, [*arguments, "--dtype", "q4_0", "--save-quantized", tmp_path / "kept"])

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from threading import Lock
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from minillama.config import LlamaConfig
 from minillama.kernels import ACTIVATIONS
 from minillama.kernels.attention import QUERIES, own_room
 from minillama.kernels.decoder import BIASES, MATRICES, SLOTS, Batch, Room, Sizes, Weights, forward, head
+from minillama.kernels.kept import is_compiled
 from minillama.kernels.linear import block_rows, panel_room, whole_blocks
 from minillama.kernels.llvm import LANES
 from minillama.layout import GROUP, QUANTIZED, rounded_up
@@ -74,7 +76,19 @@ class FastModel:
         self._pool = ThreadPoolExecutor(max(1, threads - 1), thread_name_prefix="minillama")  # the caller is one more
         self._products = sum(math.prod(tensors[name].shape) for name in self.packed)  # of one row
         self._overflows = False
-        self.run([])  # compiled before two threads need it
+
+    @property
+    def compiled(self) -> bool:
+        """Whether the kernels for models of this kind are compiled, here or in Numba's cache on disk."""
+        return is_compiled(forward, self._nothing())
+
+    def compile(self) -> None:
+        """Compile the kernels, or load them: before two threads need them."""
+        forward(*self._nothing())
+
+    def _nothing(self) -> tuple[Any, ...]:
+        """The arguments of a pass over no tokens."""
+        return 0, 1, 1, 1, self.sizes, self.weights, self._batch([], [])[1], self.room
 
     def new_cache(self) -> RowCache:
         return RowCache(

@@ -17,6 +17,12 @@ from minillama.weights.safetensors import Tensor
 KEEP_BELOW = 1 << 30  # bytes: models that are smaller than this when widened are widened once and kept
 
 
+def count(tensors: Mapping[str, Tensor]) -> int:
+    """How many numbers some tensors are, those of one that has several names counted once."""
+    unique = {id(tensor): tensor for tensor in tensors.values()}
+    return sum(math.prod(tensor.shape) for tensor in unique.values())
+
+
 class Parameters:
     """The weights of a decoder and its head, if it has one, as floats of one dtype.
 
@@ -46,8 +52,7 @@ class Parameters:
 
     def count(self) -> int:
         """How many numbers there are, those of a tied head counted once."""
-        unique = {id(tensor): tensor for tensor in self.tensors.values()}
-        return sum(math.prod(tensor.shape) for tensor in unique.values())
+        return count(self.tensors)
 
     @property
     def widened_size(self) -> int:
