@@ -8,7 +8,7 @@ import json
 import logging
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from minillama.benchmarks.ceilings import matmul_rate, read_bandwidth
 from minillama.benchmarks.contestants import OURS, PEERS
 from minillama.benchmarks.gguf_file import FORMATS
 from minillama.benchmarks.measure import Figures, Measure, compare, measures, room_for, steps, write_gguf
-from minillama.benchmarks.report import Run, as_object, lines
+from minillama.benchmarks.report import Run, as_object, ceilings, heading, table
 from minillama.benchmarks.shapes import SHAPES, matrix_parameters, random_checkpoint
 from minillama.engines import DTYPES, ENGINES, cores
 from minillama.engines import FORMATS as SHORT
@@ -99,8 +99,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             measured = run(args, work)
         if args.json:
             print(json.dumps(as_object(measured)))
-        else:
-            print(*lines(measured), sep="\n", flush=True)
         if args.plot:
             from minillama.benchmarks.roofline import draw
 
@@ -139,7 +137,12 @@ def check(args: argparse.Namespace) -> None:
 
 
 def run(args: argparse.Namespace, work: Path) -> Run:
-    """Make what is missing, and measure."""
+    """Make what is missing, and measure. Without --json the table of each format is printed when it is complete."""
+
+    def show(some: Iterable[str]) -> None:
+        if not args.json:
+            print(*some, sep="\n", flush=True)
+
     try:
         work.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -164,6 +167,7 @@ def run(args: argparse.Namespace, work: Path) -> Run:
         matmul_gflop_s=matmul_rate(threads, args.repeats),
         figures=[],
     )
+    show(heading(measured))
     total = len(dtypes) * steps(len(names), plan, args.repeats)
     with tqdm(
         total=total, leave=False, disable=not sys.stderr.isatty(), bar_format="{percentage:3.0f} % {desc}"
@@ -179,6 +183,9 @@ def run(args: argparse.Namespace, work: Path) -> Run:
             compare(contestants, group, plan, args.repeats, threads, step)
             measured.figures.append(list(group.values()))
             measured.memory_gb_s += read_bandwidth(threads, args.repeats)  # it changes while others use the machine
+            with bar.external_write_mode(file=sys.stdout):
+                show(table(measured, group.values()))
+    show(["", ceilings(measured)])
     return measured
 
 

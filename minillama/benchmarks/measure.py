@@ -17,7 +17,7 @@ from typing import Any, Self
 from minillama.benchmarks.worker import TOKENS, WARM
 from minillama.layout import BITS
 
-STARTS = 3  # at most so many times is a model opened to see how long that takes
+STARTS, LONG = 3, 15.0  # at most so often is a model opened to see how long it takes; once if it is so many seconds
 PAUSE = 0.1  # seconds between two contestants: threads that have no work spin for a while before they sleep
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 QUIET = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_OFFLINE": "1"}
@@ -124,18 +124,20 @@ def compare(
     room = max(measure.arguments["room"] for measure in plan)
     with ExitStack() as stack:
         children: dict[str, Child] = {}
-        for start in range(starts := min(repeats, STARTS)):
-            for name, what in contestants.items():
+        for name, what in contestants.items():
+            opening = {"name": name, "threads": threads, "prompt": prompt, "room": room, **what}
+            for start in range(min(repeats, STARTS), 0, -1):
+                step(f"{name}: opening")
                 with ExitStack() as closing:
                     child = closing.enter_context(Child(name, threads))
-                    step(f"{name}: opening")
-                    answer = child.ask("open", name=name, threads=threads, prompt=prompt, room=room, **what)
+                    answer = child.ask("open", **opening)
                     figures[name].version, figures[name].format = answer["version"], answer["format"]
                     figures[name].open_s.append(answer["open_s"])
                     figures[name].first_token_s.append(answer["first_token_s"])
-                    if start == starts - 1:  # this one is measured, the others are closed
+                    if start == 1 or answer["open_s"] > LONG:  # this one is measured, the others are closed
                         children[name] = child
                         stack.enter_context(closing.pop_all())
+                        break
         for measure in plan:
             for repeat in range(repeats + 1):
                 for name, child in children.items():

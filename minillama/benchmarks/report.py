@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
@@ -77,26 +77,34 @@ def pairs(group: Sequence[Figures]) -> list[tuple[Figures, Figures]]:
     return [(group[0], peer) for peer in group[1:]] if group[0].name == OURS else []
 
 
-def lines(run: Run) -> Iterator[str]:
-    """What is printed without --json."""
+def heading(run: Run) -> Iterator[str]:
+    """What is printed first, without --json."""
     config = run.config
     yield (
         f"{run.model}: {run.parameters / 1e9:.3g} billion parameters, {config.num_hidden_layers} layers, "
         f"context {config.context_length}; {run.threads} threads, {run.repeats} repeats"
     )
-    yield (
+    yield "median (least-most); prefill, decode and batch in tokens/s, a ratio above 1 where minillama is faster"
+
+
+def ceilings(run: Run) -> str:
+    """What is printed last, when the probe has run its last time."""
+    return (
         f"this machine reads memory at {shown(spread(run.memory_gb_s))} GB/s and multiplies float32 matrices in NumPy "
         f"at {shown(spread(run.matmul_gflop_s))} GFLOP/s"
     )
-    yield "median (least-most); prefill, decode and batch in tokens/s, a ratio above 1 where minillama is faster"
-    for group in run.figures:
-        yield ""
-        yield from aligned(table(run, group))
-        for each in group:
-            yield f"{each.name} {each.version}, weights in {each.format}"
 
 
-def table(run: Run, group: Sequence[Figures]) -> Iterator[list[str]]:
+def table(run: Run, group: Iterable[Figures]) -> Iterator[str]:
+    """What is printed for one number format."""
+    figures = list(group)
+    yield ""
+    yield from aligned(rows(run, figures))
+    for each in figures:
+        yield f"{each.name} {each.version}, weights in {each.format}"
+
+
+def rows(run: Run, group: Sequence[Figures]) -> Iterator[list[str]]:
     """The rows for one number format."""
     compared = pairs(group)
     yield [group[0].dtype, *(each.name for each in group), *(f"ours / {peer.name}" for _, peer in compared)]
@@ -125,9 +133,9 @@ def shown(spread: Mapping[str, float]) -> str:
 KEYS = ("min", "median", "max")
 
 
-def aligned(rows: Iterator[list[str]]) -> Iterator[str]:
+def aligned(table: Iterator[list[str]]) -> Iterator[str]:
     """Columns of the width of their widest cell."""
-    cells = list(rows)
+    cells = list(table)
     widths = [max(map(len, column)) for column in zip_longest(*cells, fillvalue="")]
     for row in cells:
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)).rstrip()

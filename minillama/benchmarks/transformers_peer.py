@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from pathlib import Path
 
@@ -22,6 +23,8 @@ class Transformers:
         self.format = dtype if dtype in DTYPES else "bf16"
         kind = DTYPES.get(dtype, torch.bfloat16)
         self.model = transformers.LlamaForCausalLM.from_pretrained(path, dtype=kind).eval()
+        takes = inspect.signature(self.model.forward).parameters
+        self.cache_name = "cache" if "cache" in takes else "past_key_values"  # as it was called before 5.24
         self.version = f"{transformers.__version__}, torch {torch.__version__}"
 
     def start(self, rows: int, room: int) -> None:
@@ -31,7 +34,7 @@ class Transformers:
         with torch.inference_mode():
             tokens = torch.from_numpy(ids)
             begin = time.perf_counter()
-            self.output = self.model(tokens, past_key_values=self.cache, use_cache=True, logits_to_keep=1)
+            self.output = self.model(tokens, **{self.cache_name: self.cache}, use_cache=True, logits_to_keep=1)
             return time.perf_counter() - begin
 
     def decode(self, ids: Array) -> float:
