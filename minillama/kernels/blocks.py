@@ -12,7 +12,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from minillama.kernels import llvm
+from minillama.kernels import dots, llvm
 from minillama.kernels.llvm import LANES, f32x16, i32x16
 
 
@@ -120,7 +120,7 @@ def dot_group(typing: Any, ints: Any, w: Any, i: Any, w_step: Any, a: Any, j: An
                 for vector, four in zip((low, high) if nibbles else (stored,), fours, strict=True):
                     for r in range(R):
                         place = m * R + r
-                        dot = llvm.dot(b, b.extract_value(block, place), vector, four[r])
+                        dot = dots.dot(b, b.extract_value(block, place), vector, four[r], small=nibbles)
                         block = b.insert_value(block, dot, place)
         return block
 

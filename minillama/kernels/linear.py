@@ -35,7 +35,8 @@ from minillama.kernels.simd import load, prefetch, store
 from minillama.kernels.threads import fetch_add
 from minillama.layout import GROUP, TILE, rounded_up, tile_bytes
 
-# A block of sums must fit the registers: 32 of 16 lanes with AVX-512, a quarter or half of that elsewhere
+# A block of sums must fit the registers: 32 of 16 lanes with AVX-512, a quarter of that with AVX2 and on ARM. Sizes for
+# ARM are those that compile well there; none has been measured
 WIDE = "avx512f" in FEATURES
 ROWS = 8 if WIDE else 2  # activation rows at once, of whole numbers
 FLOAT_ROWS, OUTPUTS = (6, 4) if WIDE else (2, 2)  # and of floats, with so many weight rows

@@ -35,18 +35,16 @@ def _sources() -> str:
 SOURCES = _sources()
 
 
-def _target_features() -> str:
+def target_features() -> str:
     """The features of the CPU that Numba compiles for: the host's, unless NUMBA_CPU_NAME or _FEATURES say otherwise."""
     if config.CPU_FEATURES is not None:
         return str(config.CPU_FEATURES)
     return "" if config.CPU_NAME else str(get_host_cpu_features())
 
 
-FEATURES = frozenset(name[1:] for name in _target_features().split(",") if name.startswith("+"))
-# The four-wide product of bytes, where the CPU has it: 512 bits at once (AVX-512 VNNI), 256 (AVX-VNNI), or not at all
-DOT_BITS = 512 if "avx512vnni" in FEATURES else 256 if "avxvnni" in FEATURES else 0
-# Conversions of float16: every x86 with AVX2 has them, and all ARM of 64 bits
-HALF_IN_HARDWARE = "f16c" in FEATURES or platform.machine().lower() in ("arm64", "aarch64")
+FEATURES = frozenset(name[1:] for name in target_features().split(",") if name.startswith("+"))
+ARM = platform.machine().lower() in ("arm64", "aarch64")
+HALF_IN_HARDWARE = "f16c" in FEATURES or ARM  # conversions of float16: every x86 with AVX2 has them, and all of ARM
 
 
 class Vector(types.Type):
@@ -104,6 +102,12 @@ def call(b: Any, name: str, *values: Any) -> Any:
     """A function that LLVM has for vectors."""
     function = ir.FunctionType(FLOATS, [FLOATS] * len(values))
     return b.call(cgutils.get_or_insert_function(b.module, function, f"llvm.{name}.v16f32"), values)
+
+
+def special(b: Any, name: str, result: Any, *values: Any) -> Any:
+    """An instruction that one kind of CPU has. LLVM ends the process where it is asked for on another."""
+    function = ir.FunctionType(result, [value.type for value in values])
+    return b.call(cgutils.get_or_insert_function(b.module, function, f"llvm.{name}"), values)
 
 
 def fetch(b: Any, place: Any) -> None:
@@ -182,36 +186,14 @@ def floats(context: Any, b: Any, kind: Any, array: Any, index: Any) -> Any:
     return b.bitcast(b.shl(b.zext(bits, INTS), repeat(b, I32(16))), FLOATS)  # bfloat16 is the upper half of a float32
 
 
-def dot(b: Any, sums: Any, unsigned: Any, signed: Any) -> Any:
-    """sums[i] + the products of bytes 4 i .. 4 i + 3, for 16 lanes i. All forms give the same integers."""
-    if DOT_BITS == 512:
-        return b.call(_dot_instruction(b, 512), [sums, unsigned, signed])
-    if DOT_BITS == 256:
-        halves = []
-        for half in range(2):
-            low = [part(b, v, half * v.type.count // 2, v.type.count // 2) for v in (sums, unsigned, signed)]
-            halves.append(b.call(_dot_instruction(b, 256), low))
-        return b.shuffle_vector(*halves, ir.Constant(ir.VectorType(I32, 16), list(range(16))))
-    # Products of a byte with a signed byte fit 16 bits; adding them in pairs as 32 bits is one instruction on most CPUs
-    wide = ir.VectorType(I16, 64)
-    x, y = b.zext(unsigned, wide), b.sext(signed, wide)
-    products = []
-    for place in range(4):
-        lanes = ir.Constant(ir.VectorType(I32, 16), list(range(place, 64, 4)))
-        one, other = (b.sext(b.shuffle_vector(v, v, lanes), INTS) for v in (x, y))
-        products.append(b.mul(one, other))
-    return b.add(sums, b.add(b.add(products[0], products[1]), b.add(products[2], products[3])))
-
-
 def part(b: Any, vector: Any, start: int, count: int) -> Any:
     lanes = ir.Constant(ir.VectorType(I32, count), list(range(start, start + count)))
     return b.shuffle_vector(vector, vector, lanes)
 
 
-def _dot_instruction(b: Any, bits: int) -> Any:
-    sums, bytes_ = ir.VectorType(I32, bits // 32), ir.VectorType(I8, bits // 8)
-    function = ir.FunctionType(sums, [sums, bytes_, bytes_])
-    return cgutils.get_or_insert_function(b.module, function, f"llvm.x86.avx512.vpdpbusd.{bits}")
+def join(b: Any, x: Any, y: Any) -> Any:
+    lanes = ir.Constant(ir.VectorType(I32, 2 * x.type.count), list(range(2 * x.type.count)))
+    return b.shuffle_vector(x, y, lanes)
 
 
 def block_of(count: int, vector: Vector = f32x16) -> Any:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from minillama.kernels.dots import DOT
 from tests.kernels.products import FORMS, digest
 
 X86 = platform.machine().lower() in ("x86_64", "amd64")
@@ -34,6 +35,11 @@ def digests_for(cpu: str, features: str, cache: Path, *forms: str) -> dict[str, 
 @only_x86
 def test_avx2_gives_the_same_bits(tmp_path: Path) -> None:
     assert digests_for("x86-64-v3", "+avx2,+fma,+f16c", tmp_path) == {form: digest(form) for form in FORMS}
+
+
+@pytest.mark.skipif(DOT not in ("sdot", "usdot"), reason="names a CPU of another kind")
+def test_arm_with_products_of_signed_bytes_alone_gives_the_same_bits(tmp_path: Path) -> None:
+    assert digests_for("neoverse-n1", "", tmp_path, "q8_0", "q4_0") == {form: digest(form) for form in ("q8_0", "q4_0")}
 
 
 def test_without_any_feature_floats_have_the_same_bits(tmp_path: Path) -> None:

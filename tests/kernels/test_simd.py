@@ -89,7 +89,8 @@ def exponentials(x: Array) -> Array:
 def floats_of(bits: Array, kind: str) -> Array:
     if kind == "f32":
         return bits.view(np.float32)
-    return widen(bits.view(np.float16 if kind == "f16" else np.uint16), kind.upper(), np.float32)
+    with np.errstate(invalid="ignore"):  # ARM tells of a signalling NaN that is converted
+        return widen(bits.view(np.float16 if kind == "f16" else np.uint16), kind.upper(), np.float32)
 
 
 def narrowed(x: Array, kind: str) -> Array:
