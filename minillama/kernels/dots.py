@@ -73,7 +73,9 @@ def _dot_anywhere(b: Any, sums: Any, unsigned: Any, signed: Any) -> Any:
 
 
 def _dot_by_vpdpbusd(b: Any, sums: Any, unsigned: Any, signed: Any) -> Any:
-    return special(b, f"x86.avx512.vpdpbusd.{DOT_BITS}", sums.type, sums, unsigned, signed)
+    # LLVM before 22 has them as numbers of 32 bits, and later ones understand
+    fours = [b.bitcast(v, sums.type) for v in (unsigned, signed)]
+    return special(b, f"x86.avx512.vpdpbusd.{DOT_BITS}", sums.type, sums, *fours)
 
 
 def _dot_by_usdot(b: Any, sums: Any, unsigned: Any, signed: Any) -> Any:
