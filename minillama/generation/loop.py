@@ -16,6 +16,7 @@ from minillama.generation.engine import Decodes, Engine
 from minillama.generation.sampling import Sampling
 from minillama.generation.stopping import StopStrings
 
+SHARED = 16  # tokens that prompts begin with, from which reading them once is worth a pass of its own
 FinishReason = Literal["eos", "stop", "length"]
 # From logits (R, V), which of the R rows go on, in which order, and the id to feed to each
 Step: TypeAlias = Callable[[Array], tuple[Sequence[int], Array]]
@@ -25,7 +26,7 @@ def drive(engine: Engine, prompts: Sequence[Sequence[int]], step: Step, copies: 
     """Give `step` the logits after the prompts, `copies` rows of each, then those after the ids it answers with, until
     no row goes on. A row may go on several times, as copies. Yields after each step."""
     engine.reset()
-    logits = engine.prefill(prompts)
+    logits = read(engine, prompts)
     if copies > 1:
         rows = np.repeat(np.arange(len(prompts)), copies)
         engine.keep(rows.tolist())
@@ -37,6 +38,18 @@ def drive(engine: Engine, prompts: Sequence[Sequence[int]], step: Step, copies: 
             return
         engine.keep(going)
         logits = engine.decode(ids)
+
+
+def read(engine: Engine, prompts: Sequence[Sequence[int]]) -> Array:
+    """The logits (B, V) after the prompts. A long beginning that all of them have is read once, and copied."""
+    most = min(map(len, prompts)) - 1  # the last token of each gives its logits
+    first = prompts[0]
+    common = next((n for n in range(most) if any(prompt[n] != first[n] for prompt in prompts)), most)
+    if len(prompts) == 1 or common < SHARED:
+        return engine.prefill(prompts)
+    engine.prefill([first[:common]])
+    engine.keep([0] * len(prompts))
+    return engine.prefill([prompt[common:] for prompt in prompts])
 
 
 @dataclass

@@ -33,7 +33,7 @@ class TimedEngine:
         begin = time.perf_counter()
         logits = self.engine.prefill(rows)
         end = time.perf_counter()
-        self.prompt_s, self.first_token_s = end - begin, end - self.begin
+        self.prompt_s, self.first_token_s = self.prompt_s + end - begin, end - self.begin
         self.prompt_tokens += sum(map(len, rows))
         return logits
 

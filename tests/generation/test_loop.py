@@ -8,6 +8,7 @@ import pytest
 
 from minillama.arrays import Array
 from minillama.generation import Continuation, Sampling, generate
+from minillama.generation.loop import SHARED, read
 
 LETTERS = "_abcdefghijklmnopqrstuvwxyz .!"  # the texts of ids 0 to 29; 0 is the end of text
 
@@ -205,6 +206,29 @@ def test_what_cannot_be_done_is_said_before_any_work(prompts: list[list[int]], h
     with pytest.raises(ValueError, match=message):
         generate(engine, prompts, Sampling(), **{"decoders": [Spelling() for _ in prompts]} | how)
     assert engine.calls == []
+
+
+@pytest.mark.parametrize("common", [SHARED - 1, SHARED, SHARED + 3])
+def test_a_beginning_that_prompts_share_is_read_once(common: int) -> None:
+    engine = ScriptedEngine("ab", "cd", "ef")
+    beginning = list(range(common))
+    prompts = [[*beginning, 7], [*beginning, 8, 9], [*beginning, 7, 7, 7]]
+    assert read(engine, prompts).argmax(axis=1).tolist() == [LETTERS.index(letter) for letter in "ace"]
+    if common < SHARED:
+        assert engine.calls == [("prefill", prompts)]
+    else:
+        assert engine.calls == [
+            ("prefill", [beginning]), ("keep", [0, 0, 0]), ("prefill", [[7], [8, 9], [7, 7, 7]])
+        ]  # fmt: skip
+
+
+def test_every_prompt_keeps_a_token_for_its_logits() -> None:
+    engine, prompt = ScriptedEngine("ab", "cd"), list(range(SHARED + 5))
+    read(engine, [prompt, prompt[:-1]])
+    assert engine.calls[0] == ("prefill", [prompt[:-2]])
+    engine = ScriptedEngine("ab")
+    read(engine, [prompt])  # nobody to share with
+    assert engine.calls == [("prefill", [prompt])]
 
 
 def test_a_limit_for_each_prompt() -> None:

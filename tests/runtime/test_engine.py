@@ -18,6 +18,7 @@ import minillama.model.engine
 import minillama.model.mlp
 import minillama.runtime.engine
 from minillama.arrays import Array
+from minillama.generation.loop import SHARED, read
 from minillama.layout import GROUP, QUANTIZED, rounded_up
 from minillama.llama import LlamaForCausalLM
 from minillama.model.cache import KVCache
@@ -433,3 +434,25 @@ def test_two_texts_at_the_same_time() -> None:
     for wanted, several in zip(alone, together, strict=True):
         for got in several:
             np.testing.assert_array_equal(got, wanted)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_beginning_that_is_read_once_changes_no_bit(form: str) -> None:
+    beginning = random_ids(95, SHARED + 9).tolist()
+    prompts = [[*beginning, *rest] for rest in random_rows(96, [1, 7, 3])]
+    shared, alone = numba_engine(form, **LONGER), numba_engine(form, **LONGER)
+    np.testing.assert_array_equal(read(shared, prompts), alone.prefill(prompts))
+    ids = random_ids(97, 3)
+    np.testing.assert_array_equal(shared.decode(ids), alone.decode(ids))
+
+
+@pytest.mark.parametrize("by", ["numpy", "numba"])
+def test_prompts_that_share_a_beginning_are_continued_as_each_alone(by: str) -> None:
+    model = models("f32", **LONGER)[0]
+    beginning = random_ids(98, SHARED).tolist()
+    prompts = [[*beginning, *rest] for rest in random_rows(99, [4, 1, 9])]
+    engine = numba_engine("f32", **LONGER) if by == "numba" else model.new_engine()
+    logits = read(engine, prompts)
+    for row, prompt in zip(logits, prompts, strict=True):
+        alone = model.new_engine().prefill([prompt])[0]
+        assert np.abs(row - alone).max() <= TOLERANCE["f32"] * np.abs(alone).max()
