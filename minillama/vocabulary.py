@@ -15,7 +15,7 @@ TIKTOKEN = re.compile(rb"[A-Za-z0-9+/=]+ +\d+\s")
 
 def is_gguf(path: str | os.PathLike[str]) -> bool:
     """Whether a file is GGUF, which may hold a vocabulary, by its first bytes, or by its name where it has others."""
-    if os.path.isdir(path):
+    if os.path.exists(path) and not os.path.isfile(path):  # opening a pipe would wait for ever
         return False
     try:
         with open(path, "rb") as file:

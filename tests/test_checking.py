@@ -128,7 +128,7 @@ def test_numbers_that_are_none(form: str, number: float, name: str, tmp_path: Pa
 
 
 def test_where_a_number_is_in_a_large_tensor(tmp_path: Path, capfd: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("minillama.weights.safetensors.PIECE", 64)
+    monkeypatch.setattr("minillama.weights.mapped.PIECE", 64)
     tensors = random_tensors(CONFIG)
     tensors[UP][23, 15] = np.nan
     assert_refused(capfd, ["--check", checkpoint(tmp_path, tensors)], "the first, number [23, 15], is nan", run=main)

@@ -23,8 +23,8 @@ from minillama.staging import PARTIAL, Staging
 from minillama.weights import open_checkpoint
 from minillama.weights.checkpoint import INDEX
 from minillama.weights.formats import narrow, widen
+from minillama.weights.mapped import MappedFile
 from minillama.weights.names import expected_shapes
-from minillama.weights.safetensors import MappedFile
 from tests.bad import CONFIG, Capture, Outcome, assert_refused, checkpoint, command, random_tensors
 from tests.tiny import random_ids, random_weights, tiny_config, write_safetensors
 

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, NamedTuple, TypeVar
 import numpy as np
 
 from minillama.weights.gguf_blocks import BLOCKS, UNREAD
-from minillama.weights.safetensors import MappedFile
+from minillama.weights.mapped import MappedFile
 
 MAGIC = b"GGUF"
 MAX_NAME = 64  # bytes of a tensor's name, and
@@ -52,10 +52,7 @@ class GGUF(NamedTuple):
 
 def read_gguf(path: Path) -> GGUF:
     """The metadata of a file and where its tensors are. ValueError, naming the file, if anything is off."""
-    try:
-        file = MappedFile(path)
-    except OSError as error:
-        raise OSError(f"{path} cannot be opened: {error.strerror}") from None
+    file = MappedFile(path)
     try:
         with open(path, "rb") as stream:
             return _read(file, _Reader(stream, file.size))

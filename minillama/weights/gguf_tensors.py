@@ -12,9 +12,10 @@ from minillama.layout import GROUP, QUANTIZED, TILE, rounded_up
 from minillama.weights.gguf_blocks import BLOCKS, Block
 from minillama.weights.gguf_file import GGUFTensor
 from minillama.weights.interleaved import InterleavedTensor
+from minillama.weights.mapped import MappedFile
 from minillama.weights.names import interleaved_to_halves
 from minillama.weights.quantized import QuantizedTensor
-from minillama.weights.safetensors import MappedFile, StoredTensor, Tensor
+from minillama.weights.safetensors import StoredTensor, Tensor
 
 PIECE = 1 << 20  # weights that are widened at a time
 ZEROS = {"q8_0": 128, "q4_0": 8 | 8 << 4}  # bytes of zeros, with what is added to every number

@@ -8,6 +8,7 @@ export.py, run.c and runq.c of https://github.com/karpathy/llama2.c, whose rotar
 from __future__ import annotations
 
 import math
+import os
 import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,8 +21,10 @@ from minillama.arrays import Array
 from minillama.config import LlamaConfig
 from minillama.weights import names
 from minillama.weights.interleaved import InterleavedTensor
+from minillama.weights.magic import PICKLES, ZIP, impostor
+from minillama.weights.mapped import MappedFile
 from minillama.weights.names import EMBED_TOKENS, LM_HEAD, NORM
-from minillama.weights.safetensors import MappedFile, StoredTensor, Tensor, impostor
+from minillama.weights.safetensors import StoredTensor, Tensor
 from minillama.weights.source import Source
 
 MAGIC = b"24ka"  # the number 0x616b3432, "ak42", its lowest byte first
@@ -87,12 +90,14 @@ def is_llama2c(path: Path, certainly: bool = False) -> bool:
 
     certainly: a file of neither kind counts only if its header has the magic number or seven plausible sizes.
     """
+    if os.path.exists(path) and not os.path.isfile(path):  # opening a pipe would wait for ever
+        return not certainly
     try:
         with open(path, "rb") as file:
             head = file.read(28)
     except OSError:  # opening it says why
         return not certainly
-    return _is_plausible(head) or not (certainly or head.startswith((b"PK\x03\x04", b"\x80")))
+    return _is_plausible(head) or not (certainly or head.startswith((ZIP, *PICKLES)))
 
 
 def _is_plausible(head: bytes) -> bool:
@@ -107,10 +112,7 @@ def open_llama2c(path: Path) -> Source:
     The config is from the header, with run.c's own rms_norm_eps and rope_theta. ValueError or OSError that names the
     file if it is not sound: every size is checked, and together they must be the file's.
     """
-    try:
-        file = MappedFile(path)
-    except OSError as error:
-        raise OSError(f"{path} cannot be opened: {error.strerror}") from None
+    file = MappedFile(path)
     try:
         header = _read_header(file)
         parts = _parts(header)

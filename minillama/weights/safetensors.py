@@ -8,24 +8,20 @@ from __future__ import annotations
 
 import json
 import math
-import mmap
-import os
-import threading
-import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 from numpy.typing import DTypeLike
 
 from minillama.arrays import Array
 from minillama.weights.formats import STORAGE, widen
+from minillama.weights.magic import impostor
+from minillama.weights.mapped import MappedFile
 
 MAX_HEADER = 100_000_000  # bytes; the format's own limit
 MAX_SIDES = 64  # of a tensor; NumPy's own limit
 MAX_NAME = 1000  # characters
-PIECE = 1 << 20  # bytes that are read at a time where not all are wanted at once; more outrun the disk's reading ahead
 
 
 class Tensor(Protocol):
@@ -42,48 +38,6 @@ class Tensor(Protocol):
     def read(self, dtype: DTypeLike, rows: Array | None = None) -> Array:
         """The whole, or some rows, as floats of `dtype`."""
         ...
-
-
-class MappedFile:
-    """A file mapped into memory for as long as somebody holds a view of it."""
-
-    def __init__(self, path: Path):
-        self.path = path
-        # Stays open: its size is looked at before every read
-        self._file = open(path, "rb", buffering=0)  # noqa: SIM115
-        self._turn = threading.Lock()  # to move about in it
-        weakref.finalize(self, self._file.close)
-        self.size = os.fstat(self._file.fileno()).st_size
-        self._map = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ) if self.size else b""
-
-    def array(self, dtype: Any, shape: tuple[int, ...], offset: int, strides: tuple[int, ...] | None = None) -> Array:
-        """Numbers from byte `offset` on; strides: bytes from one to the next along each side, if not dense."""
-        # Reading a mapping past the end of a file that has shrunk would kill the interpreter
-        if os.fstat(self._file.fileno()).st_size < self.size:
-            raise ValueError(
-                f"{self.path} became shorter while it was in use: copy it to its place again and start anew"
-            )
-        return np.ndarray(shape, dtype, self._map, offset, strides)
-
-    def pieces(self, dtype: Any, offset: int, size: int) -> Iterator[Array]:
-        """`size` bytes as numbers, PIECE of them at a time, each good until the next. They are read past the mapping,
-        which is faster from a disk, and whose pages would stay with the process."""
-        room = memoryview(bytearray(min(size, PIECE)))
-        for start in range(offset, offset + size, PIECE):
-            wanted, got = room[: min(PIECE, offset + size - start)], 0
-            while got < len(wanted):
-                try:
-                    with self._turn:
-                        self._file.seek(start + got)
-                        more = self._file.readinto(wanted[got:])
-                except OSError as error:
-                    raise OSError(f"{self.path} cannot be read: {error.strerror}") from None
-                if not more:
-                    raise ValueError(
-                        f"{self.path} became shorter while it was in use: copy it to its place again and start anew"
-                    )
-                got += more
-            yield np.frombuffer(wanted, dtype)
 
 
 class StoredTensor:
@@ -128,10 +82,7 @@ def nbytes(tensor: Tensor) -> int:
 
 def open_safetensors(path: Path) -> tuple[dict[str, StoredTensor], dict[str, str]]:
     """Every tensor of the file by name, and the file's metadata. ValueError, naming the file, if anything is off."""
-    try:
-        file = MappedFile(path)
-    except OSError as error:
-        raise OSError(f"{path} cannot be opened: {error.strerror}") from None
+    file = MappedFile(path)
     try:
         header, start = _read_header(file)
         metadata = header.pop("__metadata__", {})
@@ -198,24 +149,6 @@ def _read_entries(file: MappedFile, header: dict[str, Any], start: int) -> dict[
         kind = "is cut short" if file.size < start + position else "has bytes that belong to no tensor"
         raise ValueError(f"it {kind}: {file.size} bytes, where its header says {start + position}")
     return tensors
-
-
-# What people have instead of a safetensors file, by its first bytes; a sound one may begin with these too, by chance,
-# so they are looked at only where the length they make as a number is impossible
-_IMPOSTORS = {
-    b"version https://git-lfs": "a Git LFS pointer, not the weights themselves (run `git lfs pull`)",
-    b"<!doctype": "a web page, not weights",
-    b"<html": "a web page, not weights",
-    b"pk\x03\x04": "a zip archive (a renamed PyTorch pickle?)",
-    **{bytes((0x80, protocol)): "a PyTorch pickle" for protocol in range(2, 6)},
-    b"gguf": "a GGUF file",
-}
-
-
-def impostor(head: bytes) -> str | None:
-    """What else a file is that begins so, if it is one of those."""
-    begin = head.lstrip().lower()
-    return next((what for magic, what in _IMPOSTORS.items() if begin.startswith(magic)), None)
 
 
 class _DuplicateKeyError(ValueError):

@@ -11,7 +11,8 @@ from numpy.typing import DTypeLike
 
 from minillama.arrays import Array
 from minillama.weights.formats import QUANTS, STORAGE, narrow, widen
-from minillama.weights.safetensors import PIECE, Tensor
+from minillama.weights.mapped import PIECE
+from minillama.weights.safetensors import Tensor
 
 
 @runtime_checkable

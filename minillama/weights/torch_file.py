@@ -16,15 +16,15 @@ from numpy.typing import DTypeLike
 
 from minillama.arrays import Array
 from minillama.weights.formats import STORAGE, widen
-from minillama.weights.safetensors import MAX_NAME, MappedFile, StoredTensor, Tensor, impostor
+from minillama.weights.magic import PICKLES, ZIP, impostor
+from minillama.weights.mapped import MappedFile
+from minillama.weights.safetensors import MAX_NAME, StoredTensor, Tensor
 from minillama.weights.torch_names import Strided
 from minillama.weights.torch_pickle import read_pickle
 from minillama.weights.torch_zip import Member, read_members
 
 MAX_PICKLE = 1 << 26  # bytes; that of a model has some 100 a tensor
 WRAPPERS = ("state_dict", "model_state_dict", "model", "module")  # under which training programs keep the weights
-_ZIP = b"PK\3\4"
-_PICKLES = tuple(bytes((0x80, protocol)) for protocol in range(2, 6))  # how the format before 1.6 begins
 
 
 class StridedTensor:
@@ -48,10 +48,7 @@ class StridedTensor:
 def open_torch_file(path: Path) -> dict[str, Tensor]:
     """Every tensor of the file by name. ValueError, naming the file, if anything is off: also for what is no plain
     dictionary of tensors, or one of several in it, and for the formats of old versions. Nothing of it is executed."""
-    try:
-        file = MappedFile(path)
-    except OSError as error:
-        raise OSError(f"{path} cannot be opened: {error.strerror}") from None
+    file = MappedFile(path)
     _check_kind(file)
     try:
         members = read_members(file)
@@ -72,9 +69,9 @@ def open_torch_file(path: Path) -> dict[str, Tensor]:
 def _check_kind(file: MappedFile) -> None:
     """ValueError that says what the file is, and what to do, if it is no zip archive."""
     head = bytes(file.array("u1", (min(file.size, 512),), 0))
-    if head.startswith(_ZIP):
+    if head.startswith(ZIP):
         return
-    if head.startswith(_PICKLES) or head[257:262] == b"ustar":
+    if head.startswith(PICKLES) or head[257:262] == b"ustar":
         age = "0.1" if head[257:262] == b"ustar" else "1.6"
         raise ValueError(
             f"{file.path} is in the format of PyTorch before {age}, which is not read: where PyTorch is installed, "

@@ -11,7 +11,8 @@ import re
 import struct
 from typing import NamedTuple
 
-from minillama.weights.safetensors import MappedFile
+from minillama.weights.magic import ZIP
+from minillama.weights.mapped import MappedFile
 
 MAX_MEMBERS = 100_000  # a model has one a storage, some thousands
 MAX_NAME = 1000  # bytes
@@ -154,7 +155,7 @@ def _locate(file: MappedFile, entry: _Entry, name: str, directory: int) -> Membe
     own = _take(file, entry.header + _LOCAL.size, name_length + extra_length)
     later = flags & _SIZES_LATER and stored == size == 0
     sizes = [entry.size, entry.size] if later else _widened(own[name_length:], size, stored)
-    if (signature, flags, method, own[:name_length]) != (b"PK\3\4", entry.flags, 0, entry.name) or sizes != [
+    if (signature, flags, method, own[:name_length]) != (ZIP, entry.flags, 0, entry.name) or sizes != [
         entry.size,
         entry.size,
     ]:

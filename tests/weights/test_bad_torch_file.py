@@ -385,7 +385,7 @@ OTHERS: dict[str, tuple[bytes, str]] = {
     "the tar format": (tarred(), "in the format of PyTorch before 0.1, which is not read"),
     "git-lfs pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 13\n", "a Git LFS pointer"),
     "HTML error page": (b"\n<!DOCTYPE html><html><h1>404</h1></html>", "it is a web page, not weights"),
-    "GGUF": (b"GGUF\x03\0\0\0" + bytes(100), "it is a GGUF file"),
+    "GGUF": (b"GGUF\x03\0\0\0" + bytes(100), "its metadata have no general.architecture"),
     "plain error text": (b"Entry not found", "it is no zip archive (15 bytes), as torch.save writes since version 1.6"),
     "a Word document": (zipped({"word/document.xml": b"<x/>"}), "has 0 members FOLDER/data.pkl instead of one"),
 }

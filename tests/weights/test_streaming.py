@@ -5,7 +5,7 @@ import pytest
 
 from minillama.arrays import Array
 from minillama.runtime.packing import quantize
-from minillama.weights import safetensors
+from minillama.weights import mapped as mapped_file
 from minillama.weights.drawn import ResizedTensor
 from minillama.weights.formats import narrow, widen
 from minillama.weights.grouping import PooledTensor
@@ -22,7 +22,7 @@ X = spiky(np.random.default_rng(11), 70, 33).astype(np.float32)
 
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("safetensors", "streaming"):
+    for module in ("mapped", "streaming"):
         monkeypatch.setattr(f"minillama.weights.{module}.PIECE", 1000)
 
 
@@ -125,4 +125,4 @@ def test_a_file_that_shrinks(tmp_path: Path) -> None:
         file.truncate(3000)
     with pytest.raises(ValueError, match="became shorter while it was in use"):
         list(pieces(tensor))
-    assert safetensors.PIECE == 1000
+    assert mapped_file.PIECE == 1000

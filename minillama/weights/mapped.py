@@ -1,0 +1,64 @@
+"""A file that is mapped, never loaded."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import threading
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minillama.arrays import Array
+
+PIECE = 1 << 20  # bytes that are read at a time where not all are wanted at once; more outrun the disk's reading ahead
+
+
+class MappedFile:
+    """A file mapped into memory for as long as somebody holds a view of it. OSError that names it if it cannot be."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        if os.path.exists(path) and not os.path.isfile(path):  # opening a pipe would wait for ever
+            raise OSError(f"{path} is no file: name a file of weights")
+        try:
+            # Stays open: its size is looked at before every read
+            self._file = open(path, "rb", buffering=0)  # noqa: SIM115
+        except OSError as error:
+            raise OSError(f"{path} cannot be opened: {error.strerror}") from None
+        self._turn = threading.Lock()  # to move about in it
+        weakref.finalize(self, self._file.close)
+        self.size = os.fstat(self._file.fileno()).st_size
+        self._map = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ) if self.size else b""
+
+    def array(self, dtype: Any, shape: tuple[int, ...], offset: int, strides: tuple[int, ...] | None = None) -> Array:
+        """Numbers from byte `offset` on; strides: bytes from one to the next along each side, if not dense."""
+        # Reading a mapping past the end of a file that has shrunk would kill the interpreter
+        if os.fstat(self._file.fileno()).st_size < self.size:
+            raise ValueError(
+                f"{self.path} became shorter while it was in use: copy it to its place again and start anew"
+            )
+        return np.ndarray(shape, dtype, self._map, offset, strides)
+
+    def pieces(self, dtype: Any, offset: int, size: int) -> Iterator[Array]:
+        """`size` bytes as numbers, PIECE of them at a time, each good until the next. They are read past the mapping,
+        which is faster from a disk, and whose pages would stay with the process."""
+        room = memoryview(bytearray(min(size, PIECE)))
+        for start in range(offset, offset + size, PIECE):
+            wanted, got = room[: min(PIECE, offset + size - start)], 0
+            while got < len(wanted):
+                try:
+                    with self._turn:
+                        self._file.seek(start + got)
+                        more = self._file.readinto(wanted[got:])
+                except OSError as error:
+                    raise OSError(f"{self.path} cannot be read: {error.strerror}") from None
+                if not more:
+                    raise ValueError(
+                        f"{self.path} became shorter while it was in use: copy it to its place again and start anew"
+                    )
+                got += more
+            yield np.frombuffer(wanted, dtype)
