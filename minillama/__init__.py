@@ -9,11 +9,12 @@ text -> tokenizer -> ids (B, T)
     tokenizer/     text <-> ids
     model/         THE MODEL: norm, rope, attention, cache, mlp, decoder, heads; a file each
     kernels/       its Numba twins, by the same names; runtime/ makes an engine of them
-    weights/       checkpoints: tensor names, files, number formats
+    weights/       checkpoints in and out: tensor names, files, number formats
     generation/    logits -> next id -> text
     loading.py     the tokenizer of a model, wherever it is
     llama.py       LlamaModel, LlamaForCausalLM, LlamaForSequenceClassification, which tie them together
     generate.py    python -m minillama.generate, and with --chat a conversation (chat.py)
+    convert.py     python -m minillama.convert (converting.py, checking.py, staging.py)
     bench.py       python -m minillama.bench: how fast it is, beside others (benchmarks/)
 """
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from minillama.converting import MANIFEST, Watch
+from minillama.files import read_bytes
 from minillama.generation.config import FILE as GENERATION_CONFIG
 from minillama.generation.config import GenerationConfig
 from minillama.loading import load_tokenizer, tokenizer_place
@@ -157,7 +158,7 @@ def odd_files(folder: Path) -> Iterator[str]:
     """Which files are not as SHA256SUMS, if there is one, says."""
     if not (folder / MANIFEST).is_file():
         return
-    for line in (folder / MANIFEST).read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in read_bytes(folder / MANIFEST).decode("utf-8", "replace").splitlines():
         digest, mark, name = line[:64], line[64:66], line[66:]
         if mark not in ("  ", " *") or Path(name).name != name or not (folder / name).is_file():
             yield f"{MANIFEST} has the line {line[:200]!r}, which names no file here"

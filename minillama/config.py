@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from minillama.files import write_files
+from minillama.files import read_bytes, write_files
 
 ROPE_TYPES = ("default", "linear", "dynamic", "llama3", "yarn", "longrope", "proportional")
 
@@ -414,7 +414,7 @@ class LlamaConfig:
 def read_json_object(file: Path, what: str) -> dict[str, Any]:
     """The JSON object in `file`; a byte-order mark is allowed. Errors are ValueErrors that name the file."""
     try:
-        values = json.loads(file.read_bytes().decode("utf-8-sig"))
+        values = json.loads(read_bytes(file).decode("utf-8-sig"))
     except FileNotFoundError:
         raise FileNotFoundError(f"{file} is missing: {what} is expected there") from None
     except OSError as error:

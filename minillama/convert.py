@@ -104,6 +104,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             if args.check is not None:
                 if args.source is not None or args.input_dir is not None:
                     p.error("--check PATH writes nothing: leave out IN and OUT")
+                if not args.check:
+                    p.error("a path is empty")
                 return report(Path(args.check), watch)
             job = job_of(p, args)
             line = convert(job, watch)
@@ -126,6 +128,8 @@ def job_of(p: argparse.ArgumentParser, args: argparse.Namespace) -> Job:
         source, out = meta_folder(folder, args.model_size), args.output_dir
         if tokenizer is None and source != folder and not (source / "tokenizer.model").exists():
             tokenizer = folder if (folder / "tokenizer.model").exists() else None
+    if "" in (source, out, args.config, tokenizer, *args.lora):
+        p.error("a path is empty")
     if source is None or out is None:
         p.error("name what to convert and where to: IN OUT, or --input_dir DIR --output_dir DIR")
     if args.safe_serialization.lower() in ("false", "0", "no"):

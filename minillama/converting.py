@@ -34,6 +34,7 @@ from minillama.weights.saving import Progress, other_weight_files, weight_files,
 from minillama.weights.target import in_format, in_words, named_for, size_of, true_config
 
 MANIFEST = "SHA256SUMS"
+OTHER_FILES = ("config.json", GENERATION_CONFIG, MANIFEST, *TOKENIZER_FILES)  # than those of weights
 Watch: TypeAlias = Callable[[int], Progress]  # is told how many bytes there will be, and gives what to tell those done
 log = logging.getLogger("minillama")
 
@@ -66,7 +67,7 @@ def convert(job: Job, watch: Watch) -> str:
     if job.kv_heads is not None:
         tensors, config = mean_pooled(checkpoint.tensors, checkpoint.config, job.kv_heads)
         checkpoint = replace(checkpoint, tensors=tensors, config=config)
-    if job.out.suffix == ".gguf":
+    if job.out.suffix.lower() == ".gguf":
         return write_gguf_file(job, checkpoint, watch)
     if job.out.resolve() == checkpoint.folder.resolve():
         raise ValueError(f"{job.out} is the folder that {job.source} is in: name another one to write to")
@@ -157,14 +158,16 @@ def add_tokenizer(job: Job, staging: Staging) -> None:
 
 def occupants(folder: Path) -> list[str]:
     """The files in a folder that are read as parts of a checkpoint."""
-    fixed = ("config.json", GENERATION_CONFIG, MANIFEST, *TOKENIZER_FILES)
-    return [name for name in fixed if (folder / name).exists()] + [
+    return [name for name in OTHER_FILES if (folder / name).exists()] + [
         file.name for file in other_weight_files(folder, {})
     ]  # fmt: skip
 
 
 def check_place(job: Job, staging: Staging, files: Mapping[str, object]) -> None:
-    """ValueError if a checkpoint is there already that is not to be replaced."""
+    """ValueError if something is in the way, or a checkpoint is there already that is not to be replaced."""
+    for name in (*files, *OTHER_FILES):
+        if (job.out / name).is_dir():
+            raise ValueError(f"{job.out / name} is a folder, in the place of a file: name another folder to write to")
     moved = any(staging.has(name) and staging.place(name).parent == job.out for name in files)  # killed at the end
     if not job.force and not moved and (there := occupants(job.out)):
         raise ValueError(
@@ -181,7 +184,9 @@ def make_room(folder: Path, size: int) -> None:
 
 
 def free_bytes(folder: Path) -> int:
-    """What is free on the disk that a folder is on."""
+    """What is free on the disk that a folder is on, or is to be made on."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
     return shutil.disk_usage(folder).free
 
 

@@ -1,6 +1,7 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and read only if they are files."""
 
 import contextlib
+import errno
 import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -23,6 +24,8 @@ def write_files(files: Mapping[Path, bytes | Callable[[BinaryIO], None]], remove
             remove_left_behind(folder)
         for file, contents in files.items():
             file.parent.mkdir(parents=True, exist_ok=True)
+            if file.is_dir():
+                raise IsADirectoryError(errno.EISDIR, "a folder has its name")
             write_synced(parts[file], contents)
         for file, part in parts.items():
             os.replace(part, file)
@@ -38,6 +41,14 @@ def write_files(files: Mapping[Path, bytes | Callable[[BinaryIO], None]], remove
         for part in parts.values():
             with contextlib.suppress(OSError):
                 part.unlink(missing_ok=True)
+
+
+def read_bytes(file: str | os.PathLike[str]) -> bytes:
+    """What is in a file. OSError if it cannot be read, or is something else: a pipe, which might be waited for for
+    ever, or a device, which might never end."""
+    if os.path.exists(file) and not os.path.isfile(file) and not os.path.isdir(file):
+        raise OSError(errno.EINVAL, "it is a pipe or a device")
+    return Path(file).read_bytes()
 
 
 def remove_left_behind(folder: Path) -> None:

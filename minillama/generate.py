@@ -219,6 +219,8 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("--system is said before a conversation: give --chat with it")
     prompts = [] if args.chat else list(read_prompts(args.prompt or [], args.prompt_file or []))
 
+    if "" in (args.weights, args.tokenizer, args.config, args.save_quantized, *args.lora):
+        raise ValueError("a path is empty: name a file or a folder")
     weights = Path(args.weights) if args.weights else tale_model()
     model = open_model(args, weights)
     folder = weights if weights.is_dir() else weights.parent

@@ -124,14 +124,15 @@ class LlamaPreTrainedModel:
         threads: int | None = None,
         **overrides: Any,
     ) -> Self:
-        """Open a checkpoint: a folder as Hugging Face or Meta keeps it, one file, or an index of several.
+        """Open a checkpoint: a folder as Hugging Face or Meta keeps it, a file of the kinds in docs/formats.md, or an
+        index of several.
 
         config: a LlamaConfig or a config.json to use instead of the one beside the weights. lora: the folder of a LoRA
-        adapter to merge into them, or several. overrides: fields of the
-        config to set otherwise, such as num_labels=3. Weights are mapped, and widened as they are used. A checkpoint of
-        another class opens too: heads that this one has not are left out, and a classifier's head that is not there is
-        drawn from `seed`, with a warning. Raises FileNotFoundError, OSError or ValueError that names the file and what
-        is wrong with it, and MemoryError before anything is loaded if the free memory cannot hold what `dtype` needs.
+        adapter to merge into them, or several. overrides: fields of the config to set otherwise, such as num_labels=3.
+        Weights are mapped, and widened as they are used. A checkpoint of another class opens too: heads that this one
+        has not are left out, and a classifier's head that is not there is drawn from `seed`, with a warning. Raises
+        FileNotFoundError, OSError or ValueError that names the file and what is wrong with it, and MemoryError before
+        anything is loaded if the free memory cannot hold what `dtype` needs.
         """
         choices = _Choices.checked(
             engine, overrides.pop("torch_dtype", None) or dtype, cache_dtype, compat, seed, threads

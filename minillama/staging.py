@@ -34,9 +34,11 @@ class Staging:
 
     def __enter__(self) -> Staging:
         with _told(self.folder):
+            if self.partial.is_symlink() or (self.partial.exists() and not self.partial.is_dir()):
+                raise OSError(f"{self.partial} is no folder: remove that")
             self.partial.mkdir(parents=True, exist_ok=True)
-            if self.partial.is_symlink():
-                raise OSError(f"{self.partial} is a link: remove that")
+            if folders := [file for file in self.partial.iterdir() if file.is_dir()]:
+                raise OSError(f"{folders[0]} is a folder, and no conversion has made it: remove that")
             try:
                 self._lock.take()
             except BlockingIOError:

@@ -15,13 +15,16 @@ TIKTOKEN = re.compile(rb"[A-Za-z0-9+/=]+ +\d+\s")
 
 def is_gguf(path: str | os.PathLike[str]) -> bool:
     """Whether a file is GGUF, which may hold a vocabulary, by its first bytes, or by its name where it has others."""
-    if os.path.exists(path) and not os.path.isfile(path):  # opening a pipe would wait for ever
+    if os.path.isdir(path):
         return False
+    named = str(path).lower().endswith(".gguf")
+    if not os.path.isfile(path):  # opening a pipe would wait for ever
+        return named
     try:
         with open(path, "rb") as file:
-            return file.read(4) == b"GGUF" or str(path).endswith(".gguf")
-    except (OSError, ValueError):  # opening it says why
-        return str(path).endswith(".gguf")
+            return file.read(4) == b"GGUF" or named
+    except OSError:  # opening it says why
+        return named
 
 
 @dataclass(frozen=True)

@@ -385,6 +385,8 @@ def _older_form(contents: dict[str, Any]) -> str:
 
 def looks_like_json(file: Path) -> bool:
     """Whether a file begins as a JSON text does, or is too broken to tell; a sentencepiece model begins otherwise."""
+    if not os.path.isfile(file):  # reading it says what it is
+        return True
     with open(file, "rb") as opened:
         return opened.read(1) != b"\n"
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 import math
 import os
 import struct
-from pathlib import Path
 from typing import Any
 
+from minillama.files import read_bytes
 from minillama.tokenizer.from_pieces import sentencepiece_model
 from minillama.tokenizer.sentencepiece_model import MARKER, LlamaTokenizer
 from minillama.vocabulary import BYTE, CONTROL, NORMAL, UNKNOWN
@@ -28,7 +28,7 @@ def open_tokenizer_bin(path: str | os.PathLike[str], **overrides: Any) -> LlamaT
     overrides: arguments of LlamaTokenizer. ValueError or OSError that names the file if it is not a sound one.
     """
     try:
-        contents = Path(path).read_bytes()
+        contents = read_bytes(path)
     except OSError as error:
         raise OSError(f"{path} cannot be read: {error.strerror}") from None
     try:

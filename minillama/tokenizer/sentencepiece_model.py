@@ -11,6 +11,7 @@ from typing import Any, Self
 import sentencepiece
 from tokenizers import AddedToken
 
+from minillama.files import read_bytes
 from minillama.tokenizer.base import Token, Tokenizer, check_text
 from minillama.tokenizer.settings import as_special, check_settings, read_added_tokens, read_settings
 from minillama.vocabulary import TIKTOKEN
@@ -281,7 +282,7 @@ def load_sentencepiece(
     """A sentencepiece model from a file or its bytes; ValueError or OSError that names the file if it is not a sound
     one."""
     try:
-        model = vocab_file if isinstance(vocab_file, bytes) else Path(vocab_file).read_bytes()
+        model = vocab_file if isinstance(vocab_file, bytes) else read_bytes(vocab_file)
     except OSError as error:
         raise OSError(f"{vocab_file!s} cannot be read: {error.strerror}") from None
     where = "the vocabulary" if isinstance(vocab_file, bytes) else vocab_file

@@ -10,6 +10,7 @@ from typing import Any
 from tokenizers import AddedToken
 
 from minillama.config import read_json_object
+from minillama.files import read_bytes
 
 CONFIG, SPECIAL, ADDED, TEMPLATE = (
     "tokenizer_config.json",
@@ -117,7 +118,7 @@ def _read_template(folder: Path, settings: dict[str, Any]) -> None:
     file = folder / TEMPLATE
     if file.exists():
         try:
-            settings["chat_template"] = file.read_text(encoding="utf-8")
+            settings["chat_template"] = read_bytes(file).decode("utf-8")
         except UnicodeDecodeError:
             raise ValueError(f"{file} is not UTF-8 text: a chat template is expected there") from None
         except OSError as error:

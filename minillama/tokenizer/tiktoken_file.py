@@ -11,9 +11,9 @@ from __future__ import annotations
 import base64
 import os
 import re
-from pathlib import Path
 from typing import Any
 
+from minillama.files import read_bytes
 from minillama.tokenizer.base import Tokenizer
 from minillama.tokenizer.from_pieces import from_pieces
 from minillama.tokenizer.from_sentencepiece import joins
@@ -31,6 +31,8 @@ SPECIAL = [f"<|{name}|>" for name in (*_NAMED, *(f"reserved_special_token_{n}" f
 
 def is_tiktoken(path: str | os.PathLike[str]) -> bool:
     """Whether a file begins as such a vocabulary does, which no sentencepiece model can."""
+    if not os.path.isfile(path):
+        return False
     try:
         with open(path, "rb") as file:
             return TIKTOKEN.match(file.read(512)) is not None
@@ -46,7 +48,7 @@ def open_tiktoken(path: str | os.PathLike[str], **overrides: Any) -> Tokenizer:
     try:
         if (size := os.path.getsize(path)) > MAX_SIZE:
             raise ValueError(f"it has {size} bytes, more than the {MAX_SIZE} allowed")
-        pieces = [as_text(token) for token in _tokens(Path(path).read_bytes())]
+        pieces = [as_text(token) for token in _tokens(read_bytes(path))]
         ids = {piece: index for index, piece in enumerate(pieces)}
         merges = [f"{left} {right}" for left, right in joins(ids, ids.__getitem__)]
         types = [NORMAL] * len(pieces) + [CONTROL] * len(SPECIAL)

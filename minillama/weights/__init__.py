@@ -1,8 +1,17 @@
 """Checkpoints in and out: the only rooms that know tensor names, on-disk layouts and number formats.
 
-safetensors (one file, checked and mapped) -> checkpoint (a folder of them) -> names (which tensor is which)
--> parameters (what the model reads, widened when it is read); guess makes a config where none is stored. llama2c reads
-another format; lora merges an adapter into the weights of any.
+checkpoint finds the file that a path means and opens it: config, tensors under Hugging Face's names, all checked.
+
+    reading     source: what the reader of any format hands on
+                mapped, magic: files that are mapped, and known by their first bytes
+                safetensors; torch_file on torch_zip, torch_pickle and torch_names; meta on meta_config, whose parts
+                are PyTorch's files; gguf_model on gguf_file, gguf_blocks, gguf_tensors and gguf_rope, with the
+                vocabulary in gguf_vocabulary; llama2c
+    tensors     formats: bits to floats; names: which is which, and the rotary layouts; guess: a config off the shapes
+                views of others, computed as they are read: interleaved, joined, grouping, lora, drawn; quantized
+    the model   parameters: what it reads, widened as it does
+    writing     target: what is to be written; streaming: a few rows at a time; saving: safetensors;
+                gguf_writing and gguf_metadata
 """
 
 from minillama.weights.checkpoint import Checkpoint, open_checkpoint

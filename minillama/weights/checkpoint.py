@@ -161,7 +161,7 @@ def find_weights(path: str | os.PathLike[str]) -> Path:
             f"{path} is not here, and minillama downloads nothing: if that is a model's name on a hub, get its files "
             f"first (for example `hf download {path} --local-dir model`) and name the folder"
         )
-    raise FileNotFoundError(f"{place} does not exist: name a checkpoint folder or a .safetensors file")
+    raise FileNotFoundError(f"{place} does not exist: name a checkpoint folder or a file of weights")
 
 
 def _open_indexed(index: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

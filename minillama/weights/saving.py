@@ -125,6 +125,6 @@ def parse_size(size: int | str) -> int:
     """Bytes from a number or a text such as "5GB" or "200MiB"."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMG]?I?B?)\s*", str(size).upper())
     unit = match[2] if match else None
-    if match is None or unit not in _UNITS or float(match[1]) * _UNITS[unit] < 1:
+    if match is None or unit not in _UNITS or not 1 <= float(match[1]) * _UNITS[unit] < 1e18:
         raise ValueError(f"max_shard_size must be a number of bytes or a text such as '5GB', not {size!r}")
     return int(float(match[1]) * _UNITS[unit])
