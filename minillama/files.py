@@ -1,8 +1,9 @@
-"""Files that are written whole or not at all, and read only if they are files."""
+"""Files that are written whole or not at all, and read if they have an end."""
 
 import contextlib
 import errno
 import os
+import stat
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import BinaryIO
@@ -44,11 +45,13 @@ def write_files(files: Mapping[Path, bytes | Callable[[BinaryIO], None]], remove
 
 
 def read_bytes(file: str | os.PathLike[str]) -> bytes:
-    """What is in a file. OSError if it cannot be read, or is something else: a pipe, which might be waited for for
-    ever, or a device, which might never end."""
-    if os.path.exists(file) and not os.path.isfile(file) and not os.path.isdir(file):
-        raise OSError(errno.EINVAL, "it is a pipe or a device")
-    return Path(file).read_bytes()
+    """What is in a file, or comes through a pipe, as `<(...)` of a shell is one. OSError if it cannot be read, or is a
+    device, which might never end."""
+    with open(file, "rb") as opened:
+        kind = os.fstat(opened.fileno()).st_mode
+        if stat.S_ISCHR(kind) or stat.S_ISBLK(kind):
+            raise OSError(errno.EINVAL, "it is a device")
+        return opened.read()
 
 
 def remove_left_behind(folder: Path) -> None:

@@ -242,13 +242,16 @@ def test_any_name_will_do(name: str, tmp_path: Path, capfd: Capture) -> None:
 
 
 BAD_WEIGHTS = {
-    "no such folder": ("no/such/folder", "no/such/folder does not exist: name a checkpoint folder or a .safetensors"),
+    "no such folder": (
+        "no/such/folder",
+        "no/such/folder does not exist: name a checkpoint folder or a file of weights",
+    ),
     "hub name": (
         "meta-llama/Llama-2-7b-hf",
         "minillama downloads nothing: if that is a model's name on a hub, get its",
     ),
     "empty folder": (".", ". has no model.safetensors and no model.safetensors.index.json"),
-    "another format": ("notes.txt", "notes.txt is not a .safetensors file, its index, a .gguf file, or a"),
+    "another format": ("notes.txt", "notes.txt is not a .safetensors, .gguf, .pth, .pt or .bin file, an index, or a"),
     "a name of 300 letters": ("x" * 300, "xxx does not exist: name a checkpoint folder"),
 }
 
@@ -262,9 +265,9 @@ def test_weights_that_are_not_there(case: str, tmp_path: Path, capfd: Capture, m
     assert_refused(capfd, ["--weights", name], words)
 
 
-def test_a_format_that_is_not_read_yet(tmp_path: Path, capfd: Capture) -> None:
-    (tmp_path / "model.gguf").write_bytes(b"")
-    assert_refused(capfd, ["--weights", tmp_path], tmp_path, "model.gguf is in a format that is not read yet")
+def test_a_format_that_is_not_read(tmp_path: Path, capfd: Capture) -> None:
+    (tmp_path / "model.bin").write_bytes(b"")
+    assert_refused(capfd, ["--weights", tmp_path], tmp_path, "model.bin is in a format that is not read")
 
 
 @pytest.mark.parametrize("contents", ["[]", '{"eos_token_id": "2"}', '{"eos_token_id": [2, null]}', "{"])
