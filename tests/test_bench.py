@@ -21,10 +21,8 @@ from minillama.benchmarks.measure import Child, Figures, measures, most, ratio, 
 from minillama.benchmarks.report import Run, aligned
 from minillama.benchmarks.roofline import point
 from minillama.benchmarks.shapes import SHAPES, matrix_parameters, random_checkpoint
-from minillama.config import LlamaConfig
-from minillama.llama import LlamaForCausalLM
 from minillama.weights import names, open_checkpoint
-from tests.tiny import ROPES, random_weights
+from tests.tiny import ODD, ROPES, odd_model
 
 FEW = ["--prefill", "6", "9", "--depth", "0", "5", "--batch", "3", "--repeats", "2", "--threads", "1"]
 OURS = ["--engine", "numpy", "--dtype", "f32"]
@@ -227,25 +225,6 @@ def test_a_roofline_is_drawn(work: Path, tmp_path: Path, capfd: Capture) -> None
 
 
 # -- peers --------------------------------------------------------------------------------------------------------
-
-ODD: dict[str, Any] = {  # sizes that all differ, and a head_dim that is not D / H
-    "vocab_size": 97,
-    "hidden_size": 64,
-    "intermediate_size": 96,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 24,
-    "max_position_embeddings": 128,
-    "rms_norm_eps": 1e-5,
-}
-
-
-def odd_model(folder: Path, **settings: Any) -> LlamaForCausalLM:
-    config = LlamaConfig(**ODD | settings)
-    model = LlamaForCausalLM(config, random_weights(config))
-    model.save_pretrained(folder)
-    return model
 
 
 @needs_llama_cpp

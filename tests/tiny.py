@@ -122,3 +122,24 @@ def write_safetensors(file: Path, tensors: dict[str, Array], metadata: dict[str,
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8 + 1)  # so that no tensor is aligned: the format does not promise it
     file.write_bytes(len(text).to_bytes(8, "little") + text + data)
+
+
+ODD: dict[str, Any] = {  # sizes that all differ, and a head_dim that is not D / H
+    "vocab_size": 97,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 24,
+    "max_position_embeddings": 128,
+    "rms_norm_eps": 1e-5,
+}
+
+
+def odd_model(folder: Path, **settings: Any) -> LlamaForCausalLM:
+    """A model of odd sizes, which is saved in the folder too."""
+    config = LlamaConfig(**ODD | settings)
+    model = LlamaForCausalLM(config, random_weights(config))
+    model.save_pretrained(folder)
+    return model

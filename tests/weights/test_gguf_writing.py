@@ -25,26 +25,7 @@ from minillama.weights.gguf_writing import FORMATS, write_gguf
 from minillama.weights.names import interleaved_to_halves
 from minillama.weights.quantized import QuantizedTensor
 from minillama.weights.safetensors import ArrayTensor
-from tests.tiny import ROPES, random_weights, spiky
-
-ODD: dict[str, Any] = {  # sizes that all differ, and a head_dim that is not D / H
-    "vocab_size": 97,
-    "hidden_size": 64,
-    "intermediate_size": 96,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 24,
-    "max_position_embeddings": 128,
-    "rms_norm_eps": 1e-5,
-}
-
-
-def odd_model(folder: Path, **settings: Any) -> LlamaForCausalLM:
-    config = LlamaConfig(**ODD | settings)
-    model = LlamaForCausalLM(config, random_weights(config))
-    model.save_pretrained(folder)
-    return model
+from tests.tiny import ODD, ROPES, odd_model, spiky
 
 
 def test_every_tensor_has_a_name_in_gguf() -> None:
