@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -456,3 +457,18 @@ def test_prompts_that_share_a_beginning_are_continued_as_each_alone(by: str) -> 
     for row, prompt in zip(logits, prompts, strict=True):
         alone = model.new_engine().prefill([prompt])[0]
         assert np.abs(row - alone).max() <= TOLERANCE["f32"] * np.abs(alone).max()
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_token_allocates_nothing_of_the_size_of_the_model(form: str) -> None:
+    """Here a row of the inner activations alone takes 256 KB; a token's own description takes a few."""
+    engine = numba_engine(form, intermediate_size=1 << 16, num_hidden_layers=1)
+    engine.prefill(random_rows(100, [3, 5]))
+    engine.decode(random_ids(101, 2))
+    tracemalloc.start()
+    try:
+        for step in range(5):
+            engine.decode(random_ids(102 + step, 2))
+        assert tracemalloc.get_traced_memory()[1] < 64_000
+    finally:
+        tracemalloc.stop()
