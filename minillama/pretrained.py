@@ -365,8 +365,8 @@ class Runner:
         """Normalized hidden states (..., D) -> the scores of the vocabulary (..., V)."""
         if self.engine == "numpy":
             return lm_logits(hidden, self.weights.lm_head)
-        rows = np.asarray(hidden, np.float32).reshape(-1, self.config.hidden_size)
-        return self.fast.lm_logits(rows).reshape(*hidden.shape[:-1], -1)
+        rows = np.asarray(hidden, np.float32).reshape(math.prod(hidden.shape[:-1]), self.config.hidden_size)
+        return self.fast.lm_logits(rows).reshape(*hidden.shape[:-1], self.config.vocab_size)
 
     def renew(self) -> None:
         """Look at weights that have changed."""

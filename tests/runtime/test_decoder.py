@@ -199,3 +199,15 @@ def test_activations_that_overflow_are_looked_into_once(monkeypatch: pytest.Monk
     for _ in range(3):
         assert not np.isfinite(model(IDS).logits).all()
     assert looks == [1]
+
+
+def test_the_head_takes_no_rows_and_none_of_another_width() -> None:
+    model, exact = both()
+    D = model.config.hidden_size
+    for made in (model, exact):
+        assert made(IDS, logits_to_keep=np.zeros(0, int)).logits.shape == (3, 0, model.config.vocab_size)
+        head = made.get_output_embeddings()
+        assert head is not None
+        assert head(np.zeros((0, D), np.float32)).shape == (0, model.config.vocab_size)
+        with pytest.raises(ValueError, match=f"{D}"):
+            head(np.zeros((1, 2 * D), np.float32))
