@@ -59,7 +59,7 @@ EXAMPLES = """examples:
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="python -m minillama.generate",
-        description="Continue a text with a LLaMA, on the NumPy model. Text goes to standard output as it is made.",
+        description="Continue a text with a LLaMA. Text goes to standard output as it is made.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -75,7 +75,7 @@ def parser() -> argparse.ArgumentParser:
     g.add_argument(
         "--tokenizer",
         metavar="PATH",
-        help="tokenizer.json, sentencepiece model, .gguf file, llama2.c's tokenizer.bin, or a folder with one "
+        help="tokenizer.json, tokenizer.model, .gguf file, llama2.c's tokenizer.bin, or a folder with one "
         "(default: with the weights)",
     )
     g.add_argument("--config", metavar="FILE", help="config.json to use (default: beside the weights)")
