@@ -138,6 +138,7 @@ class FastModel:
         """Normalized hidden states (N, D) -> the logits (N, V) that a pass gives for them, to the bit."""
         with self._one_at_a_time:
             m, N = self.sizes, len(hidden)
+            head(0, 1, 0, 1, m, self.weights, self.room)  # compiled before two threads need it
             logits = np.empty((N, m.vocab), np.float32)
             for start in range(0, N, SOME):
                 part = hidden[start : start + SOME]
