@@ -283,8 +283,13 @@ def open_model(args: argparse.Namespace, weights: Path) -> LlamaForCausalLM:
     model = LlamaForCausalLM.from_pretrained(weights, engine=args.engine, **how)
     left_open = (args.engine, args.dtype, args.compat) == ("auto", "auto", None)
     if left_open and model.engine == "numpy" and engines.maybe_compiled():
-        fast = LlamaForCausalLM.from_pretrained(weights, engine="numba", **how)
-        return fast if fast.compiled else model
+        log = logging.getLogger("minillama")
+        log.disabled = True  # what there is to say of these weights has been said
+        try:
+            fast = LlamaForCausalLM.from_pretrained(weights, engine="numba", **how)
+            return fast if fast.compiled else model
+        finally:
+            log.disabled = False
     return model
 
 

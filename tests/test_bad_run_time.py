@@ -265,9 +265,9 @@ def test_weights_that_are_not_there(case: str, tmp_path: Path, capfd: Capture, m
     assert_refused(capfd, ["--weights", name], words)
 
 
-def test_a_format_that_is_not_read(tmp_path: Path, capfd: Capture) -> None:
+def test_a_file_that_may_hold_the_weights_is_pointed_at(tmp_path: Path, capfd: Capture) -> None:
     (tmp_path / "model.bin").write_bytes(b"")
-    assert_refused(capfd, ["--weights", tmp_path], tmp_path, "model.bin is in a format that is not read")
+    assert_refused(capfd, ["--weights", tmp_path], tmp_path, "if model.bin holds the weights, name that file")
 
 
 @pytest.mark.parametrize("contents", ["[]", '{"eos_token_id": "2"}', '{"eos_token_id": [2, null]}', "{"])

@@ -1,8 +1,8 @@
 """What each kernel takes of a pass:  python -m minillama.benchmarks.shares path/to/llama q8_0
 
-Passes are timed with one step left out at a time, in a process of its own, which compiles its kernels anew (a minute
-or so for each). What a pass is shorter by is the step's share; results mean nothing then, but times do not depend on
-them.
+Passes are timed with steps left out, each time in a process of its own, which compiles its kernels anew (a minute or so
+for each). What a pass is shorter by is a step's share; results mean nothing then, but times do not depend on them. The
+products go first: what they take depends on the memory of the moment, beside which nothing small can be seen.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from typing import Any
 
 PROMPT, TOKENS, REPEATS = 256, 32, 7
+PRODUCTS = "products"
 # The functions of kernels/decoder.py that do nothing while the step is left out
 STEPS = {
-    "nothing": (),
-    "products": ("product",),
+    PRODUCTS: ("product",),
     "attention": ("attention_step",),
     "rotation, writing to the cache": ("rope_step",),
     "norms": ("norm_step", "final_step"),
@@ -29,8 +30,8 @@ STEPS = {
 }
 
 
-def timed(path: str, dtype: str, step: str) -> dict[str, float]:
-    """Median seconds of a pass over PROMPT tokens, and of decoding one after them, without a step."""
+def timed(path: str, dtype: str, steps: Iterable[str]) -> dict[str, float]:
+    """Median seconds of a pass over PROMPT tokens, and of decoding one after them, without some steps."""
     from numba import njit
 
     from minillama.kernels import decoder
@@ -39,7 +40,7 @@ def timed(path: str, dtype: str, step: str) -> dict[str, float]:
     def nothing(*arguments: Any) -> None:
         pass
 
-    for name in STEPS[step]:
+    for name in (name for step in steps for name in STEPS[step]):
         setattr(decoder, name, nothing)
     from minillama.benchmarks.contestants import Minillama
     from minillama.engines import cores
@@ -59,22 +60,28 @@ def timed(path: str, dtype: str, step: str) -> dict[str, float]:
     return {"prefill": statistics.median(prefill[1:]), "decode": statistics.median(decode[1:])}
 
 
+def without(path: str, dtype: str, *steps: str) -> dict[str, float]:
+    """What `timed` gives in a process of its own."""
+    with tempfile.TemporaryDirectory() as cache:  # kernels with a part left out must not be kept
+        line = [sys.executable, "-m", "minillama.benchmarks.shares", path, dtype, *steps, "."]
+        env = os.environ | {"NUMBA_CACHE_DIR": cache}
+        times: dict[str, float] = json.loads(subprocess.run(line, env=env, capture_output=True, check=True).stdout)
+        return times
+
+
 def main() -> None:
-    path, dtype, *step = sys.argv[1:]
-    if step:
-        print(json.dumps(timed(path, dtype, step[0])))
+    path, dtype, *steps = sys.argv[1:]
+    if steps:
+        print(json.dumps(timed(path, dtype, steps[:-1])))
         return
-    found = {}
-    for name in STEPS:
-        with tempfile.TemporaryDirectory() as cache:  # kernels with a part left out must not be kept
-            line = [sys.executable, "-m", "minillama.benchmarks.shares", path, dtype, name]
-            env = os.environ | {"NUMBA_CACHE_DIR": cache}
-            found[name] = json.loads(subprocess.run(line, env=env, capture_output=True, check=True).stdout)
-    whole = found.pop("nothing")
+    whole, rest = without(path, dtype), without(path, dtype, PRODUCTS)
+    taken = {PRODUCTS: {what: whole[what] - rest[what] for what in whole}}
+    for name in STEPS.keys() - taken.keys():
+        less = without(path, dtype, PRODUCTS, name)
+        taken[name] = {what: rest[what] - less[what] for what in whole}
     print(f"{dtype}: prefill of {PROMPT} {1e3 * whole['prefill']:.1f} ms, decode {1e3 * whole['decode']:.2f} ms")
-    for name, without in found.items():
-        shares = (f"{what} {1 - without[what] / whole[what]:6.1%}" for what in whole)
-        print(f"{name:32}", *shares)
+    for name in STEPS:
+        print(f"{name:32}", *(f"{what} {taken[name][what] / whole[what]:6.1%}" for what in whole))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any
@@ -29,6 +29,7 @@ from minillama.weights.safetensors import Tensor
 
 SOME = 256  # rows that get logits together
 SMALL = 1 << 24  # products of a pass, below which several threads wait for each other longer than they work
+EVERYBODY = 1 << 60  # more threads than meet in any pass
 TASK_ROWS = 32  # of attention: about as many rows of one key/value head are a task
 
 
@@ -157,11 +158,19 @@ class FastModel:
     def _all_threads(self, kernel: Callable[..., None], products: int, *arguments: object) -> None:
         """Run kernel(thread, threads, *arguments) in as many threads as it is worth, this one among them."""
         threads = self.threads if products >= SMALL else 1
-        others = [self._pool.submit(kernel, thread, threads, *arguments) for thread in range(1, threads)]
+        others: list[Future[None]] = []
         try:
+            for thread in range(1, threads):
+                others.append(self._pool.submit(kernel, thread, threads, *arguments))
             kernel(0, threads, *arguments)
-        finally:  # an interruption too: nobody may go on while others still write
-            wait(others)
+        except BaseException:  # an interruption, perhaps before this thread was at work: nobody must wait for it
+            self.room.work[0] = EVERYBODY
+            raise
+        finally:  # nobody may go on while others still write
+            try:
+                wait(others)
+            finally:
+                wait(others)
 
     def _logits(self, room: Room, n: int) -> Array:
         """The first n rows of logits. ValueError that names the weight if they are not finite because of one."""

@@ -145,7 +145,7 @@ def find_weights(path: str | os.PathLike[str]) -> Path:
             listed = ", ".join(file.name for file in exports)
             raise FileNotFoundError(f"{place} has several llama2.c files, {listed}: name one of them")
         others = sorted(file.name for file in place.glob("*.bin"))
-        hint = f"; {others[0]} is in a format that is not read" if others else ""
+        hint = f"; if {others[0]} holds the weights, name that file" if others else ""
         raise FileNotFoundError(f"{place} has no model.safetensors and no {INDEX}{hint}")
     if os.path.exists(place):
         indices = (".safetensors.index.json", ".bin.index.json")

@@ -45,7 +45,7 @@ def read_members(file: MappedFile) -> dict[str, Member]:
     count, start, directory = _read_end(file)
     members: dict[str, Member] = {}
     spans = []
-    position = 0
+    position = taken = 0
     for _ in range(count):
         entry, position = _read_entry(directory, position)
         name = _checked_name(entry.name)
@@ -53,6 +53,9 @@ def read_members(file: MappedFile) -> dict[str, Member]:
             raise ValueError(f"it has the member {name} twice")
         members[name] = _locate(file, entry, name, start)
         spans.append((entry.header, members[name].offset + entry.size, name))
+        taken += spans[-1][1] - entry.header
+        if taken > file.size:  # said early, before each of very many is looked at
+            raise ValueError(f"its member {name} overlaps another")
     if position != len(directory):
         raise ValueError("its directory is longer than its members are many")
     end = 0
@@ -121,12 +124,12 @@ def _read_entry(directory: bytes, position: int) -> tuple[_Entry, int]:
 
 def _widened(extra: bytes, *numbers: int) -> list[int]:
     """Those of the numbers that say so replaced by what the 64-bit field of `extra` has for them, in its order."""
-    wide = b""
-    while len(extra) >= 4:
-        kind, length = struct.unpack_from("<2H", extra)
+    wide, at = b"", 0
+    while at + 4 <= len(extra):
+        kind, length = struct.unpack_from("<2H", extra, at)
+        at += 4 + length
         if kind == 1:
-            wide = extra[4 : 4 + length]
-        extra = extra[4 + length :]
+            wide = extra[at - length : at]
     result = []
     for number in numbers:
         if number == _FULL_32:

@@ -211,3 +211,23 @@ def test_the_head_takes_no_rows_and_none_of_another_width() -> None:
         assert head(np.zeros((0, D), np.float32)).shape == (0, model.config.vocab_size)
         with pytest.raises(ValueError, match=f"{D}"):
             head(np.zeros((1, 2 * D), np.float32))
+
+
+@pytest.mark.parametrize("name", ["forward", "head"])
+def test_an_interruption_before_a_thread_begins_leaves_no_other_waiting(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fast, _ = both()
+    before = fast(IDS).logits
+    kernel = getattr(minillama.runtime.model, name)
+
+    def interrupted(thread: int, threads: int, *arguments: Any) -> None:
+        if thread == 0 and threads > 1:
+            raise KeyboardInterrupt
+        kernel(thread, threads, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(minillama.runtime.model, name, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            fast(IDS)
+    np.testing.assert_array_equal(fast(IDS).logits, before)
