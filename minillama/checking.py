@@ -117,8 +117,10 @@ def odd_numbers(tensors: dict[str, Tensor], progress: Progress) -> Iterator[str]
             count, position = count + odd.size, position + x.size
             progress(x.size)
         if first is not None:
-            place = tuple(int(i) for i in np.unravel_index(first[0], tensor.shape))
-            what = f"scale {first[0]}" if isinstance(tensor, QuantizedTensor) else f"number {list(place)}"
+            if isinstance(tensor, QuantizedTensor):
+                what = f"scale {first[0]}"
+            else:
+                what = f"number {[int(i) for i in np.unravel_index(first[0], tensor.shape)]}"
             yield f"{name} has {count} that are NaN or infinite; the first, {what}, is {first[1]}"
 
 

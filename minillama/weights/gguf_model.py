@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 from minillama.arrays import Array
 from minillama.config import LlamaConfig
 from minillama.weights import names
+from minillama.weights.formats import FLOATS
 from minillama.weights.gguf_file import GGUF, field, read_gguf, shortest
 from minillama.weights.gguf_rope import scaling_of
 from minillama.weights.gguf_tensors import tensor_of
@@ -75,6 +77,8 @@ def _tensors(gguf: GGUF, config: LlamaConfig) -> Mapping[str, Tensor]:
                 f"the tensor {name} has {described.shape[0]} rows, and its metadata say {heads} heads of "
                 f"{config.head_dim}"
             )
+        if heads is not None and len(described.shape) == 1 and described.kind not in FLOATS:
+            raise ValueError(f"the tensor {name} is in {described.kind}, whose blocks its rows cannot be moved between")
         tensors[standard] = tensor_of(gguf.file, described, heads)
     return tensors
 
@@ -101,6 +105,8 @@ def config_of(gguf: GGUF) -> LlamaConfig:
     if embedding is None:
         raise ValueError(f"it has no tensor {TENSORS[names.EMBED_TOKENS]}: it holds no whole model")
     theta = shortest(field(metadata, "llama.rope.freq_base", float, 1e4))
+    if not 0 < theta < math.inf:
+        raise ValueError(f"its llama.rope.freq_base is {theta}, which must be above 0 and finite")
     said: dict[str, Any] = {
         "vocab_size": _count(metadata, "llama.vocab_size", embedding.shape[0]),
         "hidden_size": D,

@@ -14,7 +14,7 @@ from minillama.llama import LlamaForCausalLM
 from minillama.weights import names, open_checkpoint
 from minillama.weights.gguf_model import PARTS, gguf_name
 from minillama.weights.names import interleaved_to_halves
-from tests.ggufs import SETTINGS, VOCAB, Info, gguf_bytes, info, model_tensors, random_matrix
+from tests.ggufs import KINDS, SETTINGS, VOCAB, Info, gguf_bytes, info, model_tensors, random_matrix
 
 IDS = np.random.default_rng(2).integers(0, VOCAB, (1, 12))
 
@@ -154,8 +154,11 @@ REFUSED: dict[str, tuple[dict[str, Any], list[Info] | None, str]] = {
     "half a rotation": ({f"{L}rope.dimension_count": 12}, None, "rope.dimension_count is 12 and its heads are 24"),
     "an epsilon of 0": ({f"{L}attention.layer_norm_rms_epsilon": 0.0}, None, "rms_norm_eps must be a number above 0"),
     "an epsilon of nan": ({f"{L}attention.layer_norm_rms_epsilon": float("nan")}, None, "rms_norm_eps must be a"),
-    "a theta of -1": ({f"{L}rope.freq_base": -1.0}, None, "rope_theta must be a number above 0"),
-    "a theta of 0": ({f"{L}rope.freq_base": 0.0}, None, "rope_theta must be a number above 0"),
+    "a theta of -1": ({f"{L}rope.freq_base": -1.0}, None, "rope.freq_base is -1.0, which must be above 0 and finite"),
+    "a theta of nan": ({f"{L}rope.freq_base": float("nan")}, None, "rope.freq_base is nan, which must be above 0"),
+    "a theta of 0, with rotary factors": (
+        {f"{L}rope.freq_base": 0.0}, [*model_tensors(), info("rope_freqs.weight", np.full(12, 2, np.float32))],
+        "rope.freq_base is 0.0, which must be above 0 and finite"),
     "another vocabulary": ({f"{L}vocab_size": 41}, None, r"embed_tokens.weight \(40, 64\) instead of \(41, 64\)"),
     "experts": ({f"{L}expert_count": 8}, None, "a mixture of experts"),
     "one of several": ({"split.count": 3}, None, "one of several parts: join them"),
@@ -171,6 +174,9 @@ REFUSED: dict[str, tuple[dict[str, Any], list[Info] | None, str]] = {
         {}, replaced("output_norm.weight", info("output_norm.weight", np.ones(2, np.float32))), r"norm.weight \(2,\)"),
     "an embedding that is no matrix": (
         {}, replaced("token_embd.weight", info("token_embd.weight", np.ones(64, np.float32))), "instead of"),
+    "a bias of q in blocks": (
+        {}, [*model_tensors(), Info("blk.0.attn_q.bias", (96,), KINDS["Q8_0"], bytes(3 * 34))],
+        "attn_q.bias is in Q8_0, whose blocks"),
     "rotary factors of another width": (
         {}, [*model_tensors(), info("rope_freqs.weight", np.ones(11, np.float32))], "must be 12 numbers in F32"),
     "rotary factors in float16": (
