@@ -30,6 +30,7 @@ from minillama.weights.source import Source
 MAGIC = b"24ka"  # the number 0x616b3432, "ak42", its lowest byte first
 HEADER = 256  # bytes, from version 1 on
 RMS_NORM_EPS, ROPE_THETA = 1e-5, 1e4  # the file does not say: they are in run.c's code
+MAX_LAYERS = 1000  # each takes more memory than the smallest take in a file
 PLAUSIBLE = 1 << 20  # of the numbers of a header: above it, these bytes are something else
 
 _FREQS = "freq_cis"  # the rotary angles' cosines and sines, (seq_len, K/2) each, which run.c skips too
@@ -119,6 +120,8 @@ def open_llama2c(path: Path) -> Source:
         end = header.start + sum(part.number * part.nbytes for part in parts)
         if end != file.size:
             raise ValueError(f"its header asks for {end} bytes and it has {file.size}")
+        if header.config.num_hidden_layers > MAX_LAYERS:
+            raise ValueError(f"it has {header.config.num_hidden_layers} layers, more than the {MAX_LAYERS} allowed")
         tensors = dict(_tensors(file, header, parts))
         embedding = tensors[EMBED_TOKENS]
         if isinstance(embedding, GroupedTensor) and not (embedding.scales >= 0).all():

@@ -83,6 +83,14 @@ def test_a_folder_with_a_tokenizer_beside_it(tmp_path: Path) -> None:
     assert open_checkpoint(tmp_path).tensors.keys() >= {EMBED_TOKENS, layer_name(1, "q_proj")}
 
 
+def test_more_layers_than_any_model_has(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    config = config_of()
+    (tmp_path / "x.bin").write_bytes(exported(config, random_weights(config)))
+    monkeypatch.setattr("minillama.weights.llama2c.MAX_LAYERS", 1)
+    with pytest.raises(ValueError, match="it has 2 layers, more than the 1 allowed"):
+        open_checkpoint(tmp_path / "x.bin")
+
+
 Change = Callable[[bytes], bytes]
 
 
