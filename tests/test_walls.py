@@ -38,7 +38,7 @@ MAY_IMPORT = {
     | {"__init__", "loading", "staging", "weights", "tokenizer", "generation", "engines", "runtime"},
     "checking": GROUND | {"loading", "staging", "converting", "weights", "tokenizer", "generation"},
     "llama": GROUND | {"model", "weights", "generation", "outputs", "pretrained", "runtime"},
-    "benchmarks": GROUND | {"__init__", "model", "weights", "generation", "llama", "kernels"},
+    "benchmarks": GROUND | {"__init__", "model", "weights", "generation", "llama", "kernels", "engines"},
 }
 MAY_IMPORT_ALL = {"__init__", "generate", "convert", "bench"}  # the map of the package, and the commands
 FRAMEWORKS = {"torch", "transformers"}

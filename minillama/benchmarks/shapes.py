@@ -63,7 +63,7 @@ def write_random(config: LlamaConfig, folder: Path) -> None:
         )
     tensors: dict[str, Tensor] = {name: ConvertedTensor(tensor, "BF16") for name, tensor in drawn.items()}
     # The config last: it says that the weights before it are complete
-    write_files(weight_files(folder, tensors, 1 << 62))
+    write_files(weight_files(folder, tensors, size))  # in one file
     write_files({folder / "config.json": config_text(config).encode()})
 
 
