@@ -1,0 +1,1 @@
+"""Finding out where two implementations differ: predictions, divergences."""

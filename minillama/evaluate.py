@@ -1,0 +1,271 @@
+"""How well a LLaMA predicts a text, and how far other weights are from it:  python -m minillama.evaluate FILE"""
+
+from __future__ import annotations
+
+import signal
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until main runs, Ctrl-C ends without a traceback
+
+import argparse
+import json
+import logging
+import math
+import sys
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+from tqdm import tqdm
+
+import minillama
+from minillama.debug.divergence import Divergence, divergences
+from minillama.debug.perplexity import RECIPES, Perplexity, windows
+from minillama.engines import DTYPES, ENGINES, FORMATS
+from minillama.files import read_bytes
+from minillama.llama import LlamaForCausalLM
+from minillama.loading import load_tokenizer
+from minillama.shipped import sample_text, tale_model
+from minillama.tokenizer import Tokenizer
+
+STORY = "<|story|>"  # stands before each text of the sample
+LARGEST = 2048  # context that is taken where none is asked for: a window is read anew for every stride
+CLOSE = 0.01  # nats
+
+EXAMPLES = """examples:
+  python -m minillama.evaluate
+  python -m minillama.evaluate book.txt --weights path/to/llama --context 1024 --stride 512
+  python -m minillama.evaluate book.txt --against dtype=q8_0 --against dtype=q4_0 --plot kl.png
+  python -m minillama.evaluate book.txt --weights llama --against weights=llama-tuned --json
+  cat *.txt | python -m minillama.evaluate - --recipe llama.cpp --context 512
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(
+        prog="python -m minillama.evaluate",
+        description="Perplexity and bits a byte of texts, and with --against how far other weights, formats or engines "
+        "are from the first: divergence, how often they find the same token likeliest, and how close that was.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    p.add_argument("--version", action="version", version=f"minillama {minillama.__version__}")
+    p.add_argument("file", nargs="*", metavar="FILE", help="texts, - for standard input (default: a few short tales)")
+    p.add_argument("--separator", metavar="LINE", help="a line that stands between texts of a file")
+
+    g = p.add_argument_group("model")
+    g.add_argument("--weights", metavar="PATH", help="any checkpoint that generate takes (default: the tale model)")
+    g.add_argument("--tokenizer", metavar="PATH", help="tokenizer to use (default: beside the weights)")
+    g.add_argument("--engine", choices=ENGINES, default="auto", help="default: auto, the best there is")
+    g.add_argument("--dtype", type=lambda name: FORMATS.get(name, name), choices=DTYPES, default="auto",
+                   help="number format of the weights (default: auto, the checkpoint's own)")  # fmt: skip
+    g.add_argument("--against", action="append", default=[], metavar="SETTING=VALUE,...",
+                   help="a model beside it, as it but for weights, engine or dtype; may be repeated")  # fmt: skip
+    g.add_argument("--threads", type=int, metavar="N", help="threads to compute with (default: one a core)")
+
+    g = p.add_argument_group("recipe")
+    g.add_argument("--recipe", choices=RECIPES, default="strided", help="default: strided, that of transformers' page")
+    g.add_argument(
+        "--context", type=int, metavar="N", help=f"tokens of a window (default: the model's, up to {LARGEST})"
+    )
+    g.add_argument("--stride", type=int, metavar="N", help="tokens from window to window (default: half the context)")
+
+    g = p.add_argument_group("output")
+    g.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
+    g.add_argument(
+        "--plot", metavar="FILE", help="draw losses and divergences into this .png or .svg (needs matplotlib)"
+    )
+    return p
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; the exit status. 0: done, 1: it could not be done, 2: wrong usage, 130: interrupted."""
+    args = parser().parse_args(argv)
+    on_terminal = sys.stderr is not None and sys.stderr.isatty()
+    logging.basicConfig(format="minillama: %(message)s", level=logging.INFO if on_terminal else logging.WARNING)
+    try:
+        if args.plot:
+            from minillama.debug import evaluation_plot  # whether it can be drawn is known before anything is read
+        result = evaluate(args)
+        print(json.dumps(as_object(result)) if args.json else table(result), flush=True)
+        if args.plot:
+            evaluation_plot.draw(result, Path(args.plot))
+    except KeyboardInterrupt:
+        return 130
+    except ImportError:
+        print("minillama: --plot needs matplotlib: pip install matplotlib", file=sys.stderr)
+        return 1
+    except (ValueError, OSError, MemoryError) as error:
+        print(f"minillama: {error or type(error).__name__}", file=sys.stderr)
+        return 1
+    return 0
+
+
+class Result:
+    """What was measured: the names of the models, their scores, and how far those after the first are from it."""
+
+    def __init__(self, names: list[str], context: int, texts: int):
+        self.names, self.context, self.texts = names, context, texts
+        self.scores = [Perplexity() for _ in names]
+        self.divergences = [Divergence(scores) for scores in self.scores[1:]]
+
+    def add(self, ours: Perplexity, others: Sequence[Divergence], size: int) -> None:
+        """Add what was measured on one text."""
+        for total, scores in zip(self.scores, (ours, *(other.scores for other in others)), strict=True):
+            total.merge(scores)
+            total.size += size
+        for sum_, other in zip(self.divergences, others, strict=True):
+            sum_.kl += other.kl
+            sum_.same += other.same
+            sum_.margin += other.margin
+
+
+def evaluate(args: argparse.Namespace) -> Result:
+    """Everything between the arguments and the printed figures."""
+    if args.threads is not None and args.threads < 1:
+        raise ValueError(f"--threads must be at least 1, not {args.threads}")
+    texts = read_texts(args.file, args.separator)
+    first = {"weights": args.weights or str(tale_model()), "engine": args.engine, "dtype": args.dtype}
+    settings = [first, *(first | parsed(setting) for setting in args.against)]
+    models = [opened(each, args.threads) for each in settings]
+    tokenizer = load_tokenizer(Path(args.tokenizer or first["weights"]))
+    for model, each in zip(models, settings, strict=True):
+        if model.config.vocab_size != models[0].config.vocab_size:
+            raise ValueError(
+                f"{each['weights']} has a vocabulary of {model.config.vocab_size} tokens and {first['weights']} of "
+                f"{models[0].config.vocab_size}: only models of the same vocabulary can be compared"
+            )
+    room = min(model.config.context_length for model in models)
+    context = args.context or min(room, LARGEST)
+    if not 2 <= context <= room:
+        raise ValueError(f"--context must be between 2 and the {room} tokens the model takes, not {context}")
+    stride = args.stride if args.stride is not None else max(context // 2, 1)
+
+    rows = [np.array(encoded(tokenizer, text)) for text in texts]
+    plans = [windows(args.recipe, len(ids), context, stride) for ids in rows]
+    bos = tokenizer.bos_token_id if tokenizer.add_bos_token and args.recipe == "llama.cpp" else None
+    said = [each | {"engine": model.engine, "dtype": model.form} for each, model in zip(settings, models, strict=True)]
+    result = Result([named(each, said) for each in said], context, len(texts))
+    total = sum(window.stop - window.start for plan in plans for window in plan)
+    limits = threadpool_limits(args.threads, user_api="blas") if args.threads else nullcontext()
+    with limits, tqdm(total=total, unit=" tokens", leave=False, disable=None, file=sys.stderr) as bar:
+        for text, ids, plan in zip(texts, rows, plans, strict=True):
+            ours, others = divergences(models[0], models[1:], ids, plan, bos, bar.update)
+            # Nothing predicts the first token, which is no text where it is the beginning-of-text token
+            size = len(text.encode()) - len(tokenizer.decode(ids[:1].tolist(), skip_special_tokens=True).encode())
+            result.add(ours, others, size if args.recipe == "strided" else 0)
+    return result
+
+
+def read_texts(files: Sequence[str], separator: str | None) -> list[str]:
+    """The texts to predict. ValueError if there is none."""
+    if not files:
+        files, separator = [str(sample_text())], separator or STORY
+    texts: list[str] = []
+    for file in files:
+        try:
+            data = sys.stdin.buffer.read() if file == "-" else read_bytes(file)
+            text = data.decode("utf-8-sig").replace("\r\n", "\n")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{file} is not UTF-8 text (byte {error.start}): convert it first") from None
+        except OSError as error:
+            raise OSError(f"{file} cannot be read: {error.strerror}") from None
+        parts = [text] if separator is None else f"\n{text}\n".split(f"\n{separator}\n")
+        texts += [part.strip("\n") if separator is not None else part for part in parts if part.strip()]
+    if not texts:
+        raise ValueError(f"{', '.join(files)}: no text to predict")
+    return texts
+
+
+def parsed(setting: str) -> dict[str, str]:
+    """`dtype=q8_0,engine=numba` as a dictionary. ValueError for what is none."""
+    allowed = {"weights": None, "engine": ENGINES, "dtype": DTYPES}
+    found = {}
+    for part in setting.split(","):
+        name, _, value = part.partition("=")
+        value = FORMATS.get(value, value) if name == "dtype" else value
+        choices = allowed.get(name)
+        if name not in allowed or not value or (choices and value not in choices):
+            wanted = f"one of {', '.join(choices)}" if choices else "a path"
+            of = f"{name} must be {wanted}" if name in allowed else "it takes weights=PATH, engine=NAME and dtype=NAME"
+            raise ValueError(f"--against {setting}: {of}")
+        found[name] = value
+    return found
+
+
+def opened(setting: dict[str, str], threads: int | None) -> LlamaForCausalLM:
+    engine, dtype = setting["engine"], setting["dtype"]
+    return LlamaForCausalLM.from_pretrained(setting["weights"], engine=engine, dtype=dtype, threads=threads)
+
+
+def encoded(tokenizer: Tokenizer, text: str) -> list[int]:
+    """The ids of a text, with what the tokenizer puts before it and without what it puts behind."""
+    ids = tokenizer.encode(text)
+    return ids[:-1] if tokenizer.add_eos_token and ids[-1:] == [tokenizer.eos_token_id] else ids
+
+
+def named(setting: dict[str, str], settings: Sequence[dict[str, str]]) -> str:
+    """A model by what tells it from the others."""
+    differing = [name for name in setting if len({each[name] for each in settings}) > 1] or ["weights"]
+    return ", ".join(Path(setting[name]).name if name == "weights" else setting[name] for name in differing)
+
+
+def figures(result: Result, number: int) -> dict[str, Any]:
+    """What is told of a model; those after the first are compared with it."""
+    scores = result.scores[number]
+    told: dict[str, Any] = {
+        "name": result.names[number],
+        "perplexity": scores.perplexity,
+        "bits_per_byte": scores.bits_per_byte if scores.size else None,
+    }
+    if number:
+        other = result.divergences[number - 1]
+        told |= {"kl_mean": other.mean_kl, "kl_99": other.kl_at(0.99), "kl_max": max(other.kl)}
+        told |= {"same_top": other.agreement, "largest_overturned_margin": other.overturned}
+    return told
+
+
+def as_object(result: Result) -> dict[str, Any]:
+    """All figures, for --json. Numbers that are not finite are null."""
+    models = [figures(result, number) for number in range(len(result.names))]
+    for told in models:
+        told |= {name: None for name, value in told.items() if isinstance(value, float) and not math.isfinite(value)}
+    close = {"close_margins": result.divergences[0].close(CLOSE)} if result.divergences else {}
+    return {"texts": result.texts, "tokens": len(result.scores[0].nll), "context": result.context, **close,
+            "models": models}  # fmt: skip
+
+
+def table(result: Result) -> str:
+    """All figures, for people."""
+    head = ["", "perplexity", "bits/byte", "KL mean", "KL 99 %", "same top", "overturned"]
+    lines = [head[: 7 if result.divergences else 3]]
+    for number in range(len(result.names)):
+        told = figures(result, number)
+        bits = told["bits_per_byte"]
+        line = [told["name"], f"{told['perplexity']:.4f}", "-" if bits is None else f"{bits:.4f}"]
+        if number:
+            line += [f"{told['kl_mean']:.3g}", f"{told['kl_99']:.3g}", f"{told['same_top']:.2%}",
+                     f"{told['largest_overturned_margin']:.3g}"]  # fmt: skip
+        lines.append(line)
+    widths = [max(len(line[i]) for line in lines if i < len(line)) for i in range(len(lines[0]))]
+    rows = [
+        "  ".join(cell.ljust(width) if i == 0 else cell.rjust(width)
+                  for i, (cell, width) in enumerate(zip(line, widths, strict=False))).rstrip()
+        for line in lines
+    ]  # fmt: skip
+    note = f"{len(result.scores[0].nll):,} tokens of {result.texts} texts, windows of {result.context}"
+    if result.divergences:
+        share = result.divergences[0].close(CLOSE)
+        note += f"; KL and margins in nats; {share:.2%} of the first model's choices were closer than {CLOSE}"
+    return "\n".join([*rows, note])
+
+
+if __name__ == "__main__":
+    try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        sys.exit(main())
+    except KeyboardInterrupt:  # while the arguments are read
+        sys.exit(130)
