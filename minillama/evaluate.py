@@ -10,20 +10,19 @@ if __name__ == "__main__":
 import argparse
 import json
 import logging
-import math
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 import minillama
-from minillama.debug.divergence import Divergence, divergences
-from minillama.debug.perplexity import RECIPES, Perplexity, windows
+from minillama.debug.divergence import divergences
+from minillama.debug.evaluation import Result, as_object, table
+from minillama.debug.perplexity import RECIPES, windows
 from minillama.engines import DTYPES, ENGINES, FORMATS
 from minillama.files import read_bytes
 from minillama.llama import LlamaForCausalLM
@@ -33,7 +32,6 @@ from minillama.tokenizer import Tokenizer
 
 STORY = "<|story|>"  # stands before each text of the sample
 LARGEST = 2048  # context that is taken where none is asked for: a window is read anew for every stride
-CLOSE = 0.01  # nats
 
 EXAMPLES = """examples:
   python -m minillama.evaluate
@@ -102,25 +100,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"minillama: {error or type(error).__name__}", file=sys.stderr)
         return 1
     return 0
-
-
-class Result:
-    """What was measured: the names of the models, their scores, and how far those after the first are from it."""
-
-    def __init__(self, names: list[str], context: int, texts: int):
-        self.names, self.context, self.texts = names, context, texts
-        self.scores = [Perplexity() for _ in names]
-        self.divergences = [Divergence(scores) for scores in self.scores[1:]]
-
-    def add(self, ours: Perplexity, others: Sequence[Divergence], size: int) -> None:
-        """Add what was measured on one text."""
-        for total, scores in zip(self.scores, (ours, *(other.scores for other in others)), strict=True):
-            total.merge(scores)
-            total.size += size
-        for sum_, other in zip(self.divergences, others, strict=True):
-            sum_.kl += other.kl
-            sum_.same += other.same
-            sum_.margin += other.margin
 
 
 def evaluate(args: argparse.Namespace) -> Result:
@@ -211,56 +190,6 @@ def named(setting: dict[str, str], settings: Sequence[dict[str, str]]) -> str:
     """A model by what tells it from the others."""
     differing = [name for name in setting if len({each[name] for each in settings}) > 1] or ["weights"]
     return ", ".join(Path(setting[name]).name if name == "weights" else setting[name] for name in differing)
-
-
-def figures(result: Result, number: int) -> dict[str, Any]:
-    """What is told of a model; those after the first are compared with it."""
-    scores = result.scores[number]
-    told: dict[str, Any] = {
-        "name": result.names[number],
-        "perplexity": scores.perplexity,
-        "bits_per_byte": scores.bits_per_byte if scores.size else None,
-    }
-    if number:
-        other = result.divergences[number - 1]
-        told |= {"kl_mean": other.mean_kl, "kl_99": other.kl_at(0.99), "kl_max": max(other.kl)}
-        told |= {"same_top": other.agreement, "largest_overturned_margin": other.overturned}
-    return told
-
-
-def as_object(result: Result) -> dict[str, Any]:
-    """All figures, for --json. Numbers that are not finite are null."""
-    models = [figures(result, number) for number in range(len(result.names))]
-    for told in models:
-        told |= {name: None for name, value in told.items() if isinstance(value, float) and not math.isfinite(value)}
-    close = {"close_margins": result.divergences[0].close(CLOSE)} if result.divergences else {}
-    return {"texts": result.texts, "tokens": len(result.scores[0].nll), "context": result.context, **close,
-            "models": models}  # fmt: skip
-
-
-def table(result: Result) -> str:
-    """All figures, for people."""
-    head = ["", "perplexity", "bits/byte", "KL mean", "KL 99 %", "same top", "overturned"]
-    lines = [head[: 7 if result.divergences else 3]]
-    for number in range(len(result.names)):
-        told = figures(result, number)
-        bits = told["bits_per_byte"]
-        line = [told["name"], f"{told['perplexity']:.4f}", "-" if bits is None else f"{bits:.4f}"]
-        if number:
-            line += [f"{told['kl_mean']:.3g}", f"{told['kl_99']:.3g}", f"{told['same_top']:.2%}",
-                     f"{told['largest_overturned_margin']:.3g}"]  # fmt: skip
-        lines.append(line)
-    widths = [max(len(line[i]) for line in lines if i < len(line)) for i in range(len(lines[0]))]
-    rows = [
-        "  ".join(cell.ljust(width) if i == 0 else cell.rjust(width)
-                  for i, (cell, width) in enumerate(zip(line, widths, strict=False))).rstrip()
-        for line in lines
-    ]  # fmt: skip
-    note = f"{len(result.scores[0].nll):,} tokens of {result.texts} texts, windows of {result.context}"
-    if result.divergences:
-        share = result.divergences[0].close(CLOSE)
-        note += f"; KL and margins in nats; {share:.2%} of the first model's choices were closer than {CLOSE}"
-    return "\n".join([*rows, note])
 
 
 if __name__ == "__main__":

@@ -38,9 +38,10 @@ MAY_IMPORT = {
     | {"__init__", "loading", "staging", "weights", "tokenizer", "generation", "engines", "runtime"},
     "checking": GROUND | {"loading", "staging", "converting", "weights", "tokenizer", "generation"},
     "llama": GROUND | {"model", "weights", "generation", "outputs", "pretrained", "runtime"},
+    "debug": GROUND | {"model"},
     "benchmarks": GROUND | {"__init__", "model", "weights", "generation", "llama", "kernels", "engines"},
 }
-MAY_IMPORT_ALL = {"__init__", "generate", "convert", "bench"}  # the map of the package, and the commands
+MAY_IMPORT_ALL = {"__init__", "generate", "convert", "bench", "evaluate"}  # the map of the package, and the commands
 FRAMEWORKS = {"torch", "transformers"}
 PEER = PACKAGE / "benchmarks" / "transformers_peer.py"  # runs in a process of its own, when it is asked for
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-if TYPE_CHECKING:
-    from minillama.evaluate import Result
+from minillama.debug.evaluation import Result
 
 SMOOTH = 512  # tokens that a point of the curve averages
 LEAST = 1e-9  # nats: what is drawn for a divergence of 0, which a logarithmic axis has no place for
