@@ -84,14 +84,15 @@ def diagnose(exercise: Exercise, answer: Any) -> str | None:
     for case in exercise.cases:
         mine = copy.deepcopy(case)
         try:
-            given.append(answer(*mine))
+            with np.errstate(all="ignore"):  # warnings are told last, when the numbers are right
+                given.append(answer(*mine))
         except Exception as error:
             return f"it raised {type(error).__name__}: {error} (for {described(case)})"
         if not same(mine, case, 0):
             return "it changes the arrays it was given: make new ones instead of assigning into them"
     wanted = [exercise.right(*copy.deepcopy(case)) for case in exercise.cases]
     if same(given, wanted, exercise.rtol):
-        return None
+        return warning(exercise, answer)
     for told, mistake in exercise.mistakes.items():
         if same(given, list(results_of(mistake, exercise)), exercise.rtol):
             return told
@@ -101,11 +102,24 @@ def diagnose(exercise: Exercise, answer: Any) -> str | None:
     raise AssertionError("unreachable: some case differs")
 
 
+def warning(exercise: Exercise, answer: Callable[..., Any]) -> str | None:
+    """What NumPy complains of while a right answer is computed; None if nothing."""
+    for case in exercise.cases:
+        try:
+            with np.errstate(over="raise", invalid="raise", divide="raise"):
+                answer(*copy.deepcopy(case))
+        except FloatingPointError as error:
+            return f"the numbers are right, but on the way NumPy warns: {error} (for {described(case)})"
+    return None
+
+
 def results_of(function: Callable[..., Any], exercise: Exercise) -> Iterator[Any]:
     """What a function returns for every case of an exercise; nothing more after a case it fails on."""
     for case in exercise.cases:
         try:
-            yield function(*copy.deepcopy(case))
+            with np.errstate(all="ignore"):
+                result = function(*copy.deepcopy(case))
+            yield result
         except Exception:
             return
 

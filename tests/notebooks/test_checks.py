@@ -93,6 +93,18 @@ def test_what_is_said_of_a_mistake_nobody_foresaw() -> None:
         assert sentence in str(diagnosis(twice, answer, (x,)))
 
 
+def test_a_warning_is_told_where_the_numbers_are_right() -> None:
+    def sigmoid(x: Any) -> Any:
+        return 0.5 * np.tanh(x / 2) + 0.5
+
+    def naive(x: Any) -> Any:
+        return 1 / (1 + np.exp(-x))
+
+    assert diagnosis(sigmoid, naive, (np.array([-3.0, 2]),)) is None
+    assert "NumPy warns: overflow" in str(diagnosis(sigmoid, naive, (np.array([-3000.0, 2]),)))
+    assert "of 2 numbers differ" in str(diagnosis(sigmoid, lambda x: naive(x) + x, (np.array([-3000.0, 2]),)))
+
+
 def test_results_of_other_kinds() -> None:
     def words(text: str) -> list[str]:
         return text.split()
