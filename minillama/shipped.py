@@ -1,4 +1,5 @@
-"""Where the files that come with minillama are: a clone keeps them in data/, an installed package inside itself."""
+"""Where the files that come with minillama are: a clone keeps them in data/ and notebooks/, an installed package inside
+itself."""
 
 from pathlib import Path
 
@@ -13,9 +14,15 @@ def sample_text() -> Path:
     return _shipped("sample.txt")
 
 
+def course() -> Path:
+    """The folder of the course: notebooks, and what they import, which is checks, exercises, solutions and figures."""
+    return _shipped("notebooks")
+
+
 def _shipped(name: str) -> Path:
     package = Path(__file__).resolve().parent
-    for place in (package / "data" / name, package.parent / "data" / name):
+    clone = package.parent
+    for place in (package / "data" / name, clone / "data" / name, clone / name):
         if place.exists():
             return place
     raise FileNotFoundError(

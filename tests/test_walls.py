@@ -41,7 +41,8 @@ MAY_IMPORT = {
     "debug": GROUND | {"model"},
     "benchmarks": GROUND | {"__init__", "model", "weights", "generation", "llama", "kernels", "engines"},
 }
-MAY_IMPORT_ALL = {"__init__", "generate", "convert", "bench", "evaluate"}  # the map of the package, and the commands
+# The map of the package, and the commands
+MAY_IMPORT_ALL = {"__init__", "generate", "convert", "bench", "evaluate", "notebooks"}
 FRAMEWORKS = {"torch", "transformers"}
 PEER = PACKAGE / "benchmarks" / "transformers_peer.py"  # runs in a process of its own, when it is asked for
 

@@ -1,4 +1,4 @@
-"""The wheel, installed by itself into a fresh environment, tells a story from any folder."""
+"""The wheel, installed by itself into a fresh environment, tells a story and hands out the course from any folder."""
 
 import os
 import subprocess
@@ -7,6 +7,8 @@ import venv
 from pathlib import Path
 
 import pytest
+
+from minillama.notebooks import course_files
 
 ROOT = Path(__file__).parents[1]
 
@@ -33,3 +35,7 @@ def test_a_wheel_in_a_fresh_environment(tmp_path: Path) -> None:
     story = run(python, "-m", "minillama.generate", "--temperature", "0", "--max-new-tokens", "20", cwd=elsewhere)
     assert story.startswith("Once upon a time")
     assert len(story.split()) > 12
+
+    run(python, "-m", "minillama.notebooks", "course", "--no-open", cwd=elsewhere)
+    copied = {file.relative_to(elsewhere / "course") for file in (elsewhere / "course").rglob("*") if file.is_file()}
+    assert copied == {Path(name) for name in course_files()}
