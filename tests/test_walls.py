@@ -39,7 +39,8 @@ MAY_IMPORT = {
     "checking": GROUND | {"loading", "staging", "converting", "weights", "tokenizer", "generation"},
     "llama": GROUND | {"model", "weights", "generation", "outputs", "pretrained", "runtime"},
     "debug": GROUND | {"model"},
-    "benchmarks": GROUND | {"__init__", "model", "weights", "generation", "llama", "kernels", "engines"},
+    "benchmarks": GROUND
+    | {"__init__", "model", "weights", "generation", "llama", "loading", "kernels", "engines", "runtime", "shipped"},
 }
 # The map of the package, and the commands
 MAY_IMPORT_ALL = {"__init__", "generate", "convert", "bench", "evaluate", "notebooks"}

@@ -1,0 +1,216 @@
+"""How far each component is from the float64 oracle, on the tale model's own activations:
+
+    python -m minillama.benchmarks.errors
+
+Every component gets what the oracle gives it, rounded to float32, so that each is measured by itself; the whole model
+is measured from ids to logits. The oracle is compared with the same NumPy code in long double, where that is wider.
+Prints the table of docs/numerics.md: the root mean square error as a part of that of the exact numbers, and in brackets
+the largest error as a part of the largest exact number.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import DTypeLike
+
+from minillama.arrays import Array
+from minillama.kernels.decoder import arrange_step, attention_step, gated_step, norm_step, product, rope_step
+from minillama.kernels.linear import block_rows
+from minillama.layout import QUANTIZED
+from minillama.llama import LlamaForCausalLM
+from minillama.loading import load_tokenizer
+from minillama.model.attention import merge_heads, self_attention, split_heads, visible_keys
+from minillama.model.decoder import Decoder
+from minillama.model.heads import causal_lm_loss, lm_logits
+from minillama.model.mlp import mlp
+from minillama.model.norm import rms_norm
+from minillama.model.ops import linear
+from minillama.model.rope import Rotations, rotate
+from minillama.runtime.engine import NumbaEngine
+from minillama.runtime.model import Append, FastModel
+from minillama.shipped import sample_text, tale_model
+from minillama.weights.parameters import Parameters
+
+TOKENS = 256
+# The intermediate that each component reads (see docs/notation.md)
+READS = {
+    "norm": "residual",
+    "rope": "self_attn.q_proj",
+    "linear": "post_attention_norm",
+    "attention": "input_norm",
+    "mlp": "post_attention_norm",
+}
+LOGITS = "logits"
+CACHES = {"f32": "f32", "bf16": "f16", "q8_0": "f16", "q4_0": "f16"}  # those that large models get
+
+Inputs = dict[tuple[str, int], Array]  # of a component and layer: (T, ...)
+Outputs = dict[tuple[str, int], Array]
+
+
+def of_numpy(model: LlamaForCausalLM, ids: Array, inputs: Inputs, dtype: DTypeLike) -> Outputs:
+    """What the NumPy model gives in some dtype."""
+    c, weights = model.config, Parameters(model.weights.tensors, model.config, dtype)
+    decoder, T = Decoder(c, weights), len(ids)
+    hidden = decoder(decoder.embed(ids[None]), decoder.new_cache())
+    outputs = {(LOGITS, 0): lm_logits(hidden[0], weights.lm_head)}
+    positions = np.arange(T)[None]
+    rotations = Rotations(decoder.rotary, positions, positions, dtype)
+    for (name, layer), given in inputs.items():
+        x, w = given[None].astype(dtype), weights.layers[layer]
+        match name:
+            case "norm":
+                out = rms_norm(x, w.post_attention_norm, c.rms_norm_eps)
+            case "rope":
+                out = merge_heads(rotate(split_heads(x, c.head_dim), *rotations.angles))
+            case "linear":
+                out = linear(x, w.gate_proj)
+            case "attention":
+                cache = decoder.new_cache()
+                out = self_attention(x, w, c.head_dim, rotations, visible_keys(T, T), cache, layer)
+            case _:
+                out = mlp(x, w, decoder.act)
+        outputs[name, layer] = out[0]
+    return outputs
+
+
+def inputs_of(oracle: LlamaForCausalLM, ids: Array) -> Inputs:
+    """What every component reads in each layer of a forward pass, in float32."""
+    seen: dict[str, Array] = {}
+    oracle(ids[None], tap=seen.__setitem__)
+    inputs = {}
+    for layer in range(oracle.config.num_hidden_layers):
+        for name, read in READS.items():
+            x = seen[f"model.layers.{layer}.{read}"]
+            inputs[name, layer] = (merge_heads(x) if x.ndim == 4 else x)[0].astype(np.float32)
+    return inputs
+
+
+# -- the kernels: the steps of kernels/decoder.py, those of a component by themselves -------------------------------
+
+
+@njit
+def _norm(n: int, rows: int, layer: int, m: Any, w: Any, batch: Any, room: Any) -> None:
+    norm_step(0, 1, n, rows, m, w, room, 2 * layer + 1, False, -1)
+
+
+@njit
+def _rope(n: int, rows: int, layer: int, m: Any, w: Any, batch: Any, room: Any) -> None:
+    rope_step(0, 1, n, layer, m, w, batch, room)
+
+
+@njit
+def _linear(n: int, rows: int, layer: int, m: Any, w: Any, batch: Any, room: Any) -> None:
+    arrange_step(0, 1, n, rows, w, room.normed, m.hidden_width, room)
+    product(0, room.gate, m.inner_width, w, layer, 4, m.inner, m.hidden_width, n, room, 0)
+
+
+@njit
+def _attention(n: int, rows: int, layer: int, m: Any, w: Any, batch: Any, room: Any) -> None:
+    arrange_step(0, 1, n, rows, w, room.normed, m.hidden_width, room)
+    product(0, room.q, m.q_width, w, layer, 0, m.heads * m.head_dim, m.hidden_width, n, room, 0)
+    product(0, room.k, m.kv_width, w, layer, 1, m.kv_heads * m.head_dim, m.hidden_width, n, room, 1)
+    product(0, room.v, m.kv_width, w, layer, 2, m.kv_heads * m.head_dim, m.hidden_width, n, room, 2)
+    rope_step(0, 1, n, layer, m, w, batch, room)
+    attention_step(0, layer, 3, m, batch, room)
+    arrange_step(0, 1, n, rows, w, room.q, m.q_width, room)
+    product(0, room.change, m.hidden_width, w, layer, 3, m.hidden, m.q_width, n, room, 4)
+
+
+@njit
+def _mlp(n: int, rows: int, layer: int, m: Any, w: Any, batch: Any, room: Any) -> None:
+    arrange_step(0, 1, n, rows, w, room.normed, m.hidden_width, room)
+    product(0, room.gate, m.inner_width, w, layer, 4, m.inner, m.hidden_width, n, room, 0)
+    product(0, room.up, m.inner_width, w, layer, 5, m.inner, m.hidden_width, n, room, 1)
+    gated_step(0, 1, n, rows, layer, m, w, room)
+    product(0, room.change, m.hidden_width, w, layer, 6, m.hidden, m.inner_width, n, room, 2)
+
+
+# The room that each reads, and the room it leaves its result in
+STEPS = {
+    "norm": (_norm, "x", "normed"),
+    "rope": (_rope, "q", "q"),
+    "linear": (_linear, "normed", "gate"),
+    "attention": (_attention, "normed", "change"),
+    "mlp": (_mlp, "normed", "change"),
+}
+
+
+def fast_model(model: LlamaForCausalLM) -> FastModel:
+    """What runs in the kernels of a model opened with engine="numba"."""
+    engine = model.new_engine()
+    assert isinstance(engine, NumbaEngine)
+    return engine.model
+
+
+def of_kernels(model: FastModel, ids: Array, inputs: Inputs) -> Outputs:
+    """What the kernels give, in the format of the model."""
+    n, m = len(ids), model.sizes
+    widths = {"x": m.hidden_width, "normed": m.hidden_width, "change": m.hidden_width}
+    sizes = {"normed": m.hidden, "change": m.hidden, "q": m.heads * m.head_dim, "gate": m.inner}
+    widths |= {"q": m.q_width, "gate": m.inner_width}
+
+    def rows_of(place: str) -> Array:
+        room: Array = getattr(model.room, place)
+        return room[: n * widths[place]].reshape(n, -1)
+
+    whole = Append(model.new_cache(), model.embed(ids), np.arange(n), range(n))
+    outputs = {(LOGITS, 0): model.run([whole]).logits}  # and there is room for n rows now
+    again = Append(model.new_cache(), whole.x, whole.positions)
+    keep_alive, batch = model._batch([again], [n])
+    for (name, layer), x in inputs.items():
+        steps, source, target = STEPS[name]
+        given = rows_of(source)
+        given[:, : x.shape[1]], given[:, x.shape[1] :] = x, 0
+        model.room.work[:] = 0
+        steps(n, block_rows(model.form in QUANTIZED, n), layer, m, model.weights, batch, model.room)
+        outputs[name, layer] = rows_of(target)[:, : sizes[target]].copy()
+    del keep_alive
+    return outputs
+
+
+# -- the table ----------------------------------------------------------------------------------------------------
+
+
+def error(name: str, outputs: Outputs, exact: Outputs) -> tuple[float, float]:
+    """Of a component, in all layers: root mean square error over that of the exact numbers, and in the layer where it
+    is worst, the largest error over the largest exact number."""
+    pairs = [(outputs[key].astype(np.longdouble), exact[key]) for key in exact if key[0] == name]
+    squares = sum(np.square(got - right).sum() for got, right in pairs)
+    worst = max(np.abs(got - right).max() / np.abs(right).max() for got, right in pairs)
+    return float(np.sqrt(squares / sum(np.square(right).sum() for _, right in pairs))), float(worst)
+
+
+def table(columns: dict[str, tuple[Outputs, Outputs]], ids: Array) -> str:
+    """A row a component; of every column its outputs and the exact ones."""
+    lines = [["", *columns], ["---"] * (len(columns) + 1)]
+    for name in (*READS, LOGITS):
+        errors = [error(name, *pair) for pair in columns.values()]
+        lines.append([name, *(f"{rms:.1e} ({worst:.0e})" for rms, worst in errors)])
+    losses = [causal_lm_loss(got[LOGITS, 0][None], ids[None]) for got, _ in columns.values()]
+    lines.append(["loss, nats", *(f"{loss:.6f}" for loss in losses)])
+    others = [np.sum(got[LOGITS, 0].argmax(-1) != exact[LOGITS, 0].argmax(-1)) for got, exact in columns.values()]
+    lines.append([f"other likeliest tokens of {len(ids)}", *map(str, others)])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def main() -> None:
+    text = sample_text().read_text(encoding="utf-8").split("<|story|>")[1].strip()
+    ids = np.array(load_tokenizer(tale_model()).encode(text)[:TOKENS])
+    oracle = LlamaForCausalLM.from_pretrained(tale_model(), dtype="float64")
+    inputs = inputs_of(oracle, ids)
+    exact = of_numpy(oracle, ids, inputs, np.float64)
+    columns = {}
+    if np.finfo(np.longdouble).eps < np.finfo(np.float64).eps:
+        columns["NumPy f64"] = (exact, of_numpy(oracle, ids, inputs, np.longdouble))
+    columns["NumPy f32"] = (of_numpy(oracle, ids, inputs, np.float32), exact)
+    for form, cache in CACHES.items():
+        model = LlamaForCausalLM.from_pretrained(tale_model(), engine="numba", dtype=form, cache_dtype=cache)
+        columns[f"kernels {form}"] = (of_kernels(fast_model(model), ids, inputs), exact)
+    print(table(columns, ids))
+
+
+if __name__ == "__main__":
+    main()
