@@ -16,6 +16,7 @@ text -> tokenizer -> ids (B, T)
     generate.py    python -m minillama.generate, and with --chat a conversation (chat.py)
     convert.py     python -m minillama.convert (converting.py, checking.py, staging.py)
     bench.py       python -m minillama.bench: how fast it is, beside others (benchmarks/)
+    notebooks.py   python -m minillama.notebooks: the course, to work through
 """
 
 from typing import TYPE_CHECKING, Any
