@@ -11,6 +11,8 @@ EMPHASIS = re.compile(r"((?<![\w*])\*\w[^*\n]*\w\*(?![\w*]))")
 SPECIAL = re.compile(r"([*|\\]|_\b)")
 ARRAY = re.compile(r"~?(?:numpy\.)?ndarray\[tuple\[[^\]]*\], ~?(?:numpy\.)?dtype\[[^\]]*\]\]")
 
+DTYPE = re.compile(r"~?type\[~?(?:typing\.)?Any\] \| ~?(?:numpy\.)?dtype\[.*?_DTypeDict \| str(?: \| None)?")
+
 
 def converted(lines: list[str]) -> list[str]:
     """Paragraphs with code and emphasis marked and everything else taken as it is; indented lines as literal blocks."""
@@ -41,15 +43,22 @@ def marked(line: str) -> str:
     return "".join(parts)
 
 
+def short(text: str) -> str:
+    return DTYPE.sub("DTypeLike", ARRAY.sub("Array", text))
+
+
 def docstring(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
-    lines[:] = converted(lines)
+    named_tuples_own = lines[:1] and lines[0].startswith("Alias for field number")
+    lines[:] = [] if named_tuples_own else converted(lines)
 
 
 def signature(
     app: Sphinx, what: str, name: str, obj: object, options: object, arguments: str | None, returned: str | None
 ) -> tuple[str | None, str | None]:
-    """`Array` where it has been spelled out."""
-    return arguments and ARRAY.sub("Array", arguments), returned and ARRAY.sub("Array", returned)
+    """`Array` and `DTypeLike` where they have been spelled out; nothing for a Protocol, which nobody makes."""
+    if getattr(obj, "_is_protocol", False):
+        return "", None
+    return arguments and short(arguments), returned and short(returned)
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
