@@ -54,6 +54,21 @@ def _no_softmax(q, k, v, keys, values):
     return keys, values, (keys @ q / math.sqrt(len(q))) @ values
 
 
+def _not_normalised(q, k, v, keys, values):
+    keys, values = np.vstack((keys, k)), np.vstack((values, v))
+    return keys, values, np.exp(keys @ q / math.sqrt(len(q))) @ values
+
+
+def _values_forgotten(q, k, v, keys, values):
+    new_keys = attend(q, k, v, keys, values)[0]
+    weights = softmax(new_keys @ q / math.sqrt(len(q)))
+    return new_keys, values, weights[:-1] @ values
+
+
+def _keys_for_values(q, k, v, keys, values):
+    return attend(q, v, k, keys, values)
+
+
 def _only_itself(q, k, v, keys, values):
     return np.vstack((keys, k)), np.vstack((values, v)), v.copy()
 
@@ -136,6 +151,19 @@ def _last_of_prompt_twice(step, prompt, count):
     return new, past
 
 
+def _no_prefill(step, prompt, count):
+    return write(step, prompt[-1:], count)
+
+
+def _all_new_again(step, prompt, count):
+    logits, past = step(prompt, None)
+    new = [int(np.argmax(logits))]
+    for _ in range(count - 1):
+        logits, past = step(new, past)
+        new.append(int(np.argmax(logits)))
+    return new, past
+
+
 def _with_prompt(step, prompt, count):
     new, past = write(step, prompt, count)
     return [*prompt, *new], past
@@ -172,6 +200,9 @@ EXERCISES = {
             "you divide by K where its square root is wanted": _scaled_without_root,
             "you average the keys: scores come from keys, the average is of the values": _averaged_keys,
             "the softmax is missing": _no_softmax,
+            "the exponentials are not divided by their sum: the weights of an average sum to 1": _not_normalised,
+            "the new value is not appended, only the new key": _values_forgotten,
+            "the new key went to the values and the new value to the keys": _keys_for_values,
             "the context is the new value alone: the cached tokens are to be looked at too": _only_itself,
             "the scores are of the new key: it is the query that asks": _key_asks,
             "you put the query into the cache: it is the new key that is kept": _query_cached,
@@ -197,6 +228,8 @@ EXERCISES = {
             "there is one new token too many: the first comes out of the prompt's own step": _one_more,
             "the first new token is missing: it comes out of the prompt's own step": _first_missing,
             "the last token of the prompt is fed twice": _last_of_prompt_twice,
+            "only the last token of the prompt has been read: the first step reads all of it": _no_prefill,
+            "a step gets all new ids: the cache has those before the last already": _all_new_again,
             "return the new ids only, without the prompt": _with_prompt,
         },
     ),
@@ -218,6 +251,9 @@ EXERCISES = {
             ],
             "you count from the first of the last T columns: those before them count too": lambda mask, T: np.maximum(
                 mask[:, -T:].cumsum(axis=1) - 1, 0
+            ),
+            "padding comes out negative: let it have 0": lambda mask, T: (
+                mask.sum(axis=1, keepdims=True) - T + np.arange(T)
             ),
             "you count down the batch: a text runs along axis 1": lambda mask, T: np.maximum(
                 mask.cumsum(axis=0) - 1, 0

@@ -49,6 +49,14 @@ def _multiplied(speeds, factor, low, high, trained):
     return keep * speeds + (1 - keep) * speeds * factor
 
 
+def _times_pi(speeds, factor, low, high, trained):
+    return llama3(speeds, factor, low, high, np.pi**2 * trained)
+
+
+def _kept_part(speeds, factor, low, high, trained):
+    return np.clip((trained * speeds / (2 * np.pi) - low) / (high - low), 0, 1) * speeds
+
+
 def _no_blend(border):
     def mistaken(speeds, factor, low, high, trained):
         turns = trained * speeds / (2 * np.pi)
@@ -107,6 +115,12 @@ EXERCISES = {
             "that is the stretch s, or its power, without theta": lambda theta, factor, length, trained, K: (
                 _stretch(factor, length, trained) ** (K / (K - 2))
             ),
+            "the base does not follow the length: beyond the trained one it is stretched by f at once": (
+                _base(lambda factor, length, trained: factor if length > trained else 1)
+            ),
+            "those are the frequencies; the base alone is wanted": lambda theta, factor, length, trained, K: (
+                dynamic_base(theta, factor, length, trained, K) ** (-np.arange(0, K, 2) / K)
+            ),
             "the base grows with a longer text; yours gets smaller": lambda theta, factor, length, trained, K: (
                 theta / _stretch(factor, length, trained) ** (K / (K - 2))
             ),
@@ -124,6 +138,8 @@ EXERCISES = {
             "the wrong way round: slow pairs, of few turns, are the ones to be divided": _swapped,
             "the share must stay between 0 and 1: outside the borders nothing is blended": _unclipped,
             "slow pairs become slower: divide by the factor, do not multiply": _multiplied,
+            "x / 2 * pi multiplies by pi: write x / (2 * pi)": _times_pi,
+            "the divided part of the blend is missing: the two shares sum to 1": _kept_part,
             "between the borders the two are blended; yours jumps at the low one": _no_blend("low"),
             "between the borders the two are blended; yours jumps at the high one": _no_blend("high"),
             "the share grows with the turns of a pair, not with the tokens of a turn": _wavelengths,
@@ -146,6 +162,12 @@ EXERCISES = {
             ),
             "the logarithm of theta is missing": lambda n, K, theta, trained: (
                 K / 2 * math.log(trained / (2 * math.pi * n))
+            ),
+            "x / 2 * pi multiplies by pi: write x / (2 * pi)": lambda n, K, theta, trained: (
+                K / 2 * math.log(trained / 2 * math.pi * n) / math.log(theta)
+            ),
+            "the number inside the logarithm is right; take its logarithm": lambda n, K, theta, trained: (
+                trained / (2 * math.pi * n)
             ),
             "the sign is wrong: theta has a negative exponent": lambda n, K, theta, trained: (
                 -pair_turning(n, K, theta, trained)

@@ -79,6 +79,9 @@ EXERCISES = {
             "a row of nothing but padding is read at its first token, 0; yours has -1": lambda ids, pad: np.where(
                 ids != pad, np.arange(ids.shape[1]), -1
             ).max(axis=1),
+            "you look from the end, and have not turned the index round again": lambda ids, pad: np.argmax(
+                (ids != pad)[:, ::-1], axis=1
+            ),
             "you look for the id 0; it is the id `pad`": lambda ids, pad: pooled_tokens(ids, 0),
             "that is the id of the token; its index is wanted": lambda ids, pad: ids[
                 np.arange(len(ids)), pooled_tokens(ids, pad)
@@ -99,6 +102,15 @@ EXERCISES = {
             ),
             "the softmax is missing: you take logits for probabilities": lambda X, y, W: (
                 (X @ W.T - _ones(X, y, W)).T @ X / len(y)
+            ),
+            "the exponentials are not divided by their sum": lambda X, y, W: (
+                (np.exp(X @ W.T) - _ones(X, y, W)).T @ X / len(y)
+            ),
+            "you subtract the number of the class: it is 1, and from the probability of that class only": (
+                lambda X, y, W: (softmax(X @ W.T) - y[:, None]).T @ X / len(y)
+            ),
+            "you divide by all numbers of X: it is the mean over its texts": lambda X, y, W: (
+                gradient(X, y, W) / X.shape[1]
             ),
             "the softmax runs over the texts: it belongs over the classes, the last axis": lambda X, y, W: (
                 (softmax((X @ W.T).T).T - _ones(X, y, W)).T @ X / len(y)
@@ -165,6 +177,15 @@ EXERCISES = {
             "the sign of z y is wrong": lambda logits, labels: np.mean(sum(_parts(logits, labels))),
             "the size of z in the exponential needs a minus": lambda logits, labels: np.mean(
                 np.maximum(logits, 0) - logits * labels + np.log1p(np.exp(np.abs(logits)))
+            ),
+            "the 1 inside the logarithm is missing": lambda logits, labels: np.mean(
+                np.maximum(logits, 0) - logits * labels + np.log(np.exp(-np.abs(logits)))
+            ),
+            "the logarithm is added, not subtracted": lambda logits, labels: np.mean(
+                np.maximum(logits, 0) - logits * labels - _parts(logits, labels)[2]
+            ),
+            "max(z, 0) is taken number by number, with np.maximum: not one maximum of all": lambda logits, labels: (
+                np.mean(max(logits.max(), 0) - logits * labels + _parts(logits, labels)[2])
             ),
             "a softmax ties the classes together: here each has its own yes or no": lambda logits, labels: (
                 -np.mean(labels * np.log(np.maximum(softmax(logits), 1e-300)))
