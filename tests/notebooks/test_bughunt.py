@@ -129,7 +129,9 @@ def test_the_loss_that_the_symptom_tells(number: int) -> None:
     assert round(healthy().loss(ids()), 2) == 2.10
 
 
-@pytest.mark.parametrize(("number", "said"), [(6, "henhenhen"), (9, "who who who who"), (10, "a a a, a little, a little")])
+@pytest.mark.parametrize(
+    ("number", "said"), [(6, "henhenhen"), (9, "who who who who"), (10, "a a a, a little, a little")]
+)
 def test_what_it_writes(number: int, said: str) -> None:
     model = mutant(number)
     assert said in model.decode(model.generate(model.encode(PROMPT), 16))
