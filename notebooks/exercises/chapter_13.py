@@ -103,7 +103,7 @@ def _firsts(keys="k_rope", mask="probs", second="output", norm="input_norm"):
 
 EXERCISES = {
     "13.1": Exercise(
-        name="error",
+        name="relative_error",
         right=error,
         cases=_CASES,
         mistakes={
@@ -125,7 +125,7 @@ EXERCISES = {
         },
     ),
     "13.2": Exercise(
-        name="first_difference",
+        name="first_wrong",
         right=first_difference,
         cases=_RUNS,
         mistakes={

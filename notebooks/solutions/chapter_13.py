@@ -4,12 +4,12 @@ import numpy as np
 
 
 # Exercise 13.1
-def error(x, right):
+def relative_error(x, right):
     return np.abs(x - right).max() / np.abs(right).max()
 
 
 # Exercise 13.2
-def first_difference(seen, reference, tolerance):
+def first_wrong(seen, reference, tolerance):
     for name, right in reference.items():
         x = seen.get(name)
         if x is None or x.shape != right.shape:
