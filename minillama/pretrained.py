@@ -65,6 +65,7 @@ class LlamaPreTrainedModel:
     config_class = LlamaConfig
     base_model_prefix = "model"
     head: ClassVar[str | None] = None  # the name of the tensor that this class has on top of the decoder
+    name_or_path = ""  # where the weights were read from
 
     def __init__(
         self,
@@ -150,6 +151,7 @@ class LlamaPreTrainedModel:
             raise ValueError(f"{path}: {error}") from None
         if model.engine == "numpy":
             _check_memory(model.weights, path)
+        model.name_or_path = os.fspath(path)
         model._opened(checkpoint.folder)
         return model
 

@@ -38,12 +38,12 @@ MAY_IMPORT = {
     | {"__init__", "loading", "staging", "weights", "tokenizer", "generation", "engines", "runtime"},
     "checking": GROUND | {"loading", "staging", "converting", "weights", "tokenizer", "generation"},
     "llama": GROUND | {"model", "weights", "generation", "outputs", "pretrained", "runtime"},
-    "debug": GROUND | {"model"},
+    "debug": GROUND | {"model", "weights"},
     "benchmarks": GROUND
     | {"__init__", "model", "weights", "generation", "llama", "loading", "kernels", "engines", "runtime", "shipped"},
 }
 # The map of the package, and the commands
-MAY_IMPORT_ALL = {"__init__", "generate", "convert", "bench", "evaluate", "notebooks"}
+MAY_IMPORT_ALL = {"__init__", "generate", "convert", "bench", "evaluate", "notebooks", "trace", "compare"}
 FRAMEWORKS = {"torch", "transformers"}
 PEER = PACKAGE / "benchmarks" / "transformers_peer.py"  # runs in a process of its own, when it is asked for
 

@@ -10,6 +10,7 @@ from minillama.arrays import Array
 from minillama.model.cache import KVCache
 from minillama.model.decoder import Decoder
 from minillama.model.heads import lm_logits
+from minillama.model.ops import Tap, no_tap, scoped
 from minillama.model.weights import CausalLMWeights
 
 CHUNK = 512  # columns of a prompt computed at once; bounds the (T, S) score matrices of a long prompt
@@ -23,6 +24,7 @@ class NumpyEngine:
 
     def __init__(self, decoder: Decoder, weights: CausalLMWeights):
         self.decoder, self.weights = decoder, weights
+        self.tap: Tap = no_tap  # is handed the intermediates of every pass
         self.vocab_size = decoder.config.vocab_size
         self.context_length = decoder.config.context_length
         self.reset()
@@ -61,5 +63,7 @@ class NumpyEngine:
         self._mask = mask if self._mask is None else np.concatenate((self._mask, mask), axis=1)
         positions = np.maximum(self._mask.cumsum(axis=1) - 1, 0)[:, -T:]
         padded = None if self._mask.all() else self._mask
-        hidden = self.decoder(self.decoder.embed(ids), self._cache, padded, positions)
-        return lm_logits(hidden[:, -1], self.weights.lm_head)
+        hidden = self.decoder(self.decoder.embed(ids), self._cache, padded, positions, scoped(self.tap, "model."))
+        logits = lm_logits(hidden[:, -1], self.weights.lm_head)
+        self.tap("logits", logits[:, None])
+        return logits

@@ -78,7 +78,7 @@ def write_safetensors(tensors: Mapping[str, Tensor], out: BinaryIO, progress: Pr
     ends = list(accumulate((spelled[part].nbytes for part in order), initial=0))
     spans = {part: (start, end) for part, start, end in zip(order, ends, ends[1:], strict=False)}
     notes = empty_provenance(tensors)
-    begin = _write_header(out, spelled, spans, notes)
+    begin = write_header(out, spelled, spans, notes)
     for name in sorted(tensors, key=lambda name: spans[next(iter(parts(name, tensors[name])))]):
         tensor = tensors[name]
         if isinstance(tensor, QuantizedLater):
@@ -91,10 +91,10 @@ def write_safetensors(tensors: Mapping[str, Tensor], out: BinaryIO, progress: Pr
                 progress(piece.nbytes)
     if notes:  # which are known only now
         out.seek(0)
-        _write_header(out, spelled, spans, notes)
+        write_header(out, spelled, spans, notes)
 
 
-def _write_header(
+def write_header(
     out: BinaryIO, spelled: Mapping[str, Part], spans: Mapping[str, tuple[int, int]], notes: Mapping[str, str]
 ) -> int:
     """Write the header; where the data begins."""
