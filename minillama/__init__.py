@@ -16,6 +16,8 @@ text -> tokenizer -> ids (B, T)
     generate.py    python -m minillama.generate, and with --chat a conversation (chat.py)
     convert.py     python -m minillama.convert (converting.py, checking.py, staging.py)
     bench.py       python -m minillama.bench: how fast it is, beside others (benchmarks/)
+    trace.py       python -m minillama.trace: every intermediate of a run, in a file (debug/)
+    evaluate.py    python -m minillama.evaluate: perplexity, and how far other weights are from it (debug/)
     notebooks.py   python -m minillama.notebooks: the course, to work through
 """
 
