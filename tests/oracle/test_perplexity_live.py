@@ -7,13 +7,14 @@ import math
 from pathlib import Path
 
 import pytest
-import torch
-from transformers import AutoModelForCausalLM
 
 from minillama.evaluate import main
 from minillama.loading import load_tokenizer
 from minillama.shipped import tale_model
 from tests.tiny import ROOT
+
+torch = pytest.importorskip("torch", reason="needs the oracle extra")
+transformers = pytest.importorskip("transformers", reason="needs the oracle extra")
 
 SAMPLE = ROOT / "data" / "sample.txt"
 HELD_OUT = next(ROOT.parent.glob("*/data/tales-valid.txt"), SAMPLE)  # in a folder beside the clone, where there is one
@@ -22,7 +23,7 @@ CHARACTERS = 30_000
 
 def by_transformers(text: str, context: int, stride: int) -> float:
     """The mean loss of each window, as the model returns it, by the labels the window adds; one taken off each time."""
-    model = AutoModelForCausalLM.from_pretrained(tale_model(), dtype=torch.float32)
+    model = transformers.AutoModelForCausalLM.from_pretrained(tale_model(), dtype=torch.float32)
     ids = torch.tensor([load_tokenizer(tale_model()).encode(text)])
     total, tokens, done = 0.0, 0, 0
     for start in range(0, ids.shape[1], stride):
