@@ -67,7 +67,8 @@ def not_written(exercise: Exercise, answer: Any) -> bool:
     if not callable(answer):
         return answer is ...
     try:
-        return answer(*copy.deepcopy(exercise.cases[0])) is ...
+        with np.errstate(all="ignore"):
+            return answer(*copy.deepcopy(exercise.cases[0])) is ...
     except NotImplementedError:
         return True
     except Exception:
