@@ -55,7 +55,7 @@ def solved(notebook: NotebookNode, answers: dict[str, str]) -> NotebookNode:
 def run(notebook: NotebookNode, folder: Path) -> None:
     """Execute the notebook in place, in a fresh kernel; an error in a cell is raised."""
     NotebookClient(
-        notebook, timeout=60, kernel_name="python3", resources={"metadata": {"path": folder}}, record_timing=False
+        notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": folder}}, record_timing=False
     ).execute()
 
 
