@@ -55,7 +55,12 @@ def solved(notebook: NotebookNode, answers: dict[str, str]) -> NotebookNode:
 def run(notebook: NotebookNode, folder: Path) -> None:
     """Execute the notebook in place, in a fresh kernel; an error in a cell is raised."""
     NotebookClient(
-        notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": folder}}, record_timing=False
+        notebook,
+        timeout=600,
+        kernel_name="python3",
+        resources={"metadata": {"path": folder}},
+        record_timing=False,
+        coalesce_streams=True,  # else a cell's prints come in as many pieces as the clock happens to make of them
     ).execute()
 
 
