@@ -188,17 +188,18 @@ def array_difference(mine: np.ndarray, right: np.ndarray, rtol: float) -> str:
         usable = np.isfinite(mine) & np.isfinite(right) & (right != 0)
         if usable.any() and right.dtype != bool:
             factor = float(np.median(mine[usable] / right[usable]))
-            if factor not in (0, 1) and same(mine, right * factor, max(rtol, 1e-6)):
+            if factor != 0 and abs(factor - 1) > 1e-5 and same(mine, right * factor, max(rtol, 1e-6)):
                 return f"every number is {factor:.6g} times what it should be"
             shift = float(np.median(mine[usable] - right[usable]))
-            if shift and same(mine, right + shift, max(rtol, 1e-6)):
+            if abs(shift) > 1e-5 * scale(right) and same(mine, right + shift, max(rtol, 1e-6)):
                 return f"every number is {shift:+.6g} away from what it should be"
         off = ~np.isclose(mine, right, rtol=0, atol=rtol * scale(right), equal_nan=True)
     first = tuple(int(i) for i in np.argwhere(off)[0])
     where = f"[{', '.join(map(str, first))}]" if first else "the number"
+    digits = 6 if f"{mine[first]:.6g}" != f"{right[first]:.6g}" else 12
     return (
         f"{int(off.sum())} of {mine.size} numbers differ; the first is {where}: "
-        f"yours is {mine[first]:.6g}, right is {right[first]:.6g}"
+        f"yours is {mine[first]:.{digits}g}, right is {right[first]:.{digits}g}"
     )
 
 

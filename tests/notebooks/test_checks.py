@@ -76,6 +76,8 @@ def test_what_is_said_of_a_mistake_nobody_foresaw() -> None:
 
     assert diagnosis(twice, twice, (x,)) is None
     assert "3 times" not in str(diagnosis(twice, twice, (x,)))
+    nearly = str(diagnosis(twice, lambda x: 2 * x * (1 + 1e-8), (x,)))  # not "1 times"
+    assert "yours is 2.00000002, right is 2 " in nearly
     told: dict[str, Any] = {
         "every number is 1.5 times": lambda x: 3 * x,
         "every number is +0.25 away": lambda x: 2 * x + 0.25,
