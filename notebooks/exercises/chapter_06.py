@@ -59,6 +59,14 @@ def _averaged_groups(q, k, v, visible):
     return grouped_attention(q, k, v, visible)
 
 
+def _scores(q, k):
+    return q @ np.repeat(k, q.shape[1] // k.shape[1], 1).swapaxes(2, 3) / math.sqrt(q.shape[-1])
+
+
+def _average(q, v, probs):
+    return probs @ np.repeat(v, q.shape[1] // v.shape[1], 1)
+
+
 def cache_bytes(layers, kv_heads, head_dim, tokens, bytes_per_number=2):
     return 2 * layers * kv_heads * head_dim * tokens * bytes_per_number
 
@@ -111,6 +119,8 @@ EXERCISES = {
             "that is the place of the head within its group": lambda h, H, G: h % (H // G),
             "an integer is wanted: use //": lambda h, H, G: h / (H // G),
             "that is the first query head of the group": lambda h, H, G: h // (H // G) * (H // G),
+            "round down, not up": lambda h, H, G: math.ceil(h / (H // G)),
+            "that is how many heads share one, the same for every h": lambda h, H, G: H // G,
             "groups are counted from 0": lambda h, H, G: h // (H // G) + 1,
         },
     ),
@@ -132,6 +142,21 @@ EXERCISES = {
                 q, k, v, seen, scale=q.shape[-1]
             ),
             "the mask is missing": lambda q, k, v, seen: grouped_attention(q, k, v, seen, mask=False),
+            "a hidden key gets a score of minus infinity, not 0: exp(0) is 1": lambda q, k, v, seen: _average(
+                q, v, softmax(np.where(seen, _scores(q, k), 0))
+            ),
+            "the mask is the wrong way round: True means that a key may be seen": lambda q, k, v, seen: (
+                grouped_attention(q, k, v, ~seen)
+            ),
+            "the mask comes before the softmax: after it the rows no longer sum to 1": lambda q, k, v, seen: _average(
+                q, v, np.where(seen, softmax(_scores(q, k)), 0)
+            ),
+            "the softmax is missing: weights are positive, and those of a query sum to 1": lambda q, k, v, seen: (
+                _average(q, v, np.where(seen, _scores(q, k), 0))
+            ),
+            "the exponentials are still to be divided by their sum": lambda q, k, v, seen: _average(
+                q, v, np.where(seen, np.exp(_scores(q, k)), 0)
+            ),
             "the softmax runs over the heads: it belongs to the last axis, the keys": _all_at_once,
             "the groups are averaged: each has its own keys and values": _averaged_groups,
             "that is merged already, (B, T, H K): the heads stay apart here": lambda q, k, v, seen: (
