@@ -87,6 +87,35 @@ def _network_first(x, attention, network, first, second, eps):
     return x + attention(rms_norm(x, second, eps))
 
 
+def _same_input(x, attention, network, first, second, eps):
+    h = rms_norm(x, first, eps)
+    return x + attention(h) + network(h)
+
+
+def _norm_of_norm(x, attention, network, first, second, eps):
+    h = rms_norm(x, first, eps)
+    return x + attention(h) + network(rms_norm(h, second, eps))
+
+
+def _no_first_norm(x, attention, network, first, second, eps):
+    x = x + attention(x)
+    return x + network(rms_norm(x, second, eps))
+
+
+def _no_second_norm(x, attention, network, first, second, eps):
+    x = x + attention(rms_norm(x, first, eps))
+    return x + network(x)
+
+
+def _norm_of_the_answers(x, attention, network, first, second, eps):
+    x = x + rms_norm(attention(x), first, eps)
+    return x + rms_norm(network(x), second, eps)
+
+
+def _own_eps(x, attention, network, first, second, eps):
+    return block(x, attention, network, first, second, 1e-6)
+
+
 def _weights_swapped(x, attention, network, first, second, eps):
     return block(x, attention, network, second, first, eps)
 
@@ -110,6 +139,7 @@ EXERCISES = {
         mistakes={
             "that is the sigmoid: it is still to be multiplied by x": lambda x: 0.5 * np.tanh(x / 2) + 0.5,
             "the tanh is of half of x": lambda x: x * (0.5 * np.tanh(x) + 0.5),
+            "the half is added before x multiplies: brackets are missing": lambda x: x * 0.5 * np.tanh(x / 2) + 0.5,
             "the half that is added is missing": lambda x: x * (0.5 * np.tanh(x / 2)),
             "sigmoid is half of tanh, plus a half: a factor is missing": lambda x: x * (np.tanh(x / 2) + 0.5),
             "that is relu": lambda x: np.maximum(x, 0),
@@ -154,6 +184,12 @@ EXERCISES = {
             "the norms are missing": _no_norms,
             "both norms have the first weight": _same_weight,
             "the two weights have changed places": _weights_swapped,
+            "the network is given what attention was given: it needs a norm of its own, of the new stream": _same_input,
+            "the second norm reads the first one's result: it reads the stream": _norm_of_norm,
+            "the first norm is missing": _no_first_norm,
+            "the second norm is missing": _no_second_norm,
+            "the norms stand before attention and network, not after them": _norm_of_the_answers,
+            "eps is an argument, not always 1e-6": _own_eps,
             "attention comes first, then the network": _network_first,
         },
     ),
@@ -180,6 +216,21 @@ EXERCISES = {
                 V, D, F, L, H, G, K, True
             ),
             "tied is the wrong way round": lambda V, D, F, L, H, G, K, tied: parameters(V, D, F, L, H, G, K, not tied),
+            "H K need not be D: the second size is in the list above": lambda V, D, F, L, H, G, K, tied: (
+                parameters(V, D, F, L, H, G, K, tied) + 2 * L * D * (D - H * K)
+            ),
+            "keys and values have a matrix each": lambda V, D, F, L, H, G, K, tied: (
+                parameters(V, D, F, L, H, G, K, tied) - L * G * K * D
+            ),
+            "there is one final norm, not one in every layer": lambda V, D, F, L, H, G, K, tied: (
+                parameters(V, D, F, L, H, G, K, tied) + (L - 1) * D
+            ),
+            "a head has K rows: q is H K × D, not H × D": lambda V, D, F, L, H, G, K, tied: parameters(
+                V, D, F, L, H, G, 1, tied
+            ),
+            "the embedding and the head are missing": lambda V, D, F, L, H, G, K, tied: parameters(
+                0, D, F, L, H, G, K, tied
+            ),
             "the matrix o is missing": lambda V, D, F, L, H, G, K, tied: (
                 parameters(V, D, F, L, H, G, K, tied) - L * H * K * D
             ),
