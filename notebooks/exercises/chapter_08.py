@@ -56,6 +56,14 @@ def _least(logits_of, ids, count, eos):
     return greedy(lambda text: -logits_of(text), ids, count, eos)
 
 
+def _count_ignored(logits_of, ids, count, eos):
+    return greedy(logits_of, ids, 50, eos)
+
+
+def _all_from_one(logits_of, ids, count, eos):
+    return [int(i) for i in np.argsort(-logits_of(ids))[:count]]
+
+
 def _total_length(logits_of, ids, count, eos):
     return greedy(logits_of, ids, max(count - len(ids), 0), eos)
 
@@ -101,6 +109,26 @@ def _without_crossing(logits, p):
     order, total = _sorted(logits)
     keep = np.zeros(len(logits), bool)
     keep[order[total <= p]] = True
+    return _kept(logits, keep)
+
+
+def _first_without_crossing(logits, p):
+    kept = _without_crossing(logits, p)
+    kept[np.argmax(logits)] = logits.max()
+    return kept
+
+
+def _beyond(logits, p):
+    order, total = _sorted(logits)
+    keep = np.zeros(len(logits), bool)
+    keep[order[total >= p]] = True
+    return _kept(logits, keep)
+
+
+def _sum_of_logits(logits, p):
+    order = np.argsort(-logits, kind="stable")
+    keep = np.zeros(len(logits), bool)
+    keep[order[logits[order].cumsum() - logits[order] < p]] = True
     return _kept(logits, keep)
 
 
@@ -173,6 +201,8 @@ EXERCISES = {
             "the whole text so far has to be asked about, not its last id": _only_last,
             "that is the least likely: argmax, not argmin": _least,
             "count is of the new ids, not of all": _total_length,
+            "it is to stop after count new ids": _count_ignored,
+            "those are the likeliest of one place: choose one id, append it, and ask again": _all_from_one,
         },
     ),
     "8.2": Exercise(
@@ -185,6 +215,12 @@ EXERCISES = {
                 z, t, softmax(z) / max(t, 1) / (softmax(z) / max(t, 1)).sum()
             ),
             "after the division the probabilities no longer sum to 1": lambda z, t: _zero(z, t, softmax(z) / (t or 1)),
+            "a temperature of 0 needs lines of its own: one cannot divide by it": lambda z, t: softmax(
+                z / np.float64(t)
+            ),
+            "large logits overflow: subtract the largest before exp, or use softmax": lambda z, t: _zero(
+                z, t, np.exp(z / (t or 1)) / np.exp(z / (t or 1)).sum()
+            ),
             "a temperature of 0 is greedy: the likeliest gets 1": lambda z, t: softmax(z / (t or 1)),
             "of equals, the first gets everything": _ties_share,
             "that is the logits, still to be put through softmax": lambda z, t: _zero(z, t, z / (t or 1)),
@@ -197,6 +233,12 @@ EXERCISES = {
         cases=[(_LOGITS, 0.6), (_LOGITS, 0.3), (_LOGITS, 0.99), (_Z, 0.9)],
         mistakes={
             "the token that crosses the border stays too: without it the sum is below p": _without_crossing,
+            "beyond the first, the token that crosses the border stays too": _first_without_crossing,
+            "that is the tail, which is to go": _beyond,
+            "add up probabilities, not logits: softmax first": _sum_of_logits,
+            "that is min-p: here it is a sum that has to reach p": lambda z, p: _kept(
+                z, softmax(z) >= p * softmax(z).max()
+            ),
             "that is one token too many: stop as soon as the sum reaches p": _one_too_many,
             "it is the sum of the likeliest that has to reach p, not each by itself": _each_above,
             "add up the likeliest first: sort before you sum": _in_order_of_ids,
@@ -225,6 +267,12 @@ EXERCISES = {
             ),
             "an id that was used twice is penalized once": _each_time,
             "the penalty is a factor, not subtracted": lambda z, seen, n: _seen_only(z, seen, lambda x: x - n),
+            "the penalty divides the logit, not the probability": lambda z, seen, n: _seen_only(
+                z, seen, lambda x: x - np.log(n)
+            ),
+            "`seen` holds ids, which are places of logits, not logits": lambda z, seen, n: np.where(
+                np.isin(z, seen), np.where(z > 0, z / n, z * n), z
+            ),
             "only the ids that were seen": lambda z, seen, n: np.where(z > 0, z / n, z * n),
             "those that were not seen are penalized, and those that were are not": lambda z, seen, n: _seen_only(
                 z, set(range(len(z))) - set(seen), lambda x: x / n if x > 0 else x * n
