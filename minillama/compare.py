@@ -1,0 +1,98 @@
+"""Where two implementations part, and why:  python -m minillama.compare OURS THEIRS"""
+
+from __future__ import annotations
+
+import signal
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until main runs, Ctrl-C ends without a traceback
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Sequence
+
+import minillama
+from minillama.config import LlamaConfig
+from minillama.debug.comparison import Comparison, as_object, compare
+from minillama.debug.dumps import open_dump
+from minillama.debug.mapping import SHIPPED, mapped, read_mapping
+from minillama.debug.report import table
+from minillama.debug.traces import Trace
+
+EXAMPLES = """examples:
+  python -m minillama.compare trace.safetensors theirs.safetensors
+  python -m minillama.compare trace.safetensors dump.npz --map transformers
+  python -m minillama.compare trace.safetensors folder-of-npy --map mine.toml --rtol 1e-3
+  python -m minillama.compare trace.safetensors theirs.safetensors --weights path/to/llama --json
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(
+        prog="python -m minillama.compare",
+        description="Compare a trace with another, or with another implementation's dump: how far they are apart from "
+        "the embedding to the logits, where they part first, and what explains it.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    p.add_argument("--version", action="version", version=f"minillama {minillama.__version__}")
+    p.add_argument("ours", metavar="OURS", help="the reference: what minillama.trace has written")
+    p.add_argument("theirs", metavar="THEIRS", help="a trace, a .safetensors or .npz file, or a folder of .npy files")
+    p.add_argument("--map", metavar="NAME", help=f"whose names THEIRS has: {', '.join(SHIPPED)}, or a file of rules "
+                   "(default: ours; see docs/debugging.md)")  # fmt: skip
+    p.add_argument("--weights", metavar="PATH", help="checkpoint of both (default: what the trace says)")
+    p.add_argument("--rtol", type=positive, metavar="X",
+                   help="allowed error as a share of the numbers (default: by their format)")  # fmt: skip
+    p.add_argument("--atol", type=positive, metavar="X", help="allowed error besides (default: by their format)")
+    p.add_argument("--all", action="store_true", help="every intermediate, not only those that tell most")
+    p.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
+    return p
+
+
+def positive(text: str) -> float:
+    """A number of 0 or more. ValueError for another, which argparse tells."""
+    if not 0 <= float(text) < float("inf"):
+        raise ValueError(text)
+    return float(text)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; the exit status. 0: equal, 1: different, 2: it could not be compared, or wrong usage, 130:
+    interrupted."""
+    args = parser().parse_args(argv)
+    logging.basicConfig(format="minillama: %(message)s", level=logging.WARNING)
+    try:
+        result = run(args)
+        print(json.dumps(as_object(result)) if args.json else table(result, args.all), flush=True)
+    except KeyboardInterrupt:
+        return 130
+    except (ValueError, OSError, MemoryError) as error:
+        print(f"minillama: {error or type(error).__name__}", file=sys.stderr)
+        return 2
+    return 0 if result.equal else 1
+
+
+def run(args: argparse.Namespace) -> Comparison:
+    """Everything between the arguments and the printed report."""
+    ours = open_dump(args.ours)
+    theirs = open_dump(args.theirs)
+    if args.map is not None:
+        theirs = mapped(theirs, read_mapping(args.map), config_of(ours))
+    return compare(ours, theirs, args.rtol, args.atol)
+
+
+def config_of(trace: Trace) -> LlamaConfig:
+    """The config that a trace has. ValueError if it has none."""
+    if trace.config is None:
+        raise ValueError(f"{trace.source} says no config, which a mapping needs: make it with minillama.trace")
+    return trace.config
+
+
+if __name__ == "__main__":
+    try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        sys.exit(main())
+    except KeyboardInterrupt:  # while the arguments are read
+        sys.exit(130)
