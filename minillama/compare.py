@@ -13,13 +13,17 @@ import logging
 import sys
 from collections.abc import Sequence
 
+import numpy as np
+
 import minillama
 from minillama.config import LlamaConfig
 from minillama.debug.comparison import Comparison, as_object, compare
+from minillama.debug.diagnosis import diagnose
 from minillama.debug.dumps import open_dump
 from minillama.debug.mapping import SHIPPED, mapped, read_mapping
 from minillama.debug.report import table
 from minillama.debug.traces import Trace
+from minillama.weights import Parameters, open_checkpoint
 
 EXAMPLES = """examples:
   python -m minillama.compare trace.safetensors theirs.safetensors
@@ -80,7 +84,29 @@ def run(args: argparse.Namespace) -> Comparison:
     theirs = open_dump(args.theirs)
     if args.map is not None:
         theirs = mapped(theirs, read_mapping(args.map), config_of(ours))
-    return compare(ours, theirs, args.rtol, args.atol)
+    result = compare(ours, theirs, args.rtol, args.atol)
+    if result.first is not None:
+        explain(result, args.weights)
+    return result
+
+
+def explain(result: Comparison, weights: str | None) -> None:
+    """Add what explains the first divergence, or why that cannot be looked for."""
+    place = weights or result.a.weights
+    if place is None or not result.a.input_ids:
+        result.unexplained = f"{result.a.source} does not say " + (
+            "its ids" if place else "its weights: name --weights"
+        )
+        return
+    try:
+        checkpoint = open_checkpoint(place)
+    except OSError as error:
+        if weights is not None:
+            raise
+        result.unexplained = f"{error}; or name --weights"
+        return
+    config = result.a.config or checkpoint.config
+    result.findings = diagnose(result, Parameters(checkpoint.tensors, config, np.float64), config)
 
 
 def config_of(trace: Trace) -> LlamaConfig:

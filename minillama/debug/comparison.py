@@ -48,9 +48,22 @@ class Divergence:
 
 
 @dataclass
+class Finding:
+    """What may explain a divergence. key, cause: of the hypothesis. left: the share of the error that it does not
+    explain. reproduced: whether that is no more than rounding. target: the tensor it was tried on."""
+
+    key: str
+    cause: str
+    left: float
+    reproduced: bool
+    target: str
+
+
+@dataclass
 class Comparison:
     """a: the reference. b: what is compared with it, under the same names. rows: what both have, in the order it is
-    computed. only_a, only_b: what only one has. first: where they part, if they do."""
+    computed. first: where they part, if they do. only_a, only_b: what only one has. findings: what explains the first
+    divergence, best first (minillama/debug/diagnosis.py); unexplained: why that was not looked for."""
 
     a: Trace
     b: Trace
@@ -59,6 +72,8 @@ class Comparison:
     first: Divergence | None = None
     only_a: list[str] = field(default_factory=list)
     only_b: list[str] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    unexplained: str | None = None
 
     @property
     def same_ids(self) -> bool | None:
@@ -152,9 +167,16 @@ def as_object(result: Comparison) -> dict[str, Any]:
         if told is not None:
             told[key] = plain(told[key])
     return {
-        "equal": result.equal, "same_ids": result.same_ids, "tolerance": result.tolerance._asdict(),
-        "first": told, "rows": rows, "only_a": result.only_a, "only_b": result.only_b,
-    }  # fmt: skip
+        "equal": result.equal,
+        "same_ids": result.same_ids,
+        "tolerance": result.tolerance._asdict(),
+        "first": told,
+        "findings": [vars(finding) for finding in result.findings],
+        "unexplained": result.unexplained,
+        "rows": rows,
+        "only_a": result.only_a,
+        "only_b": result.only_b,
+    }
 
 
 def _some(trace: Trace) -> str:

@@ -53,7 +53,22 @@ def summary(result: Comparison) -> list[str]:
     for names, who in ((result.only_a, "the first"), (result.only_b, "the second")):
         if names:
             lines.append(f"{len(names)} are only in {who}, such as {names[0]}")
-    return lines
+    return [*lines, *explained(result)]
+
+
+def explained(result: Comparison) -> list[str]:
+    """What the diagnosis found."""
+    if result.first is None:
+        return []
+    if result.unexplained is not None:
+        return [f"no diagnosis: {result.unexplained}"]
+    if not result.findings:
+        return ["diagnosis: none of the hypotheses explains it"]
+    if not result.findings[0].reproduced:
+        nearest = [f"  nearest, {1 - finding.left:.0%} of the error: {finding.cause}" for finding in result.findings]
+        return ["diagnosis: none of the hypotheses gives these numbers", *nearest]
+    elsewhere = "" if result.findings[0].target == result.first.name else f" (seen at {result.findings[0].target})"
+    return [f"diagnosis{elsewhere}: {result.findings[0].cause}", *(f"  or: {f.cause}" for f in result.findings[1:])]
 
 
 def said(first: Divergence) -> list[str]:

@@ -1,0 +1,145 @@
+"""Why two implementations part: hypotheses tried on the data.
+
+Their first tensor that differs is computed again, in float64, from what they themselves had before it, which agreed
+with ours: once as it should be, and once under every hypothesis. One that gives their numbers is the cause.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from minillama.arrays import Array
+from minillama.config import LlamaConfig
+from minillama.debug.comparison import Comparison, Finding, ordered
+from minillama.debug.errors import TOLERANCES, Tolerance, excess, scale
+from minillama.debug.hypotheses import Case, Hypothesis, hypotheses
+from minillama.debug.hypotheses.precision import rounded_to
+from minillama.debug.names import Place, place
+from minillama.debug.steps import masked
+from minillama.weights.parameters import Parameters
+
+# Shares of the error that may remain. A right hypothesis leaves rounding, 1e-3 of it or less; where numbers are rounded
+# on purpose some fall to the other side, which leaves up to a third
+EXPLAINED, EXPLAINED_ROUNDING, NEAREST = 0.05, 0.35, 0.7
+ALIKE = 3.0  # hypotheses that leave less than this times what the best leaves cannot be told from it
+OWN = 0.2  # of what a format allows at the end of a model: what rounding leaves of one step
+
+
+def diagnose(result: Comparison, weights: Parameters, config: LlamaConfig) -> list[Finding]:
+    """What explains the first divergence, best first; what explains next to nothing is left out."""
+    first = None if result.first is None else place(result.first.name)
+    if first is None:
+        return []
+    case = case_of(result, first, weights, config)
+    if own_error(case, result.tolerance) <= OWN:
+        earlier = first_own_error(result, first, weights, config)
+        if earlier is None:
+            said = "every step follows from what came before it: small differences have added up; compare in float64"
+            return [Finding("none", said, 0.0, True, first.name)]
+        case = case_of(result, earlier, weights, config)
+    return findings(case)
+
+
+def case_of(result: Comparison, target: Place, weights: Parameters, config: LlamaConfig) -> Case:
+    ids = result.a.input_ids
+    return Case(config, weights, ids, result.b.tensors, target, np.asarray(result.b[target.name], np.float64))
+
+
+def findings(case: Case) -> list[Finding]:
+    """All hypotheses that bear on the target, tried."""
+    honest = case.honest.value(case.target)
+    used = case.honest.used
+    before = _error(case, honest)
+    found: list[Finding] = []
+    for hypothesis in hypotheses(case):
+        if not used.isdisjoint(hypothesis.steps) and (left := _left(case, hypothesis, before)) is not None:
+            limit = EXPLAINED_ROUNDING if hypothesis.rounds else EXPLAINED
+            found.append(Finding(hypothesis.key, hypothesis.cause, left, left <= limit, case.target.name))
+    found.sort(key=lambda finding: finding.left)
+    if not found or not found[0].reproduced:
+        found = [*_signs(case, honest), *found]
+    best = [finding for finding in found if finding.reproduced]
+    if best:
+        limit = max(best[0].left * ALIKE, 1e-6)
+        alike = [finding for finding in best if finding.left <= limit]
+        return _one_of_each(sorted(alike, key=lambda finding: finding.key.startswith("any.")))  # these say least
+    return _one_of_each([finding for finding in found if finding.left < NEAREST])[:3]
+
+
+def first_own_error(result: Comparison, last: Place, weights: Parameters, config: LlamaConfig) -> Place | None:
+    """The first tensor before `last` whose own step is off by more than rounding, small as that may be."""
+    for where in ordered(result.b):
+        if where == last:
+            return None
+        case = case_of(result, where, weights, config)
+        if where.name in result.a and own_error(case, result.tolerance) > OWN:
+            return where
+    return None
+
+
+def own_error(case: Case, tolerance: Tolerance) -> float:
+    """How far a step of theirs is from what it should have made of what they had, as a share of what is allowed."""
+    made = case.honest.value(case.target)
+    if made.shape != case.theirs.shape:
+        return math.inf
+    return float(excess(*_seen(case, made), TOLERANCES[tolerance.form]).max(initial=0))
+
+
+def _left(case: Case, hypothesis: Hypothesis, before: float) -> float | None:
+    """The share of the error that a hypothesis leaves; None if it cannot be so, or makes no difference."""
+    try:
+        with np.errstate(all="ignore"):
+            made = case.recomputed(hypothesis.steps).value(case.target)
+    except (ValueError, IndexError):  # shapes that do not fit each other
+        return None
+    if made.shape != case.theirs.shape:
+        return None
+    return _error(case, made) / before if np.isfinite(before) and before > 0 else _error(case, made)
+
+
+def _error(case: Case, made: Array) -> float:
+    """Root mean square of what theirs is off, each number in units of its size."""
+    if made.shape != case.theirs.shape:
+        return np.inf
+    ours, theirs = _seen(case, made)
+    with np.errstate(all="ignore"):
+        off = np.where(ours == theirs, 0, (theirs - ours) / np.maximum(scale(theirs), 1e-30))
+        return float(np.sqrt(np.mean(np.square(np.where(np.isnan(off), np.inf, off)))))
+
+
+def _seen(case: Case, made: Array) -> tuple[Array, Array]:
+    """Both without the scores that a mask hides."""
+    if case.target.local != "self_attn.scores":
+        return made, case.theirs
+    hidden = np.isneginf(masked(np.zeros(made.shape)))
+    return np.where(hidden, 0, made), np.where(hidden, 0, case.theirs)
+
+
+def _signs(case: Case, honest: Array) -> list[Finding]:
+    """What can be seen of numbers that no hypothesis gives."""
+    theirs, name = case.theirs, case.target.name
+    if not np.isfinite(theirs).all():
+        return [Finding("any.not_finite", f"{case.target.local} has numbers that are not finite", 0, True, name)]
+    if honest.shape != theirs.shape:
+        return []
+    cosine = float(np.sum(honest * theirs) / max(float(np.linalg.norm(honest) * np.linalg.norm(theirs)), 1e-300))
+    if (form := rounded_to(theirs, honest)) and cosine > 0.9:
+        said = f"{case.target.local} has only numbers of {form}: sums are kept in it, in an order that is not known"
+        return [Finding("precision.accumulated", said, 0, True, name)]
+    if abs(cosine) < 0.2 and case.target.local == "logits" and case.config.tie_word_embeddings:
+        said = "logits have nothing to do with ours: the head is not the embedding, to which the config ties it"
+        return [Finding("head.not_tied", said, 0, True, name)]
+    if abs(cosine) < 0.2:
+        said = f"{case.target.local} has nothing to do with ours: its weight may never have been loaded"
+        return [Finding("weight.not_loaded", said, NEAREST / 2, False, name)]
+    return []
+
+
+def _one_of_each(found: list[Finding]) -> list[Finding]:
+    """The best of each sentence."""
+    seen: dict[str, Finding] = {}
+    for finding in found:
+        seen.setdefault(finding.cause, finding)
+    return list(seen.values())

@@ -1,0 +1,23 @@
+"""What can be wrong with an implementation, a file a component: each hypothesis says how a step is computed then.
+
+A hypothesis is a key, a sentence and the steps it exchanges. It is tried on the data (minillama/debug/diagnosis.py); to
+add one, add a line to a table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from minillama.debug.hypotheses import attention, embedding, head, mlp, norm, precision, projection, rope, stream
+from minillama.debug.hypotheses.base import Case, Hypothesis
+
+COMPONENTS = (embedding, norm, projection, rope, attention, mlp, stream, head, precision)
+
+
+def hypotheses(case: Case) -> Iterator[Hypothesis]:
+    """All that can be tried."""
+    for component in COMPONENTS:
+        yield from component.hypotheses(case)
+
+
+__all__ = ["Case", "Hypothesis", "hypotheses"]

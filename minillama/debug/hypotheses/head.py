@@ -1,0 +1,58 @@
+"""The head, and the last norm before it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+from minillama.arrays import Array
+from minillama.debug.hypotheses.base import Case, Hypothesis, table
+from minillama.debug.names import LOGITS, NORM
+from minillama.debug.steps import STEPS, How, Scene
+from minillama.model.heads import log_softmax
+from minillama.model.norm import rms_norm
+from minillama.model.ops import linear, softmax
+
+TABLE: dict[str, tuple[str, dict[str, How]]] = {
+    "head.embedding": (
+        "the embedding stands in the place of the head, which is not tied to it",
+        {LOGITS: lambda s: linear(s[NORM], s.weights.embed_tokens[np.arange(s.config.vocab_size)])},
+    ),
+    "head.norm_missing": (
+        "the head reads the stream before the last norm",
+        {LOGITS: lambda s: linear(s.x, s.weights.lm_head)},
+    ),
+    "head.norm_twice": (
+        "the last norm is applied twice",
+        {LOGITS: lambda s: linear(rms_norm(s[NORM], s.weights.norm, s.config.rms_norm_eps), s.weights.lm_head)},
+    ),
+    "head.reshaped": (
+        "the head is read as (in, out) and not transposed",
+        {LOGITS: lambda s: s[NORM] @ s.weights.lm_head.reshape(s.weights.lm_head.shape[::-1])},
+    ),
+    "head.log_softmax": ("logits are log-probabilities", {LOGITS: lambda s: log_softmax(_logits(s))}),
+    "head.softmax": ("logits are probabilities", {LOGITS: lambda s: softmax(_logits(s))}),
+    "head.off_by_one": ("logits are one id too late", {LOGITS: lambda s: np.roll(_logits(s), 1, axis=-1)}),
+    "head.off_by_one_early": ("logits are one id too early", {LOGITS: lambda s: np.roll(_logits(s), -1, axis=-1)}),
+    "head.token": ("logits are one token late", {LOGITS: lambda s: np.roll(_logits(s), 1, axis=1)}),
+}
+SCALES = {"sqrt(D)": 0.5, "1/sqrt(D)": -0.5, "1/D": -1.0}  # as powers of D
+
+
+def hypotheses(case: Case) -> Iterator[Hypothesis]:
+    yield from table(TABLE)
+    for said, power in SCALES.items():
+        factor = math.pow(case.config.hidden_size, power)
+        yield Hypothesis("head.scale", f"logits are multiplied by {said}", {LOGITS: lambda s, f=factor: f * _logits(s)})
+    for cap in (30.0, 50.0):
+        yield Hypothesis(
+            "head.softcap",
+            f"logits are capped at {cap:g} by tanh",
+            {LOGITS: lambda s, c=cap: c * np.tanh(_logits(s) / c)},
+        )
+
+
+def _logits(s: Scene) -> Array:
+    return STEPS[LOGITS](s)

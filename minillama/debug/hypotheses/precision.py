@@ -1,0 +1,113 @@
+"""Any step: numbers rounded on the way, multiplied, shifted, or another tensor altogether."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TypeAlias
+
+import numpy as np
+
+from minillama.arrays import Array
+from minillama.debug.errors import is_bfloat16
+from minillama.debug.hypotheses.base import Case, Hypothesis
+from minillama.debug.hypotheses.norm import bf16
+from minillama.debug.hypotheses.projection import MATRICES
+from minillama.debug.names import LAYER, LOGITS, NORM
+from minillama.debug.steps import STEPS, How, Scene
+from minillama.model.attention import split_heads
+
+Rounding: TypeAlias = Callable[[Array], Array]
+HEADED = {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"}
+
+
+def hypotheses(case: Case) -> Iterator[Hypothesis]:
+    yield from _of_the_whole(case)
+    for name, rounding in (("bfloat16", bf16), ("float16", f16)):
+        local = case.target.local
+        after: How = lambda s, r=rounding: r(STEPS[s.local](s))  # type: ignore[misc]  # noqa: E731
+        yield Hypothesis("precision.rounded", f"{local} is rounded to {name}", {local: after}, rounds=True)
+        if local in MATRICES or local == LOGITS:
+            for key, cause, step in _products(name, rounding):
+                yield Hypothesis(key, f"{cause}, in {local}", {local: step}, rounds=True)
+
+
+def f16(x: Array) -> Array:
+    """x rounded to float16, as float64."""
+    with np.errstate(over="ignore"):
+        return np.asarray(x, np.float16).astype(np.float64)
+
+
+def _products(name: str, rounding: Rounding) -> Iterator[tuple[str, str, How]]:
+    def step(x: Rounding, w: Rounding, y: Rounding, one_by_one: bool = False) -> How:
+        return lambda s: _product(s, x, w, y, rounding if one_by_one else None)
+
+    same: Rounding = lambda array: array  # noqa: E731
+    yield "precision.weight", f"the weight is rounded to {name}", step(same, rounding, same)
+    yield "precision.input", f"the input is rounded to {name}", step(rounding, same, same)
+    yield "precision.inputs", f"input and weight are rounded to {name}", step(rounding, rounding, same)
+    yield "precision.product", f"input, weight and result are rounded to {name}", step(rounding, rounding, rounding)
+    yield (
+        "precision.accumulated",
+        f"products are added up in {name}, which is too coarse",
+        step(rounding, rounding, rounding, one_by_one=True),
+    )
+    yield (
+        "precision.accumulated",
+        f"sums of float32 products are kept in {name}, which is too coarse",
+        step(same, same, rounding, one_by_one=True),
+    )
+
+
+def _product(s: Scene, x_as: Rounding, w_as: Rounding, y_as: Rounding, sums: Rounding | None) -> Array:
+    """x W^T with each rounded; sums: so is every partial sum, in the order of the input."""
+    if s.local == LOGITS:
+        x, weight, bias = x_as(s[NORM]), w_as(s.weights.lm_head), None
+    else:
+        m = MATRICES[s.local]
+        x, weight, bias = x_as(s[m.reads]), w_as(getattr(s.w, m.weight)), getattr(s.w, m.bias)
+    if sums is None:
+        y = x @ weight.T
+    else:
+        y = np.zeros((*x.shape[:-1], len(weight)))
+        for j in range(x.shape[-1]):
+            y = sums(y + x[..., j, None] * weight[:, j])
+    y = y_as(y if bias is None else y + bias)
+    return split_heads(y, s.config.head_dim) if s.local in HEADED else y
+
+
+def _of_the_whole(case: Case) -> Iterator[Hypothesis]:
+    """The right numbers, but multiplied, shifted by a token, of another layer or of another step."""
+    local, theirs = case.target.local, case.theirs
+    ours = case.honest.value(case.target)
+    yield Hypothesis("any.zeros", f"{local} is all zeros", {local: lambda s: 0 * STEPS[s.local](s)})
+    if ours.shape != theirs.shape:
+        return
+    factor = float(np.sum(ours * theirs) / np.sum(ours * ours)) if ours.any() and np.isfinite(theirs).all() else 1.0
+    yield Hypothesis(
+        "any.scale", f"{local} is multiplied by {factor:.6g}", {local: lambda s, f=factor: f * STEPS[s.local](s)}
+    )
+    if local != "self_attn.scores":
+        for by, said in ((1, "late"), (-1, "early")):
+            axis = -3 if local in ("",) else -2
+            yield Hypothesis(
+                "any.token",
+                f"{local} is one token {said}",
+                {local: lambda s, n=by, a=axis: np.roll(STEPS[s.local](s), n, axis=a)},
+            )
+    for other in LAYER:
+        value = None if case.target.layer is None or other == local else case.beside(other)
+        if value is not None and value.shape == theirs.shape and _comes_before(other, local):
+            yield Hypothesis("any.other", f"what is called {local} is {other}", {local: lambda s, o=other: s[o]})
+
+
+def _comes_before(first: str, second: str) -> bool:
+    order = list(LAYER)
+    return order.index(first) < order.index(second)
+
+
+def rounded_to(theirs: Array, ours: Array) -> str | None:
+    """The format that all of their numbers have, and ours not; None if there is none."""
+    for name, fits in (("bfloat16", is_bfloat16), ("float16", lambda x: np.array_equal(f16(x), x))):
+        if fits(theirs) and not fits(ours):
+            return name
+    return None

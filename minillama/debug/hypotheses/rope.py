@@ -1,0 +1,191 @@
+"""Rotary positions: which components are a pair, how fast each turns, from where, which way."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import TypeAlias
+
+import numpy as np
+
+from minillama.arrays import Array
+from minillama.config import LlamaConfig
+from minillama.debug.hypotheses.base import Case, Hypothesis
+from minillama.debug.hypotheses.norm import bf16
+from minillama.debug.steps import STEPS, How, Scene
+from minillama.model.rope import Rotary, rotate
+from minillama.model.rope_scaling import inverse_frequencies
+
+Turn: TypeAlias = Callable[[Array, Array, Array], Array]  # heads (B, heads, T, K), positions (B, T), inv_freq (K/2,)
+Q, K_ = "self_attn.q_rope", "self_attn.k_rope"
+THETAS = (10_000.0, 100_000.0, 500_000.0, 1_000_000.0, 1_000.0, 100.0)
+FACTORS = (2.0, 4.0, 8.0, 16.0, 32.0)
+LLAMA3 = {"rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+
+# What is done to a head instead of turning each pair (j, j + K/2) by position * inv_freq[j]
+TURNS: dict[str, tuple[str, Turn]] = {
+    "rope.layout": (
+        "neighbours are turned as pairs, (2j, 2j + 1), and not (j, j + K/2)",
+        lambda x, p, f: _woven(turned(_unwoven(x), p, f)),
+    ),
+    "rope.layout_halves": (
+        "halves are turned, in heads whose pairs are neighbours",
+        lambda x, p, f: _unwoven(turned(_woven(x), p, f)),
+    ),
+    "rope.layout_read": (
+        "pairs are read as neighbours and written as halves",
+        lambda x, p, f: turned(_unwoven(x), p, f),
+    ),
+    "rope.direction": ("pairs turn the wrong way, by -position", lambda x, p, f: turned(x, -p, f)),
+    "rope.missing": ("nothing is turned", lambda x, p, f: x),
+    "rope.twice": ("everything is turned twice", lambda x, p, f: turned(turned(x, p, f), p, f)),
+    "rope.positions": ("positions begin at 1", lambda x, p, f: turned(x, p + 1, f)),
+    "rope.positions_before": ("positions begin at -1", lambda x, p, f: turned(x, p - 1, f)),
+    "rope.positions_same": ("all tokens have position 0", lambda x, p, f: turned(x, 0 * p, f)),
+    "rope.positions_reset": ("positions begin anew with every call", lambda x, p, f: turned(x, p - p[:, :1], f)),
+    "rope.positions_reverse": ("positions are counted backwards", lambda x, p, f: turned(x, p[:, ::-1], f)),
+    "rope.heads": ("the number of the head stands for the position", lambda x, p, f: _by_head(x, f)),
+    "rope.sin_cos": ("sine and cosine are exchanged", lambda x, p, f: turned(x, p, f, lambda c, s: (s, c))),
+    "rope.sign": ("both halves are added: a minus is missing", lambda x, p, f: _signed(x, p, f, 1, 1)),
+    "rope.sign_both": ("both halves are subtracted", lambda x, p, f: _signed(x, p, f, -1, -1)),
+    "rope.half": ("only the first half of each head is turned", lambda x, p, f: _part(x, p, f, 2)),
+    "rope.quarter": ("only the first quarter of each head is turned", lambda x, p, f: _part(x, p, f, 4)),
+    "rope.exponent": ("exponents are j/K and not 2j/K", lambda x, p, f: turned(x, p, np.sqrt(f))),
+    "rope.exponent_double": ("exponents are 4j/K and not 2j/K", lambda x, p, f: turned(x, p, f**2)),
+    "rope.frequency_order": ("frequencies are in reverse order", lambda x, p, f: turned(x, p, f[::-1])),
+}
+
+
+def hypotheses(case: Case) -> Iterator[Hypothesis]:
+    config = case.config
+    if config.rope_type in ("dynamic", "longrope"):
+        return  # frequencies are each token's own
+    for key, (cause, turn) in TURNS.items():
+        yield from _both(key, cause, lambda s, x, turn=turn: turn(x, s.positions, frequencies(config)) * scale(config))
+    for cause, other in _configs(config):
+        key = "rope.theta" if "theta" in cause else "rope.scaling"
+        yield from _both(key, cause, lambda s, x, c=other: turned(x, s.positions, frequencies(c)) * scale(c))
+    yield from _both("rope.factor", "the attention factor of the scaling is left out",
+                     lambda s, x: turned(x, s.positions, frequencies(config)))  # fmt: skip
+    if (fitted := fitted_frequencies(case)) is not None:
+        yield from _both("rope.theta", _said(fitted, config), lambda s, x: turned(x, s.positions, fitted))
+    for key, cause, rounding in (
+        ("rope.low_precision", "angles are computed in bfloat16", lambda a: bf16(a)),
+        (
+            "rope.low_precision",
+            "angles are computed in float16",
+            lambda a: np.asarray(a, np.float16).astype(np.float64),
+        ),
+    ):
+        low = _both(
+            key, cause, lambda s, x, r=rounding: _rounded(x, s.positions, frequencies(config), r) * scale(config)
+        )
+        yield from (hypothesis._replace(rounds=True) for hypothesis in low)
+
+
+def turned(
+    x: Array, positions: Array, inv_freq: Array, change: Callable[[Array, Array], tuple[Array, Array]] | None = None
+) -> Array:
+    """Heads (B, heads, T, K) turned by positions (B, T) * inv_freq (K/2,)."""
+    angles = positions[..., None] * inv_freq
+    cos, sin = np.cos(angles), np.sin(angles)
+    return rotate(x, *(change(cos, sin) if change else (cos, sin)))
+
+
+def frequencies(config: LlamaConfig) -> Array:
+    return inverse_frequencies(config, np.asarray(1))
+
+
+def scale(config: LlamaConfig) -> float:
+    return float(Rotary(config).scale)
+
+
+def fitted_frequencies(case: Case) -> Array | None:
+    """How fast each pair turns in theirs, (K/2,): by how much those of position 1 have turned. None if they have not
+    merely turned, or there are none to see."""
+    before = case.honest.value(case.target._replace(local="self_attn.q_proj")) if case.target.local == Q else None
+    if before is None or case.target.step or before.shape != case.theirs.shape or before.shape[2] < 2:
+        return None
+    (a, b), (c, d) = (np.split(x[:, :, 1], 2, axis=-1) for x in (before, case.theirs))
+    angles = np.arctan2(a * d - b * c, a * c + b * d)  # (B, H, K/2)
+    fitted = np.median(angles, axis=(0, 1))
+    return fitted if np.abs(angles - fitted).max() < 1e-3 and (fitted > 0).all() else None
+
+
+def _said(fitted: Array, config: LlamaConfig) -> str:
+    """Frequencies in words: as powers of one theta, if they are."""
+    theta = float(fitted[-1] ** (-config.head_dim / (config.head_dim - 2))) if len(fitted) > 1 else 1.0
+    powers = theta ** (-np.arange(0, config.head_dim, 2) / config.head_dim)
+    if np.allclose(powers, fitted, rtol=1e-2):
+        return f"theta is about {theta:.4g} and not {config.rope_theta:g}"
+    return f"pairs turn with other frequencies: the last by {fitted[-1]:.4g} and not {frequencies(config)[-1]:.4g}"
+
+
+def _configs(config: LlamaConfig) -> Iterator[tuple[str, LlamaConfig]]:
+    """Other thetas and scalings than the config's."""
+    base = config.to_dict() | {"rope_parameters": None}
+    own = dict(config.rope_scaling or {})
+
+    def other(theta: float, scaling: object) -> LlamaConfig:
+        return LlamaConfig.from_dict(base | {"rope_theta": theta, "rope_scaling": scaling})
+
+    for theta in THETAS:
+        if theta != config.rope_theta:
+            yield f"theta is {theta:g} and not {config.rope_theta:g}", other(theta, config.rope_scaling)
+    if own:
+        yield f"the {config.rope_type} scaling of the frequencies is missing", other(config.rope_theta, None)
+    for factor in FACTORS:
+        if own.get("factor") != factor or config.rope_type != "linear":
+            said = f"frequencies are scaled linearly by {factor:g}"
+            yield said, other(config.rope_theta, {"rope_type": "linear", "factor": factor})
+        length = config.original_max_position_embeddings
+        if own.get("factor") != factor:
+            llama3 = (
+                LLAMA3 | own | {"rope_type": "llama3", "factor": factor, "original_max_position_embeddings": length}
+            )
+            yield f"frequencies are scaled as in Llama 3.1, by {factor:g}", other(config.rope_theta, llama3)
+
+
+def _both(key: str, cause: str, turn: Callable[[Scene, Array], Array]) -> Iterator[Hypothesis]:
+    """A hypothesis about queries and keys, and about each alone."""
+    q: How = lambda s: turn(s, s["self_attn.q_proj"])  # noqa: E731
+    k: How = lambda s: turn(s, s["self_attn.k_proj"])  # noqa: E731
+    yield Hypothesis(key, f"rope: {cause}", {Q: q, K_: k})
+    yield Hypothesis(key, f"rope, of queries only: {cause}", {Q: q, K_: STEPS[K_]})
+    yield Hypothesis(key, f"rope, of keys only: {cause}", {Q: STEPS[Q], K_: k})
+
+
+def _unwoven(x: Array) -> Array:
+    """(0, 1, 2, 3) -> (0, 2, 1, 3): neighbours as halves."""
+    return np.concatenate((x[..., 0::2], x[..., 1::2]), axis=-1)
+
+
+def _woven(x: Array) -> Array:
+    """The inverse of _unwoven."""
+    return np.stack(np.split(x, 2, axis=-1), axis=-1).reshape(x.shape)
+
+
+def _signed(x: Array, positions: Array, inv_freq: Array, first: int, second: int) -> Array:
+    angles = positions[:, None, :, None] * inv_freq
+    a, b = np.split(x, 2, axis=-1)
+    cos, sin = np.cos(angles), np.sin(angles)
+    return np.concatenate((a * cos + first * b * sin, b * cos + second * a * sin), axis=-1)
+
+
+def _by_head(x: Array, inv_freq: Array) -> Array:
+    B, heads = x.shape[:2]
+    return turned(x.swapaxes(1, 2), np.broadcast_to(np.arange(heads), (B, heads)), inv_freq).swapaxes(1, 2)
+
+
+def _part(x: Array, positions: Array, inv_freq: Array, parts: int) -> Array:
+    """The first of so many parts of a head is turned, with frequencies of its own."""
+    width = x.shape[-1] // parts // 2 * 2
+    slow = float(inv_freq[1]) if len(inv_freq) > 1 else 1.0
+    base = slow ** (-x.shape[-1] / 2) if slow > 0 else math.inf
+    own = base ** (-np.arange(0, width, 2) / width)
+    return np.concatenate((turned(x[..., :width], positions, own), x[..., width:]), axis=-1)
+
+
+def _rounded(x: Array, positions: Array, inv_freq: Array, rounding: Callable[[Array], Array]) -> Array:
+    angles = rounding(rounding(positions[..., None]) * rounding(inv_freq))
+    return rotate(x, np.cos(angles), np.sin(angles))
