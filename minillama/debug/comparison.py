@@ -125,7 +125,8 @@ def pair(a: Trace, b: Trace, where: Place) -> tuple[Array, Array]:
     """What both have of an intermediate, without what is nobody's: scores that a mask will hide are as it pleases."""
     ours, theirs = a[where.name], b[where.name]
     if where.local == "self_attn.scores" and ours.shape == theirs.shape:
-        seen = np.tri(*ours.shape[2:], k=ours.shape[3] - ours.shape[2], dtype=bool)
+        T, S = ours.shape[2:]
+        seen = np.tri(T, S, S - T, dtype=bool)
         ours, theirs = np.where(seen, ours, 0), np.where(seen, theirs, 0)
     return ours, theirs
 

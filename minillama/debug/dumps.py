@@ -43,6 +43,7 @@ def open_dump(path: str | os.PathLike[str]) -> Trace:
             f"{place} does not exist: name a trace, a .safetensors or .npz file or a folder of .npy"
         )
     metadata: Mapping[str, str] = {}
+    readers: dict[str, Callable[[], Array]]
     if place.is_dir():
         readers = {file.stem: partial(_read_npy, file) for file in sorted(place.glob("*.npy"))}
     elif zipfile.is_zipfile(place):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
@@ -47,11 +48,9 @@ def hypotheses(case: Case) -> Iterator[Hypothesis]:
         yield Hypothesis(key, cause, {SCORES: _grouped_scores(group), CONTEXT: _grouped_context(group)})
     yield from table(SOFTMAX)
     yield from table(AVERAGES)
-    for window in {2**n for n in range(1, 13)}:
+    for window in (2**n for n in range(1, 13)):
         yield Hypothesis(
-            "attention.window",
-            f"queries see {window} tokens only",
-            {PROBS: lambda s, n=window: softmax(_window(s[SCORES], n))},
+            "attention.window", f"queries see {window} tokens only", {PROBS: partial(_in_window, size=window)}
         )
 
 
@@ -199,9 +198,9 @@ def _upper(scores: Array) -> Array:
     return np.where(np.tri(T, S, S - T - 1, dtype=bool), -np.inf, scores)
 
 
-def _window(scores: Array, size: int) -> Array:
-    T, S = scores.shape[2:]
-    return np.where(np.tri(T, S, S - T - size, dtype=bool), -np.inf, masked(scores))
+def _in_window(s: Scene, size: int) -> Array:
+    T, S = s[SCORES].shape[2:]
+    return softmax(np.where(np.tri(T, S, S - T - size, dtype=bool), -np.inf, masked(s[SCORES])))
 
 
 def _mean_if_blind(scores: Array) -> Array:

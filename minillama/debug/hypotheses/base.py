@@ -9,7 +9,7 @@ from typing import NamedTuple
 from minillama.arrays import Array
 from minillama.config import LlamaConfig
 from minillama.debug.names import Place
-from minillama.debug.steps import How, Recomputation
+from minillama.debug.steps import STEPS, How, Recomputation, Scene
 from minillama.weights.parameters import Parameters
 
 
@@ -51,3 +51,8 @@ class Case:
 def table(rows: Mapping[str, tuple[str, Mapping[str, How]]]) -> Iterator[Hypothesis]:
     """Hypotheses from `key: (cause, steps)`."""
     return (Hypothesis(key, cause, steps) for key, (cause, steps) in rows.items())
+
+
+def multiplied(s: Scene, by: float) -> Array:
+    """A step, and its result times a number."""
+    return by * STEPS[s.local](s)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 
 from minillama.arrays import Array
-from minillama.debug.hypotheses.base import Case, Hypothesis, table
+from minillama.debug.hypotheses.base import Case, Hypothesis, multiplied, table
 from minillama.debug.names import LOGITS, NORM
 from minillama.debug.steps import STEPS, How, Scene
 from minillama.model.heads import log_softmax
@@ -45,13 +46,13 @@ def hypotheses(case: Case) -> Iterator[Hypothesis]:
     yield from table(TABLE)
     for said, power in SCALES.items():
         factor = math.pow(case.config.hidden_size, power)
-        yield Hypothesis("head.scale", f"logits are multiplied by {said}", {LOGITS: lambda s, f=factor: f * _logits(s)})
+        yield Hypothesis("head.scale", f"logits are multiplied by {said}", {LOGITS: partial(multiplied, by=factor)})
     for cap in (30.0, 50.0):
-        yield Hypothesis(
-            "head.softcap",
-            f"logits are capped at {cap:g} by tanh",
-            {LOGITS: lambda s, c=cap: c * np.tanh(_logits(s) / c)},
-        )
+        yield Hypothesis("head.softcap", f"logits are capped at {cap:g} by tanh", {LOGITS: partial(_capped, at=cap)})
+
+
+def _capped(s: Scene, at: float) -> Array:
+    return np.asarray(at * np.tanh(_logits(s) / at))
 
 
 def _logits(s: Scene) -> Array:

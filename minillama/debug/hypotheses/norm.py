@@ -104,6 +104,12 @@ def bf16(x: Array) -> Array:
     return widen(narrow_bfloat16(np.asarray(x, np.float32)), "BF16", np.float64)
 
 
+def f16(x: Array) -> Array:
+    """x rounded to float16, as float64."""
+    with np.errstate(over="ignore"):
+        return np.asarray(x, np.float16).astype(np.float64)
+
+
 def _with_eps(eps: float) -> Norm:
     return lambda x, w, _: rms_norm(x, w, eps)
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
 
 from minillama.arrays import Array
 from minillama.debug.errors import is_bfloat16
-from minillama.debug.hypotheses.base import Case, Hypothesis
-from minillama.debug.hypotheses.norm import bf16
+from minillama.debug.hypotheses.base import Case, Hypothesis, multiplied
+from minillama.debug.hypotheses.norm import bf16, f16
 from minillama.debug.hypotheses.projection import MATRICES
 from minillama.debug.names import LAYER, LOGITS, NORM
 from minillama.debug.steps import STEPS, How, Scene
@@ -24,17 +25,12 @@ def hypotheses(case: Case) -> Iterator[Hypothesis]:
     yield from _of_the_whole(case)
     for name, rounding in (("bfloat16", bf16), ("float16", f16)):
         local = case.target.local
-        after: How = lambda s, r=rounding: r(STEPS[s.local](s))  # type: ignore[misc]  # noqa: E731
-        yield Hypothesis("precision.rounded", f"{local} is rounded to {name}", {local: after}, rounds=True)
+        yield Hypothesis(
+            "precision.rounded", f"{local} is rounded to {name}", {local: partial(_rounded, to=rounding)}, True
+        )
         if local in MATRICES or local == LOGITS:
             for key, cause, step in _products(name, rounding):
                 yield Hypothesis(key, f"{cause}, in {local}", {local: step}, rounds=True)
-
-
-def f16(x: Array) -> Array:
-    """x rounded to float16, as float64."""
-    with np.errstate(over="ignore"):
-        return np.asarray(x, np.float16).astype(np.float64)
 
 
 def _products(name: str, rounding: Rounding) -> Iterator[tuple[str, str, How]]:
@@ -79,25 +75,30 @@ def _of_the_whole(case: Case) -> Iterator[Hypothesis]:
     """The right numbers, but multiplied, shifted by a token, of another layer or of another step."""
     local, theirs = case.target.local, case.theirs
     ours = case.honest.value(case.target)
-    yield Hypothesis("any.zeros", f"{local} is all zeros", {local: lambda s: 0 * STEPS[s.local](s)})
+    yield Hypothesis("any.zeros", f"{local} is all zeros", {local: partial(multiplied, by=0)})
     if ours.shape != theirs.shape:
         return
     factor = float(np.sum(ours * theirs) / np.sum(ours * ours)) if ours.any() and np.isfinite(theirs).all() else 1.0
-    yield Hypothesis(
-        "any.scale", f"{local} is multiplied by {factor:.6g}", {local: lambda s, f=factor: f * STEPS[s.local](s)}
-    )
+    yield Hypothesis("any.scale", f"{local} is multiplied by {factor:.6g}", {local: partial(multiplied, by=factor)})
     if local != "self_attn.scores":
         for by, said in ((1, "late"), (-1, "early")):
-            axis = -3 if local in ("",) else -2
-            yield Hypothesis(
-                "any.token",
-                f"{local} is one token {said}",
-                {local: lambda s, n=by, a=axis: np.roll(STEPS[s.local](s), n, axis=a)},
-            )
+            yield Hypothesis("any.token", f"{local} is one token {said}", {local: partial(_shifted, by=by)})
     for other in LAYER:
         value = None if case.target.layer is None or other == local else case.beside(other)
         if value is not None and value.shape == theirs.shape and _comes_before(other, local):
-            yield Hypothesis("any.other", f"what is called {local} is {other}", {local: lambda s, o=other: s[o]})
+            yield Hypothesis("any.other", f"what is called {local} is {other}", {local: partial(_another, local=other)})
+
+
+def _rounded(s: Scene, to: Rounding) -> Array:
+    return to(STEPS[s.local](s))
+
+
+def _shifted(s: Scene, by: int) -> Array:
+    return np.roll(STEPS[s.local](s), by, axis=-2)
+
+
+def _another(s: Scene, local: str) -> Array:
+    return s[local]
 
 
 def _comes_before(first: str, second: str) -> bool:

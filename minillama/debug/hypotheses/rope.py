@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from minillama.arrays import Array
 from minillama.config import LlamaConfig
 from minillama.debug.hypotheses.base import Case, Hypothesis
-from minillama.debug.hypotheses.norm import bf16
+from minillama.debug.hypotheses.norm import bf16, f16
 from minillama.debug.steps import STEPS, How, Scene
 from minillama.model.rope import Rotary, rotate
 from minillama.model.rope_scaling import inverse_frequencies
@@ -61,26 +62,20 @@ def hypotheses(case: Case) -> Iterator[Hypothesis]:
     if config.rope_type in ("dynamic", "longrope"):
         return  # frequencies are each token's own
     for key, (cause, turn) in TURNS.items():
-        yield from _both(key, cause, lambda s, x, turn=turn: turn(x, s.positions, frequencies(config)) * scale(config))
+        yield from _both(key, cause, partial(_by, turn=turn, config=config))
     for cause, other in _configs(config):
-        key = "rope.theta" if "theta" in cause else "rope.scaling"
-        yield from _both(key, cause, lambda s, x, c=other: turned(x, s.positions, frequencies(c)) * scale(c))
+        yield from _both("rope.theta" if "theta" in cause else "rope.scaling", cause, partial(_by, config=other))
     yield from _both("rope.factor", "the attention factor of the scaling is left out",
                      lambda s, x: turned(x, s.positions, frequencies(config)))  # fmt: skip
     if (fitted := fitted_frequencies(case)) is not None:
         yield from _both("rope.theta", _said(fitted, config), lambda s, x: turned(x, s.positions, fitted))
-    for key, cause, rounding in (
-        ("rope.low_precision", "angles are computed in bfloat16", lambda a: bf16(a)),
-        (
-            "rope.low_precision",
-            "angles are computed in float16",
-            lambda a: np.asarray(a, np.float16).astype(np.float64),
-        ),
-    ):
-        low = _both(
-            key, cause, lambda s, x, r=rounding: _rounded(x, s.positions, frequencies(config), r) * scale(config)
-        )
+    for name, rounding in (("bfloat16", bf16), ("float16", f16)):
+        low = _both("rope.low_precision", f"angles are computed in {name}", partial(_rounded, to=rounding))
         yield from (hypothesis._replace(rounds=True) for hypothesis in low)
+
+
+def _by(s: Scene, x: Array, config: LlamaConfig, turn: Turn | None = None) -> Array:
+    return (turn or turned)(x, s.positions, frequencies(config)) * scale(config)
 
 
 def turned(
@@ -186,6 +181,6 @@ def _part(x: Array, positions: Array, inv_freq: Array, parts: int) -> Array:
     return np.concatenate((turned(x[..., :width], positions, own), x[..., width:]), axis=-1)
 
 
-def _rounded(x: Array, positions: Array, inv_freq: Array, rounding: Callable[[Array], Array]) -> Array:
-    angles = rounding(rounding(positions[..., None]) * rounding(inv_freq))
-    return rotate(x, np.cos(angles), np.sin(angles))
+def _rounded(s: Scene, x: Array, to: Callable[[Array], Array]) -> Array:
+    angles = to(to(s.positions[..., None]) * to(frequencies(s.config)))
+    return rotate(x, np.cos(angles), np.sin(angles)) * scale(s.config)
