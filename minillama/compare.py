@@ -106,6 +106,9 @@ def explain(result: Comparison, weights: str | None) -> None:
         result.unexplained = f"{error}; or name --weights"
         return
     config = result.a.config or checkpoint.config
+    for field in ("hidden_size", "num_hidden_layers", "vocab_size"):
+        if getattr(config, field) != getattr(checkpoint.config, field):
+            raise ValueError(f"{place} is not the model of {result.a.source}: its {field} is another; name --weights")
     result.findings = diagnose(result, Parameters(checkpoint.tensors, config, np.float64), config)
 
 

@@ -84,7 +84,7 @@ def excess(a: Array, b: Array, tolerance: Tolerance) -> Array:
     """How many times what is allowed each number is off; infinite where only one is a number."""
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     allowed = tolerance.atol + tolerance.rtol * scale(a)
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", divide="ignore"):
         off = np.abs(a - b) / allowed
     same = (a == b) | (np.isnan(a) & np.isnan(b))
     return np.where(same, 0, np.where(np.isfinite(off), off, np.inf))

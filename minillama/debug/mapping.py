@@ -133,6 +133,8 @@ def factor_of(text: str, sizes: Mapping[str, int]) -> float:
         if match.start() != at or bool(sign) != bool(at) or (root or letter or "K") not in sizes:
             break
         one = math.sqrt(sizes[root]) if root else float(sizes[letter]) if letter else float(number)
+        if one == 0:
+            break
         value, at = (value / one if sign == "/" else value * one), match.end()
     if at != len(text) or not at:
         raise ValueError(f"times must be such as '1/sqrt(K)', not {text!r}")

@@ -92,6 +92,8 @@ def read_metadata(metadata: Mapping[str, str], tensors: Mapping[str, Array], sou
         settings = json.loads(metadata.get("config", "null"))
         if any(of_call.ndim != 2 for of_call in ids):
             raise ValueError("input_ids are no rows of ids")
+        if not isinstance(settings, dict | None):
+            raise ValueError("config is no JSON object")
         config = None if settings is None else LlamaConfig.from_dict(settings)
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise ValueError(f"{source}: its metadata are not those of a trace: {error}; record it anew") from None

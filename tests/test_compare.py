@@ -1,0 +1,172 @@
+"""python -m minillama.compare: its report, its exit status, and what it refuses. Causes are in tests/debug."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from minillama.compare import main
+from minillama.debug import Trace, record
+from minillama.llama import LlamaForCausalLM
+from minillama.shipped import tale_model
+from tests.bad import Capture, checkpoint, command
+
+IDS = [[1, 300, 17, 4000, 12, 77]]
+
+
+@pytest.fixture(scope="module")
+def trace() -> Trace:
+    model = LlamaForCausalLM.from_pretrained(tale_model(), engine="numpy")
+    with record(model) as trace:
+        out = model(IDS)
+        model([[5]], past_key_values=out.past_key_values)
+    return trace
+
+
+def saved(trace: Trace, file: Path, **changed: object) -> Path:
+    Trace(dict(trace.tensors) | changed, trace.input_ids, trace.config, trace.weights).save(file)  # type: ignore[arg-type]
+    return file
+
+
+def test_equal_traces(trace: Trace, tmp_path: Path, capfd: Capture) -> None:
+    file = saved(trace, tmp_path / "a")
+    outcome = command(capfd, file, file, run=main)
+    assert (outcome.status, outcome.err) == (0, "")
+    assert outcome.out.endswith("210 intermediates agree, to 1e-07 + 5e-05 of their size (f32)\n")
+    assert "model.layers.5.output" in outcome.out
+    assert "q_proj" not in outcome.out
+    assert "step.1.model.layers.5.self_attn.q_proj" in command(capfd, file, file, "--all", run=main).out
+
+
+def test_the_first_divergence_is_told_with_its_place_and_numbers(trace: Trace, tmp_path: Path, capfd: Capture) -> None:
+    name = "model.layers.2.mlp.up"
+    wrong, later = trace[name].copy(), trace["logits"].copy()
+    wrong[0, 3, 7] += 1.5
+    wrong[0, 4, 1] = -100
+    later[0, 0, 0] += 50
+    a, b = saved(trace, tmp_path / "a"), saved(trace, tmp_path / "b", **{name: wrong, "logits": later})
+    outcome = command(capfd, a, b, run=main)
+    assert (outcome.status, outcome.err) == (1, "")
+    ours, theirs = float(trace[name][0, 3, 7]), float(wrong[0, 3, 7])
+    assert f"first divergence: {name}[0, 3, 7] is {ours:.9g} and {theirs:.9g}\n" in outcome.out
+    assert f"  largest there: [0, 4, 1] is {float(trace[name][0, 4, 1]):.9g} and -100\n" in outcome.out
+    assert "2 of its 4,224 numbers are off" in outcome.out
+    assert "2 of 210 intermediates differ" in outcome.out
+    told = json.loads(command(capfd, a, b, "--json", run=main).out)
+    assert (told["equal"], told["first"]["name"], told["first"]["index"]) == (False, name, [0, 3, 7])
+    assert [row["name"] for row in told["rows"] if not row["same"]] == [name, "logits"]
+
+
+def test_tolerances_can_be_set(trace: Trace, tmp_path: Path, capfd: Capture) -> None:
+    a = saved(trace, tmp_path / "a")
+    b = saved(trace, tmp_path / "b", **{"model.norm": trace["model.norm"] * np.float32(1.001)})
+    assert command(capfd, a, b, run=main).status == 1
+    assert command(capfd, a, b, "--rtol", "0.01", run=main).status == 0
+    assert command(capfd, a, b, "--atol", "0.1", run=main).status == 0
+    c = saved(trace, tmp_path / "c", **{"model.norm": np.nextafter(trace["model.norm"], np.float32(9))})
+    assert command(capfd, a, c, run=main).status == 0
+    assert command(capfd, a, c, "--rtol", "0", "--atol", "0", run=main).status == 1
+
+
+def test_scores_that_the_mask_hides_do_not_count(trace: Trace, tmp_path: Path, capfd: Capture) -> None:
+    name = "model.layers.1.self_attn.scores"
+    masked = np.where(np.tri(6, dtype=bool), trace[name], -np.inf)
+    a, b = saved(trace, tmp_path / "a"), saved(trace, tmp_path / "b", **{name: masked})
+    assert command(capfd, a, b, run=main).status == 0
+    seen = masked.copy()
+    seen[0, 2, 4, 3] += 1
+    told = json.loads(command(capfd, a, saved(trace, tmp_path / "c", **{name: seen}), "--json", run=main).out)
+    assert told["first"]["index"] == [0, 2, 4, 3]
+
+
+def test_other_shapes_and_numbers_that_are_none(trace: Trace, tmp_path: Path, capfd: Capture) -> None:
+    a = saved(trace, tmp_path / "a")
+    b = saved(trace, tmp_path / "b", **{"model.layers.0.mlp.act": trace["model.layers.0.mlp.act"][:, 1:]})
+    outcome = command(capfd, a, b, run=main)
+    assert outcome.status == 1
+    assert "shapes (1, 6, 704) and (1, 5, 704)" in outcome.out
+    assert "first divergence: model.layers.0.mlp.act, which has another shape" in outcome.out
+    nan = trace["model.layers.3.residual"].copy()
+    nan[0, 2, 9] = np.nan
+    c = saved(trace, tmp_path / "c", **{"model.layers.3.residual": nan})
+    outcome = command(capfd, a, c, run=main)
+    assert "model.layers.3.residual[0, 2, 9] is" in outcome.out
+    assert "diagnosis: residual has numbers that are not finite" in outcome.out
+    assert json.loads(command(capfd, a, c, "--json", run=main).out)["first"]["theirs"] is None
+
+
+def test_ids_that_differ_are_told(trace: Trace, tmp_path: Path, capfd: Capture) -> None:
+    a = saved(trace, tmp_path / "a")
+    other = Trace(trace.tensors, [np.array([[1, 2, 3, 4, 5, 6]])], trace.config)
+    other.save(tmp_path / "b")
+    outcome = command(capfd, a, tmp_path / "b", run=main)
+    assert outcome.status == 1
+    assert "the ids differ: [[1, 300, 17, 4000, 12, 77]] and [[1, 2, 3, 4, 5, 6]]" in outcome.out
+
+
+def test_what_only_one_has(trace: Trace, tmp_path: Path, capfd: Capture) -> None:
+    a = saved(trace, tmp_path / "a")
+    np.savez(tmp_path / "b.npz", logits=trace["logits"][0])  # no axis for the batch
+    outcome = command(capfd, a, tmp_path / "b.npz", "--map", "transformers", run=main)
+    assert outcome.status == 0
+    assert "209 are only in the first, such as model.embed_tokens" in outcome.out
+
+
+def test_weights_are_those_of_the_trace_or_as_named(trace: Trace, tmp_path: Path, capfd: Capture) -> None:
+    wrong = {"model.norm": trace["model.layers.5.output"]}
+    b = saved(trace, tmp_path / "b", **wrong)
+    Trace(trace.tensors, trace.input_ids, trace.config, str(tmp_path / "gone")).save(tmp_path / "moved")
+    Trace(trace.tensors, trace.input_ids, trace.config).save(tmp_path / "a")
+    outcome = command(capfd, tmp_path / "a", b, run=main)
+    assert "no diagnosis" in outcome.out
+    assert "--weights" in outcome.out
+    assert "gone" in command(capfd, tmp_path / "moved", b, run=main).out
+    named = command(capfd, tmp_path / "moved", b, "--weights", tale_model(), run=main)
+    assert "diagnosis: the norm is left out\n" in named.out
+
+
+def test_a_later_step_is_diagnosed_with_what_came_before(trace: Trace, tmp_path: Path, capfd: Capture) -> None:
+    """Scores of the step are those of all keys, of which the earlier ones belong to the step before."""
+    name = "step.1.model.layers.2.self_attn.scores"
+    a, b = saved(trace, tmp_path / "a"), saved(trace, tmp_path / "b", **{name: trace[name] * np.float32(8)})
+    told = json.loads(command(capfd, a, b, "--json", run=main).out)
+    assert told["first"]["name"] == name
+    assert told["findings"][0]["cause"] == "the scale 1/sqrt(K) is missing"
+
+
+@pytest.mark.parametrize(
+    ("names", "arguments", "complaint"),
+    [
+        (("a", "none"), [], "does not exist"),
+        (("a", "foreign.npz"), [], "no name in common"),
+        (("a", "a"), ["--map", "nobody"], "there is no mapping nobody"),
+        (("foreign.npz", "foreign.npz"), ["--map", "llama2c"], "no config"),
+        (("a", "b"), ["--weights", "nowhere"], "nowhere"),
+    ],
+)
+def test_what_cannot_be_compared(
+    names: tuple[str, str], arguments: list[str], complaint: str, trace: Trace, tmp_path: Path, capfd: Capture
+) -> None:
+    saved(trace, tmp_path / "a")
+    saved(trace, tmp_path / "b", logits=trace["logits"] * 2)
+    np.savez(tmp_path / "foreign.npz", h0=np.zeros((2, 3)))
+    outcome = command(capfd, *(tmp_path / name for name in names), *arguments, run=main)
+    assert (outcome.status, outcome.out, outcome.err.count("\n")) == (2, "", 1)
+    assert complaint in outcome.err
+
+
+def test_weights_of_another_model_are_refused(trace: Trace, tmp_path: Path, capfd: Capture) -> None:
+    a, b = saved(trace, tmp_path / "a"), saved(trace, tmp_path / "b", logits=trace["logits"] * 2)
+    outcome = command(capfd, a, b, "--weights", checkpoint(tmp_path / "other"), run=main)
+    assert (outcome.status, outcome.out) == (2, "")
+    assert "hidden_size" in outcome.err
+
+
+@pytest.mark.parametrize("option", ["--rtol", "--atol"])
+def test_wrong_usage(option: str, capfd: Capture) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["a", "b", option, "-1"])
+    assert caught.value.code == 2
