@@ -15,6 +15,7 @@ text -> tokenizer -> ids (B, T)
     llama.py       LlamaModel, LlamaForCausalLM, LlamaForSequenceClassification, which tie them together
     generate.py    python -m minillama.generate, and with --chat a conversation (chat.py)
     convert.py     python -m minillama.convert (converting.py, checking.py, staging.py)
+    trace.py       python -m minillama.trace and minillama.compare: what another implementation does otherwise (debug/)
     bench.py       python -m minillama.bench: how fast it is, beside others (benchmarks/)
     trace.py       python -m minillama.trace: every intermediate of a run, in a file (debug/)
     evaluate.py    python -m minillama.evaluate: perplexity, and how far other weights are from it (debug/)

@@ -7,6 +7,7 @@ with ours: once as it should be, and once under every hypothesis. One that gives
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -16,13 +17,14 @@ from minillama.debug.comparison import Comparison, Finding, ordered
 from minillama.debug.errors import TOLERANCES, Tolerance, excess, scale
 from minillama.debug.hypotheses import Case, Hypothesis, hypotheses
 from minillama.debug.hypotheses.precision import rounded_to
-from minillama.debug.names import Place, place
+from minillama.debug.names import LAYER, Place, place
 from minillama.debug.steps import masked
 from minillama.weights.parameters import Parameters
 
 # Shares of the error that may remain. A right hypothesis leaves rounding, 1e-3 of it or less; where numbers are rounded
 # on purpose some fall to the other side, which leaves up to a third
 EXPLAINED, EXPLAINED_ROUNDING, NEAREST = 0.05, 0.35, 0.7
+SAME = 1e-5  # an error, in units of the numbers' size, that is only rounding
 ALIKE = 3.0  # hypotheses that leave less than this times what the best leaves cannot be told from it
 OWN = 0.2  # of what a format allows at the end of a model: what rounding leaves of one step
 
@@ -52,20 +54,34 @@ def findings(case: Case) -> list[Finding]:
     honest = case.honest.value(case.target)
     used = case.honest.used
     before = _error(case, honest)
-    found: list[Finding] = []
+    tried: list[tuple[float, Hypothesis]] = []
     for hypothesis in hypotheses(case):
         if not used.isdisjoint(hypothesis.steps) and (left := _left(case, hypothesis, before)) is not None:
-            limit = EXPLAINED_ROUNDING if hypothesis.rounds else EXPLAINED
-            found.append(Finding(hypothesis.key, hypothesis.cause, left, left <= limit, case.target.name))
-    found.sort(key=lambda finding: finding.left)
-    if not found or not found[0].reproduced:
-        found = [*_signs(case, honest), *found]
-    best = [finding for finding in found if finding.reproduced]
-    if best:
-        limit = max(best[0].left * ALIKE, 1e-6)
-        alike = [finding for finding in best if finding.left <= limit]
-        return _one_of_each(sorted(alike, key=lambda finding: finding.key.startswith("any.")))  # these say least
-    return _one_of_each([finding for finding in found if finding.left < NEAREST])[:3]
+            tried.append((left, hypothesis))
+    tried.sort(key=lambda one: one[0])
+    right = [(left, h) for left, h in tried if left <= (EXPLAINED_ROUNDING if h.rounds else EXPLAINED)]
+    if right:
+        alike = [(left, h) for left, h in right if left <= max(right[0][0] * ALIKE, 1e-6)]
+        wrong = [_wrong_elsewhere(case, h, alike) for _, h in alike]
+        kept = [one for one, count in zip(alike, wrong, strict=True) if count == min(wrong)]
+        kept.sort(key=lambda one: one[1].key.startswith("any."))  # these say least
+        return _one_of_each([Finding(h.key, h.cause, left, True, case.target.name) for left, h in kept])
+    near = [Finding(h.key, h.cause, left, False, case.target.name) for left, h in tried if left < NEAREST]
+    return _one_of_each([*_signs(case, honest), *near])[:3]
+
+
+def _wrong_elsewhere(case: Case, hypothesis: Hypothesis, rivals: list[tuple[float, Hypothesis]]) -> int:
+    """How many more of the tensors that rivals speak of a hypothesis gets wrong: of those that say the same of the
+    target, one may say it of keys too, or of values."""
+    wrong = 0
+    for local in {local for _, rival in rivals for local in rival.steps} - {case.target.local}:
+        where = case.target._replace(local=local)
+        if where.name in case.known and where.layer is not None and local in LAYER:
+            other = replace(case, target=where, theirs=np.asarray(case.known[where.name], np.float64))
+            before = _error(other, other.honest.value(where))
+            left = _left(other, hypothesis, before)
+            wrong += left is None or left * before > max(before * EXPLAINED_ROUNDING, SAME)
+    return wrong
 
 
 def first_own_error(result: Comparison, last: Place, weights: Parameters, config: LlamaConfig) -> Place | None:

@@ -148,10 +148,16 @@ def _read(trace: Trace, ours: str, sources: Sequence[tuple[int, str, Rule]], siz
     assert where is not None
     stacked = "{t}" in rule.source
     try:
-        array = np.stack([trace[name] for _, name, _ in sources]) if stacked else trace[source]
+        axes = len(_groups(rule.axes or names.axes(where.local)))
+        array = np.stack([_without_ones(trace[name], axes) for _, name, _ in sources]) if stacked else trace[source]
         return in_our_layout(array, rule, where.local, sizes, stacked)
     except ValueError as error:
         raise ValueError(f"{trace.source}: {source} cannot be {ours}: {error}; see --map") from None
+
+
+def _without_ones(array: Array, axes: int) -> Array:
+    """The array of one token without axes of 1 before those that are meant."""
+    return array.reshape(array.shape[-axes:]) if set(array.shape[:-axes]) == {1} else array
 
 
 def _groups(axes: str) -> list[list[str]]:

@@ -77,8 +77,9 @@ def test_what_is_no_factor(text: str) -> None:
             factor_of(text, SIZES)
 
 
-def test_one_array_a_position_is_stacked_in_their_order() -> None:
-    tensors = {f"pos{t}.l1.q": numbered(24) + 100 * t for t in (10, 2, 0, 1)}
+@pytest.mark.parametrize("shape", [(24,), (1, 24), (1, 1, 24)])
+def test_one_array_a_position_is_stacked_in_their_order(shape: tuple[int, ...]) -> None:
+    tensors = {f"pos{t}.l1.q": numbered(*shape) + 100 * t for t in (10, 2, 0, 1)}
     rules = [Rule("pos{t}.l{layer}.q", "model.layers.{layer}.self_attn.q_rope", "(H K)")]
     ours = mapped(Trace(tensors), rules, CONFIG)["model.layers.1.self_attn.q_rope"]
     assert ours.shape == (1, 4, 4, 6)

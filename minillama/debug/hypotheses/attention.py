@@ -43,9 +43,9 @@ def hypotheses(case: Case) -> Iterator[Hypothesis]:
     ):
         yield Hypothesis("attention.scale", cause, {SCORES: _times(factor)})
     for key, (cause, group) in GROUPS.items():
-        yield Hypothesis(key, f"{cause} (keys)", {SCORES: _grouped_scores(group)})
-        yield Hypothesis(key, f"{cause} (values)", {CONTEXT: _grouped_context(group)})
         yield Hypothesis(key, cause, {SCORES: _grouped_scores(group), CONTEXT: _grouped_context(group)})
+        yield Hypothesis(key, f"of keys only: {cause}", {SCORES: _grouped_scores(group)})
+        yield Hypothesis(key, f"of values only: {cause}", {CONTEXT: _grouped_context(group)})
     yield from table(SOFTMAX)
     yield from table(AVERAGES)
     for window in (2**n for n in range(1, 13)):

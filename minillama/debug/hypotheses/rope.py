@@ -67,7 +67,8 @@ def hypotheses(case: Case) -> Iterator[Hypothesis]:
         yield from _both("rope.theta" if "theta" in cause else "rope.scaling", cause, partial(_by, config=other))
     yield from _both("rope.factor", "the attention factor of the scaling is left out",
                      lambda s, x: turned(x, s.positions, frequencies(config)))  # fmt: skip
-    if (fitted := fitted_frequencies(case)) is not None:
+    fitted = fitted_frequencies(case)
+    if fitted is not None and not np.isclose(THETAS, _theta(fitted), rtol=1e-2).any():
         yield from _both("rope.theta", _said(fitted, config), lambda s, x: turned(x, s.positions, fitted))
     for name, rounding in (("bfloat16", bf16), ("float16", f16)):
         low = _both("rope.low_precision", f"angles are computed in {name}", partial(_rounded, to=rounding))
@@ -109,11 +110,16 @@ def fitted_frequencies(case: Case) -> Array | None:
 
 def _said(fitted: Array, config: LlamaConfig) -> str:
     """Frequencies in words: as powers of one theta, if they are."""
-    theta = float(fitted[-1] ** (-config.head_dim / (config.head_dim - 2))) if len(fitted) > 1 else 1.0
+    theta = _theta(fitted)
     powers = theta ** (-np.arange(0, config.head_dim, 2) / config.head_dim)
     if np.allclose(powers, fitted, rtol=1e-2):
         return f"theta is about {theta:.4g} and not {config.rope_theta:g}"
     return f"pairs turn with other frequencies: the last by {fitted[-1]:.4g} and not {frequencies(config)[-1]:.4g}"
+
+
+def _theta(inv_freq: Array) -> float:
+    """The theta of which frequencies are powers, by the slowest: theta^(-(K - 2) / K)."""
+    return float(inv_freq[-1] ** (-len(inv_freq) / max(len(inv_freq) - 1, 1)))
 
 
 def _configs(config: LlamaConfig) -> Iterator[tuple[str, LlamaConfig]]:
