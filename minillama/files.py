@@ -11,12 +11,15 @@ from typing import BinaryIO
 PART = ".minillama.part"  # behind the name and the process that writes it
 
 
-def write_files(files: Mapping[Path, bytes | Callable[[BinaryIO], None]], remove: Iterable[Path] = ()) -> None:
+def write_files(
+    files: Mapping[Path, bytes | Callable[[BinaryIO], None]], remove: Iterable[Path] = (), synced: bool = True
+) -> None:
     """Write all `files`, each from its bytes or by a function that writes them; then delete those to `remove`.
 
     Each is written beside its place under a name of its own and synced to the disk; when all are, they are moved into
     place. Whatever goes wrong before that leaves what was there untouched. What a process that was killed has left in
-    the folders is removed. OSError that names the file; one of a function that has no number is a sentence already.
+    the folders is removed. synced: False for what is easily made again, which a crash of the machine may then spoil.
+    OSError that names the file; one of a function that has no number is a sentence already.
     """
     parts = {file: file.with_name(f"{file.name}.{os.getpid()}{PART}") for file in files}
     file = next(iter(files), Path())
@@ -27,12 +30,12 @@ def write_files(files: Mapping[Path, bytes | Callable[[BinaryIO], None]], remove
             file.parent.mkdir(parents=True, exist_ok=True)
             if file.is_dir():
                 raise IsADirectoryError(errno.EISDIR, "a folder has its name")
-            write_synced(parts[file], contents)
+            write(parts[file], contents, synced)
         for file, part in parts.items():
             os.replace(part, file)
         for file in remove:
             file.unlink(missing_ok=True)
-        for folder in {file.parent for file in files}:
+        for folder in {file.parent for file in files} if synced else ():
             sync_folder(folder)
     except OSError as error:
         if error.errno is None:
@@ -66,13 +69,19 @@ def remove_left_behind(folder: Path) -> None:
 
 def write_synced(file: Path, contents: bytes | Callable[[BinaryIO], None]) -> None:
     """Write one file where it is; when that returns, it is on the disk."""
+    write(file, contents, synced=True)
+
+
+def write(file: Path, contents: bytes | Callable[[BinaryIO], None], synced: bool) -> None:
+    """Write one file where it is. synced: it is on the disk then."""
     with open(file, "wb") as out:
         if isinstance(contents, bytes):
             out.write(contents)
         else:
             contents(out)
-        out.flush()
-        os.fsync(out.fileno())
+        if synced:
+            out.flush()
+            os.fsync(out.fileno())
 
 
 def sync_folder(folder: Path) -> None:

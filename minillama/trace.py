@@ -124,7 +124,7 @@ def run(args: argparse.Namespace) -> None:
         raise OSError(
             f"{out} would have {size / 1e9:.1f} GB and {free / 1e9:.1f} GB are free there: choose --names or --layers"
         )
-    write_files({out: partial(write, model, trace, plan, form)})
+    write_files({out: partial(write, model, trace, plan, form)}, synced=False)
 
 
 def read_prompt(args: argparse.Namespace, weights: Path) -> list[int]:

@@ -67,7 +67,7 @@ class Trace:
             for name, array in self.tensors.items():
                 filling.put(name, array)
 
-        write_files({Path(path): write})
+        write_files({Path(path): write}, synced=False)
 
     def metadata(self, width: int = 0) -> dict[str, str]:
         """What the file says beside its tensors. width: characters to fill the ids up to with blanks."""
