@@ -15,9 +15,9 @@ text -> tokenizer -> ids (B, T)
     llama.py       LlamaModel, LlamaForCausalLM, LlamaForSequenceClassification, which tie them together
     generate.py    python -m minillama.generate, and with --chat a conversation (chat.py)
     convert.py     python -m minillama.convert (converting.py, checking.py, staging.py)
-    trace.py       python -m minillama.trace and minillama.compare: what another implementation does otherwise (debug/)
     bench.py       python -m minillama.bench: how fast it is, beside others (benchmarks/)
     trace.py       python -m minillama.trace: every intermediate of a run, in a file (debug/)
+    compare.py     python -m minillama.compare: where another implementation parts from it, and why (debug/)
     evaluate.py    python -m minillama.evaluate: perplexity, and how far other weights are from it (debug/)
     notebooks.py   python -m minillama.notebooks: the course, to work through
 """

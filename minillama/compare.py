@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 
 import numpy as np
+from tqdm import tqdm
 
 import minillama
 from minillama.config import LlamaConfig
@@ -109,7 +110,9 @@ def explain(result: Comparison, weights: str | None) -> None:
     for field in ("hidden_size", "num_hidden_layers", "vocab_size"):
         if getattr(config, field) != getattr(checkpoint.config, field):
             raise ValueError(f"{place} is not the model of {result.a.source}: its {field} is another; name --weights")
-    result.findings = diagnose(result, Parameters(checkpoint.tensors, config, np.float64), config)
+    parameters = Parameters(checkpoint.tensors, config, np.float64)
+    with tqdm(unit=" hypotheses", leave=False, disable=None, file=sys.stderr) as bar:
+        result.findings = diagnose(result, parameters, config, bar.update)
 
 
 def config_of(trace: Trace) -> LlamaConfig:

@@ -50,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="python -m minillama.trace",
         description="Write every intermediate of a forward pass, as the NumPy engine computes it, into a safetensors "
-        "file under the names of docs/notation.md, for whatever reads such files.",
+        "file under the names of docs/notation.md, for minillama.compare or for whatever reads such files.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -35,7 +35,7 @@ def test_equal_traces(trace: Trace, tmp_path: Path, capfd: Capture) -> None:
     file = saved(trace, tmp_path / "a")
     outcome = command(capfd, file, file, run=main)
     assert (outcome.status, outcome.err) == (0, "")
-    assert outcome.out.endswith("210 intermediates agree, to 1e-07 + 5e-05 of their size (f32)\n")
+    assert outcome.out.endswith("210 intermediates agree, to 1e-07 + 4e-05 sqrt(1 + layer) of their size (f32)\n")
     assert "model.layers.5.output" in outcome.out
     assert "q_proj" not in outcome.out
     assert "step.1.model.layers.5.self_attn.q_proj" in command(capfd, file, file, "--all", run=main).out

@@ -43,7 +43,7 @@ MAY_IMPORT = {
     | {"__init__", "model", "weights", "generation", "llama", "loading", "kernels", "engines", "runtime", "shipped"},
 }
 # The map of the package, and the commands
-MAY_IMPORT_ALL = {"__init__", "generate", "convert", "bench", "evaluate", "notebooks", "trace"}
+MAY_IMPORT_ALL = {"__init__", "generate", "convert", "bench", "evaluate", "notebooks", "trace", "compare"}
 FRAMEWORKS = {"torch", "transformers"}
 PEER = PACKAGE / "benchmarks" / "transformers_peer.py"  # runs in a process of its own, when it is asked for
 

@@ -97,19 +97,23 @@ def compare(a: Trace, b: Trace, rtol: float | None = None, atol: float | None = 
             "say with --map whose names they are"
         )
     tolerance = tolerance_of(a, b, shared)
-    tolerance = Tolerance(
-        tolerance.form, tolerance.rtol if rtol is None else rtol, tolerance.atol if atol is None else atol
-    )
+    if rtol is not None:
+        tolerance = tolerance._replace(rtol=rtol, grows=False)
+    if atol is not None:
+        tolerance = tolerance._replace(atol=atol)
     result = Comparison(a, b, tolerance)
     result.only_a = [where.name for where in ordered(a) if where.name not in b]
     result.only_b = [where.name for where in ordered(b) if where.name not in a]
+    layers = 1 + max((where.layer or 0 for where in ordered(a)), default=0)
     for where in shared:
         ours, theirs = pair(a, b, where)
         alike = ours.shape == theirs.shape
-        row = Row(where.name, ours.shape, theirs.shape, measure(ours, theirs, tolerance) if alike else None)
+        before = where.layer if where.layer is not None else 0 if where.local == EMBED_TOKENS else layers
+        allowed = tolerance.after(before)
+        row = Row(where.name, ours.shape, theirs.shape, measure(ours, theirs, allowed) if alike else None)
         result.rows.append(row)
         if result.first is None and not row.same:
-            result.first = divergence(where.name, ours, theirs, tolerance) if alike else Divergence(where.name)
+            result.first = divergence(where.name, ours, theirs, allowed) if alike else Divergence(where.name)
     return result
 
 

@@ -7,6 +7,7 @@ with ours: once as it should be, and once under every hypothesis. One that gives
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -26,11 +27,14 @@ from minillama.weights.parameters import Parameters
 EXPLAINED, EXPLAINED_ROUNDING, NEAREST = 0.05, 0.35, 0.7
 SAME = 1e-5  # an error, in units of the numbers' size, that is only rounding
 ALIKE = 3.0  # hypotheses that leave less than this times what the best leaves cannot be told from it
-OWN = 0.2  # of what a format allows at the end of a model: what rounding leaves of one step
+OWN = 0.25  # of what a format allows in the first layer: what rounding leaves of one step
 
 
-def diagnose(result: Comparison, weights: Parameters, config: LlamaConfig) -> list[Finding]:
-    """What explains the first divergence, best first; what explains next to nothing is left out."""
+def diagnose(
+    result: Comparison, weights: Parameters, config: LlamaConfig, tried: Callable[[], object] = int
+) -> list[Finding]:
+    """What explains the first divergence, best first; what explains next to nothing is left out. tried: is called after
+    every hypothesis; where little was recorded, each computes much of the model."""
     first = None if result.first is None else place(result.first.name)
     if first is None:
         return []
@@ -41,7 +45,7 @@ def diagnose(result: Comparison, weights: Parameters, config: LlamaConfig) -> li
             said = "every step follows from what came before it: small differences have added up; compare in float64"
             return [Finding("none", said, 0.0, True, first.name)]
         case = case_of(result, earlier, weights, config)
-    return findings(case)
+    return findings(case, tried)
 
 
 def case_of(result: Comparison, target: Place, weights: Parameters, config: LlamaConfig) -> Case:
@@ -49,7 +53,7 @@ def case_of(result: Comparison, target: Place, weights: Parameters, config: Llam
     return Case(config, weights, ids, result.b.tensors, target, np.asarray(result.b[target.name], np.float64))
 
 
-def findings(case: Case) -> list[Finding]:
+def findings(case: Case, step: Callable[[], object] = int) -> list[Finding]:
     """All hypotheses that bear on the target, tried."""
     honest = case.honest.value(case.target)
     used = case.honest.used
@@ -58,6 +62,7 @@ def findings(case: Case) -> list[Finding]:
     for hypothesis in hypotheses(case):
         if not used.isdisjoint(hypothesis.steps) and (left := _left(case, hypothesis, before)) is not None:
             tried.append((left, hypothesis))
+        step()
     tried.sort(key=lambda one: one[0])
     right = [(left, h) for left, h in tried if left <= (EXPLAINED_ROUNDING if h.rounds else EXPLAINED)]
     if right:

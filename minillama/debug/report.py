@@ -39,17 +39,15 @@ def shortened(result: Comparison) -> list[Row]:
 
 def summary(result: Comparison) -> list[str]:
     """What there is to say below the table."""
-    form, rtol, atol = result.tolerance
-    allowed = f"{atol:g} + {rtol:g} of their size ({form})"
     lines = []
     if result.same_ids is False:
         lines.append(f"the ids differ: {_ids(result.a.input_ids[0])} and {_ids(result.b.input_ids[0])}")
     if result.first is None:
-        lines.append(f"{len(result.rows)} intermediates agree, to {allowed}")
+        lines.append(f"{len(result.rows)} intermediates agree, to {result.tolerance}")
     else:
         lines += said(result.first)
         later = [row for row in result.rows if not row.same]
-        lines.append(f"{len(later)} of {len(result.rows)} intermediates differ by more than {allowed}")
+        lines.append(f"{len(later)} of {len(result.rows)} intermediates differ by more than {result.tolerance}")
     for names, who in ((result.only_a, "the first"), (result.only_b, "the second")):
         if names:
             lines.append(f"{len(names)} are only in {who}, such as {names[0]}")

@@ -229,6 +229,17 @@ def test_a_fault_in_one_layer_is_found_in_that_layer(
     assert result["findings"][0]["cause"] == "down_proj is that of the layer after"
 
 
+def test_little_is_enough(
+    model: LlamaForCausalLM, weights: dict[str, Array], ours: Path, tmp_path: Path, capfd: Capture
+) -> None:
+    """Of each layer its output only: what lies between is computed, under each hypothesis."""
+    port = Groups(model.config, weights).run(IDS)
+    port.buffers = {name: array for name, array in port.buffers.items() if name.endswith(".x")}
+    result = told(ours, port.save(tmp_path / "dump"), 1, capfd)
+    assert result["first"]["name"] == f"{LAYER}.output"
+    assert result["findings"][0]["key"] == "attention.groups"
+
+
 def test_what_no_hypothesis_gives_is_not_claimed(
     model: LlamaForCausalLM, weights: dict[str, Array], ours: Path, tmp_path: Path, capfd: Capture
 ) -> None:

@@ -22,6 +22,12 @@ def test_the_measures_of_two_rows() -> None:
     assert error.cosine == pytest.approx(np.sum(a * b) / np.linalg.norm(a) / np.linalg.norm(b))
 
 
+def test_more_is_allowed_the_more_layers_lie_before() -> None:
+    assert F32.after(0) == F32
+    assert F32.after(8).rtol == pytest.approx(3 * F32.rtol)
+    assert F32._replace(grows=False).after(8).rtol == F32.rtol
+
+
 def test_small_numbers_are_measured_by_their_row() -> None:
     a = np.array([[1.0, 1e-9]])
     assert excess(a, a + np.array([[0, 1e-6]]), F32).max() < 1
