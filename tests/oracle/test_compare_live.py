@@ -448,3 +448,29 @@ def test_a_run_in_bfloat16_is_measured_by_what_bfloat16_can(
     told = json.loads(done.out)
     assert (done.status, told["tolerance"]["form"]) == (0, "bf16")
     assert np.median([row["worst"] for row in told["rows"]]) > 0.01  # not vacuously
+
+
+def test_another_config_with_biases_and_scaled_frequencies(tmp_path: Path, capfd: Capture) -> None:
+    """Eight heads over two, wider than their share, with the frequencies of Llama 3: equal, and not so without these."""
+    torch.manual_seed(2)
+    scaling = {"rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_factor": 1.0,
+               "high_freq_factor": 4.0, "original_max_position_embeddings": 32}  # fmt: skip
+    config = transformers.LlamaConfig(
+        vocab_size=100, hidden_size=48, intermediate_size=64, num_hidden_layers=3, num_attention_heads=8,
+        num_key_value_heads=2, head_dim=10, attention_bias=True, mlp_bias=True, max_position_embeddings=256,
+        initializer_range=0.15, rope_parameters=scaling, attn_implementation="eager",
+    )  # fmt: skip
+    model = transformers.LlamaForCausalLM(config).eval()
+    model.save_pretrained(tmp_path / "model")
+    ids = list(range(3, 90, 2))
+    ours = LlamaForCausalLM.from_pretrained(tmp_path / "model", engine="numpy")
+    with record(ours) as trace:
+        ours([ids])
+    trace.save(tmp_path / "ours")
+    same = command(capfd, tmp_path / "ours", captured(model, tmp_path / "same", ids), "--json", run=main)
+    assert (same.status, json.loads(same.out)["first"]) == (0, None)
+    model.model.rotary_emb.inv_freq = 5e5 ** (-torch.arange(0, 10, 2).float() / 10)
+    done = command(capfd, tmp_path / "ours", captured(model, tmp_path / "theirs", ids), "--json", run=main)
+    told = json.loads(done.out)
+    assert told["first"]["name"] == "model.layers.0.self_attn.q_rope"
+    assert told["findings"][0]["cause"] == "rope: the llama3 scaling of the frequencies is missing"
