@@ -451,7 +451,7 @@ def test_a_run_in_bfloat16_is_measured_by_what_bfloat16_can(
 
 
 def test_another_config_with_biases_and_scaled_frequencies(tmp_path: Path, capfd: Capture) -> None:
-    """Eight heads over two, wider than their share, with the frequencies of Llama 3: equal, and not so without these."""
+    """Eight heads over two, wider than their share, with frequencies of Llama 3: equal, and not without these."""
     torch.manual_seed(2)
     scaling = {"rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_factor": 1.0,
                "high_freq_factor": 4.0, "original_max_position_embeddings": 32}  # fmt: skip
