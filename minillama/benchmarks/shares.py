@@ -23,7 +23,7 @@ PROMPT, TOKENS, REPEATS = 256, 32, 7
 PRODUCTS = "products"
 # The functions of kernels/decoder.py that do nothing while the step is left out
 STEPS = {
-    PRODUCTS: ("product",),
+    PRODUCTS: ("product", "product_rows"),
     "attention": ("attention_step",),
     "rotation, writing to the cache": ("rope_step",),
     "norms": ("norm_step", "final_step"),

@@ -14,7 +14,7 @@ from numba import njit
 
 from minillama.arrays import Array
 from minillama.kernels.attention import attention
-from minillama.kernels.linear import linear
+from minillama.kernels.linear import linear, linear_rows, task_count, task_end, task_rows
 from minillama.kernels.llvm import LANES, SOURCES
 from minillama.kernels.mlp import gated
 from minillama.kernels.norm import rms_norm
@@ -26,7 +26,7 @@ from minillama.kernels.threads import at, fetch_add, wait_for
 MATRICES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")  # of a layer, in this order
 FLAGS, SCALES = np.zeros(1, np.uint8), np.zeros(1, np.int16)  # which kind of array is at an address
 BIASES = ("q_bias", "k_bias", "v_bias", "o_bias", "gate_bias", "up_bias", "down_bias")
-SLOTS = 8  # of the work counters, for a layer: its matrices, and attention
+SLOTS = 6  # of the work counters, for a layer: q, k and v; o; gate; up; down; attention
 
 
 class Sizes(NamedTuple):
@@ -37,12 +37,14 @@ class Sizes(NamedTuple):
     heads: int
     kv_heads: int
     head_dim: int
+    whole_heads: int  # rows of q, k or v that are whole heads, and whole vectors too
     layers: int
     vocab: int
     hidden_width: int
     inner_width: int
     q_width: int  # of all query heads
     kv_width: int  # of all key/value heads
+    qkv_width: int  # of queries, keys and values side by side
     vocab_width: int
     act: int  # see kernels/mlp.py
     eps: float
@@ -92,14 +94,13 @@ class Batch(NamedTuple):
 
 class Room(NamedTuple):
     """Memory to work in, all of it one-dimensional: x, the stream of activations, its change, and what is between.
-    a, s, z: arranged activations. own, panel: (threads, ...), each thread's own. work: counters, 0 at the beginning."""
+    qkv: of each row the queries, keys and values; contexts take the place of the queries. a, s, z: arranged
+    activations. own, panel: (threads, ...), each thread's own. work: counters, 0 at the beginning."""
 
     x: Array
     change: Array
     normed: Array
-    q: Array
-    k: Array
-    v: Array
+    qkv: Array
     gate: Array
     up: Array
     logits: Array
@@ -146,17 +147,19 @@ def norm_step(
 
 
 @njit
-def arrange_step(thread: int, threads: int, n: int, rows: int, w: Any, x: Any, width: int, room: Any) -> None:
-    """Rows of x arranged for the next product."""
+def arrange_step(
+    thread: int, threads: int, n: int, rows: int, w: Any, x: Any, x_step: int, width: int, room: Any
+) -> None:
+    """Rows of x, x_step apart, arranged for the next product."""
     for row in range(thread, n, threads):
-        arrange_row(w.like, x, row * width, width, room.a, room.s, room.z, row, rows)
+        arrange_row(w.like, x, row * x_step, width, room.a, room.s, room.z, row, rows)
 
 
 @njit
 def gated_step(thread: int, threads: int, n: int, rows: int, layer: int, m: Any, w: Any, room: Any) -> None:
     """act(gate) * up, arranged for the next product."""
     width = m.inner_width
-    bias = m.q_width + 2 * m.kv_width + m.hidden_width
+    bias = m.qkv_width + m.hidden_width
     for row in range(thread, n, threads):
         i = row * width
         if m.mlp_bias:
@@ -167,29 +170,26 @@ def gated_step(thread: int, threads: int, n: int, rows: int, layer: int, m: Any,
 
 
 @njit
-def rope_step(thread: int, threads: int, n: int, layer: int, m: Any, w: Any, batch: Any, room: Any) -> None:
-    """Biases and rotation of the new queries and keys; keys and values into the cache."""
+def rope_step(matrix: int, first: int, last: int, n: int, i: int, layer: int, m: Any, batch: Any, room: Any) -> None:
+    """Heads first .. last - 1 of q, k or v, of the first row at room.qkv[i:]: queries and keys are turned, keys and
+    values go into the cache."""
     K, half = m.head_dim, m.head_dim // 2
     v_width = (K + LANES - 1) // LANES * LANES
-    for row in range(thread, n, threads):
-        q, kv = row * m.q_width, row * m.kv_width
-        if m.attention_bias:
-            add_row(room.q, q, w.biases[layer], 0, m.q_width)
-            add_row(room.k, kv, w.biases[layer], m.q_width, m.kv_width)
-            add_row(room.v, kv, w.biases[layer], m.q_width + m.kv_width, m.kv_width)
-        rotate(room.q, q, m.heads, K, batch.cos, batch.sin, row * half)
-        if not batch.turned:
-            rotate(room.k, kv, m.kv_heads, K, batch.cos, batch.sin, row * half)
+    for row in range(n):
+        if matrix == 0 or (matrix == 1 and not batch.turned):
+            rotate(room.qkv, i, last - first, K, batch.cos, batch.sin, row * half)
         b, place = batch.sequence[row], batch.place[row]
-        capacity = batch.capacity[b]
-        keys, values = at(batch.keys[b], batch.cached), at(batch.values[b], batch.cached)
-        for g in range(m.kv_heads):
-            first = (layer * m.kv_heads + g) * capacity
-            i = (first + place // LANES * LANES) * K + place % LANES
-            j = (first + place) * v_width
-            for k in range(K):
-                put(keys, i + k * LANES, room.k[kv + g * K + k])
-                put(values, j + k, room.v[kv + g * K + k])
+        for g in range(first, last if matrix > 0 else first):
+            start, x = (layer * m.kv_heads + g) * batch.capacity[b], i + (g - first) * K
+            if matrix == 1:
+                keys, j = at(batch.keys[b], batch.cached), (start + place // LANES * LANES) * K + place % LANES
+                for k in range(K):
+                    put(keys, j + k * LANES, room.qkv[x + k])
+            else:
+                values, j = at(batch.values[b], batch.cached), (start + place) * v_width
+                for k in range(K):
+                    put(values, j + k, room.qkv[x + k])
+        i += m.qkv_width
 
 
 @njit
@@ -205,10 +205,10 @@ def attention_step(thread: int, layer: int, slot: int, m: Any, batch: Any, room:
         b, g, row, last = batch.tasks[task]
         first = (layer * m.kv_heads + g) * batch.capacity[b]
         attention(
-            room.q, batch.start[b], m.q_width, g, m.heads // m.kv_heads, row, last, K, batch.past[b],
+            room.qkv, batch.start[b], m.qkv_width, g, m.heads // m.kv_heads, row, last, K, batch.past[b],
             at(batch.keys[b], batch.cached), first * K, at(batch.values[b], batch.cached), first * v_width,
             at(batch.flags[b], FLAGS), 0, batch.masked, at(batch.key_cos[b], room.x), at(batch.key_sin[b], room.x),
-            batch.turned, own, room.q, m.q_width,
+            batch.turned, own, room.qkv, m.qkv_width,
         )  # fmt: skip
 
 
@@ -223,6 +223,42 @@ def product(
         out, out_step, at(here[0], w.like), at(here[1], SCALES), n_out, width, room.a, room.s, room.z, n,
         room.panel[thread], room.work, slot,
     )  # fmt: skip
+
+
+@njit
+def product_rows(
+    thread: int, out: Any, out_step: int, w: Any, layer: int, matrix: int, row: int, last: int, width: int, n: int,
+    room: Any,
+) -> None:  # fmt: skip
+    """The arranged activations times the rows row .. last - 1 of one matrix."""
+    here = w.table[layer, matrix]
+    linear_rows(
+        out, out_step, at(here[0], w.like), at(here[1], SCALES), row, last, width, room.a, room.s, room.z, n,
+        room.panel[thread],
+    )  # fmt: skip
+
+
+@njit
+def qkv_pass(thread: int, n: int, layer: int, slot: int, m: Any, w: Any, batch: Any, room: Any) -> None:
+    """Queries, keys and values, in one pass over the rows of their three matrices. A task is whole heads of one of
+    them: whoever has computed these turns them and puts them into the cache."""
+    step = max(task_rows(w.like, n) // m.whole_heads, 1) * m.whole_heads
+    sizes = (m.heads * m.head_dim, m.kv_heads * m.head_dim, m.kv_heads * m.head_dim)
+    starts = (0, m.q_width, m.q_width + m.kv_width)
+    while True:
+        task, matrix = fetch_add(room.work, slot, 1), 0
+        while task >= task_count(sizes[matrix], step):
+            task -= task_count(sizes[matrix], step)
+            matrix += 1
+            if matrix == len(sizes):
+                return
+        row, last = task * step, task_end(task, sizes[matrix], step)
+        out, i = room.qkv[starts[matrix] :], starts[matrix] + row
+        product_rows(thread, out, m.qkv_width, w, layer, matrix, row, last, m.hidden_width, n, room)
+        if m.attention_bias:
+            for token in range(n):
+                add_row(room.qkv, i + token * m.qkv_width, w.biases[layer], i, last - row)
+        rope_step(matrix, row // m.head_dim, last // m.head_dim, n, i, layer, m, batch, room)
 
 
 @njit
@@ -264,8 +300,8 @@ def _kept(sources: str) -> Any:
         n, chosen, L = len(batch.place), len(batch.chosen), m.layers
         if n == 0:  # a call that only compiles
             return
-        o_bias = m.q_width + 2 * m.kv_width if m.attention_bias else -1
-        down_bias = m.q_width + 2 * m.kv_width + m.hidden_width + 2 * m.inner_width if m.mlp_bias else -1
+        o_bias = m.qkv_width if m.attention_bias else -1
+        down_bias = m.qkv_width + m.hidden_width + 2 * m.inner_width if m.mlp_bias else -1
         meeting = 1
         for layer in range(L):
             slot = 1 + layer * SLOTS
@@ -274,27 +310,22 @@ def _kept(sources: str) -> Any:
                 keep_states(thread, threads, n, layer - 1, m, room)
             meeting = meet(room.work, threads, meeting)
             width = m.hidden_width
-            q_size, kv_size = m.heads * m.head_dim, m.kv_heads * m.head_dim
-            product(thread, room.q, m.q_width, w, layer, 0, q_size, width, n, room, slot)
-            product(thread, room.k, m.kv_width, w, layer, 1, kv_size, width, n, room, slot + 1)
-            product(thread, room.v, m.kv_width, w, layer, 2, kv_size, width, n, room, slot + 2)
+            qkv_pass(thread, n, layer, slot, m, w, batch, room)
             meeting = meet(room.work, threads, meeting)
-            rope_step(thread, threads, n, layer, m, w, batch, room)
+            attention_step(thread, layer, slot + 5, m, batch, room)
             meeting = meet(room.work, threads, meeting)
-            attention_step(thread, layer, slot + 7, m, batch, room)
+            arrange_step(thread, threads, n, rows, w, room.qkv, m.qkv_width, m.q_width, room)
             meeting = meet(room.work, threads, meeting)
-            arrange_step(thread, threads, n, rows, w, room.q, m.q_width, room)
-            meeting = meet(room.work, threads, meeting)
-            product(thread, room.change, width, w, layer, 3, m.hidden, m.q_width, n, room, slot + 3)
+            product(thread, room.change, width, w, layer, 3, m.hidden, m.q_width, n, room, slot + 1)
             meeting = meet(room.work, threads, meeting)
             norm_step(thread, threads, n, rows, m, w, room, 2 * layer + 1, True, o_bias)
             meeting = meet(room.work, threads, meeting)
-            product(thread, room.gate, m.inner_width, w, layer, 4, m.inner, width, n, room, slot + 4)
-            product(thread, room.up, m.inner_width, w, layer, 5, m.inner, width, n, room, slot + 5)
+            product(thread, room.gate, m.inner_width, w, layer, 4, m.inner, width, n, room, slot + 2)
+            product(thread, room.up, m.inner_width, w, layer, 5, m.inner, width, n, room, slot + 3)
             meeting = meet(room.work, threads, meeting)
             gated_step(thread, threads, n, rows, layer, m, w, room)
             meeting = meet(room.work, threads, meeting)
-            product(thread, room.change, width, w, layer, 6, m.hidden, m.inner_width, n, room, slot + 6)
+            product(thread, room.change, width, w, layer, 6, m.hidden, m.inner_width, n, room, slot + 4)
             meeting = meet(room.work, threads, meeting)
         final_step(thread, threads, n, head_rows, m, w, batch, room, down_bias)
         if len(room.states):
@@ -315,7 +346,7 @@ def _kept_head(sources: str) -> Any:
         sources  # noqa: B018  # see llvm.SOURCES
         if n == 0:  # a call that only compiles
             return
-        arrange_step(thread, threads, n, rows, w, room.normed, m.hidden_width, room)
+        arrange_step(thread, threads, n, rows, w, room.normed, m.hidden_width, m.hidden_width, room)
         meet(room.work, threads, 1)
         product(thread, room.logits, m.vocab_width, w, m.layers, 0, m.vocab, m.hidden_width, n, room, 1)
 

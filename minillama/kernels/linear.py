@@ -43,6 +43,7 @@ FLOAT_ROWS, OUTPUTS = (6, 4) if WIDE else (2, 2)  # and of floats, with so many 
 SUMS = OUTPUTS * FLOAT_ROWS  # of floats, in a block
 FEW = 8 if WIDE else 2  # rows of floats for which weights are used as they come from memory, two rows of them at once
 PANELS, COLUMNS = 8, 2048  # so many times OUTPUTS rows and so many columns of them are widened at a time
+MANY = PANELS * OUTPUTS  # rows, then
 STREAMS = 4  # rows of floats, or tiles, that are read side by side: several streams are what memory is fastest at
 TASK = 256  # rows of weights, that a thread reads as its streams: so many runs of neighbours
 AHEAD, LINE = 2048, 64  # bytes: so far ahead of every stream memory is asked for, a cache line at a time
@@ -94,33 +95,30 @@ def _tiles(tiles: int, rows: int, size: int) -> Any:
 
 
 def _quantized(form: str, streams: int) -> Any:
-    """This thread's share of a product with weights in q8_0 or q4_0; see linear. One activation row reads so many tiles
-    side by side."""
+    """The product of some rows of weights in q8_0 or q4_0; see linear_rows. One activation row reads so many tiles side
+    by side."""
     size = tile_bytes(form)
     side_by_side, one, times_rows = _tiles(streams, 1, size), _tiles(1, 1, size), _tiles(1, ROWS, size)
 
     @njit
-    def linear_quantized(
-        out: Any, out_step: int, w: Any, scales: Any, n_out: int, width: int,
-        a: Any, s: Any, z: Any, n_rows: int, panel: Any, work: Any, slot: int,
+    def quantized_rows(
+        out: Any, out_step: int, w: Any, scales: Any, row: int, last: int, width: int,
+        a: Any, s: Any, z: Any, n_rows: int, panel: Any,
     ) -> None:  # fmt: skip
-        tiles, groups = (n_out + TILE - 1) // TILE, (width + GROUP - 1) // GROUP
-        while True:
-            tile = fetch_add(work, slot, TASK // TILE if n_rows == 1 else 1)
-            if tile >= tiles:
-                return
-            if n_rows > 1:
+        tile, groups = row // TILE, (width + GROUP - 1) // GROUP
+        count = (last + TILE - 1) // TILE - tile
+        if n_rows > 1:
+            for beside in range(tile, tile + count):
                 for block in range((n_rows + ROWS - 1) // ROWS):
-                    times_rows(out, out_step, w, scales, tile, 0, a, s, z, block, groups)
-                continue
-            count = min(TASK // TILE, tiles - tile)
-            apart = count // streams
-            for first in range(tile, tile + apart):
-                side_by_side(out, out_step, w, scales, first, apart, a, s, z, 0, groups)
-            for last in range(tile + apart * streams, tile + count):
-                one(out, out_step, w, scales, last, 0, a, s, z, 0, groups)
+                    times_rows(out, out_step, w, scales, beside, 0, a, s, z, block, groups)
+            return
+        apart = count // streams
+        for first in range(tile, tile + apart):
+            side_by_side(out, out_step, w, scales, first, apart, a, s, z, 0, groups)
+        for rest in range(tile + apart * streams, tile + count):
+            one(out, out_step, w, scales, rest, 0, a, s, z, 0, groups)
 
-    return linear_quantized
+    return quantized_rows
 
 
 # Scales are streams too: those of 4 bits, where they are a larger part, leave room for fewer streams of numbers
@@ -177,28 +175,27 @@ def _panel_times_rows(
 
 
 @njit
-def _few_rows(out: Any, out_step: int, w: Any, row: int, n_out: int, a: Any, width: int, n_rows: int) -> None:
-    """The product of some rows of W, from `row` on, with up to FEW activation rows. They are read as several streams
-    of neighbours."""
-    count = min(TASK, n_out - row)
-    apart = count // STREAMS
+def _few_rows(out: Any, out_step: int, w: Any, row: int, last: int, a: Any, width: int, n_rows: int) -> None:
+    """The product of the rows row .. last - 1 of W with up to FEW activation rows. They are read as several streams of
+    neighbours."""
+    apart = (last - row) // STREAMS
     for first in range(row, row + apart):
         _stream_rows(out, out_step, w, first, apart, a, width, n_rows)
-    if apart * STREAMS < count:  # the last few, some of them for the second time
-        _stream_rows(out, out_step, w, n_out - STREAMS, 1, a, width, n_rows)
+    if row + apart * STREAMS < last:  # the last few, some of them for the second time
+        _stream_rows(out, out_step, w, last - STREAMS, 1, a, width, n_rows)
 
 
 @njit
 def _many_rows(
-    out: Any, out_step: int, w: Any, row: int, n_out: int, a: Any, width: int, n_rows: int, panel: Any
+    out: Any, out_step: int, w: Any, row: int, last: int, a: Any, width: int, n_rows: int, panel: Any
 ) -> None:
-    """The product of some rows of W, from `row` on, with many activation rows. So many columns of them are widened that
-    they stay in a near cache while they are used for all blocks of activations."""
-    panels = min(PANELS, (n_out - row + OUTPUTS - 1) // OUTPUTS)
+    """The product of up to MANY rows of W, from `row` on and before `last`, with many activation rows. So many columns
+    of them are widened that they stay in a near cache while they are used for all blocks of activations."""
+    panels = min(PANELS, (last - row + OUTPUTS - 1) // OUTPUTS)
     for k in range(0, width, COLUMNS):
         count = min(COLUMNS, width - k)
         for p in range(panels):
-            first = min(row + p * OUTPUTS, n_out - OUTPUTS)
+            first = min(row + p * OUTPUTS, last - OUTPUTS)
             for m in range(OUTPUTS):
                 i = p * COLUMNS * OUTPUTS + m * LANES
                 for c in range(0, count, LANES):
@@ -206,7 +203,7 @@ def _many_rows(
         for block in range((n_rows + FLOAT_ROWS - 1) // FLOAT_ROWS):
             start = block * FLOAT_ROWS
             for p in range(panels):
-                first = min(row + p * OUTPUTS, n_out - OUTPUTS)
+                first = min(row + p * OUTPUTS, last - OUTPUTS)
                 kept = (COLUMNS * OUTPUTS + block * SUMS * LANES) * PANELS + p * SUMS * LANES
                 _panel_times_rows(
                     out, start * out_step + first, out_step, panel, p * COLUMNS * OUTPUTS, kept, k,
@@ -215,20 +212,17 @@ def _many_rows(
 
 
 @njit
-def linear_floats(
-    out: Any, out_step: int, w: Any, scales: Any, n_out: int, width: int,
-    a: Any, s: Any, z: Any, n_rows: int, panel: Any, work: Any, slot: int,
+def float_rows(
+    out: Any, out_step: int, w: Any, scales: Any, row: int, last: int, width: int,
+    a: Any, s: Any, z: Any, n_rows: int, panel: Any,
 ) -> None:  # fmt: skip
-    """This thread's share of a product with floats; see linear."""
-    n_out = max(n_out, STREAMS)  # a smaller matrix has been filled up, and `out` has room for whole vectors
-    while True:
-        row = fetch_add(work, slot, TASK if n_rows <= FEW else OUTPUTS * PANELS)
-        if row >= n_out:
-            return
-        if n_rows <= FEW:
-            _few_rows(out, out_step, w, row, n_out, a, width, n_rows)
-        else:
-            _many_rows(out, out_step, w, row, n_out, a, width, n_rows, panel)
+    """The product of some rows of floats; see linear_rows."""
+    last = max(last, STREAMS)  # a smaller matrix has been filled up, and `out` has room for whole vectors
+    if n_rows <= FEW:
+        _few_rows(out, out_step, w, row, last, a, width, n_rows)
+    else:
+        for first in range(row, last, MANY):
+            _many_rows(out, out_step, w, first, last, a, width, n_rows, panel)
 
 
 def panel_room(n_rows: int) -> int:
@@ -236,6 +230,63 @@ def panel_room(n_rows: int) -> int:
     return PANELS * (COLUMNS * OUTPUTS + rounded_up(n_rows, FLOAT_ROWS) * OUTPUTS * LANES)
 
 
+# -- of any kind --------------------------------------------------------------------------------------------------
+
+
+def linear_rows(
+    out: Any, out_step: int, w: Any, scales: Any, row: int, last: int, width: int,
+    a: Any, s: Any, z: Any, n_rows: int, panel: Any,
+) -> None:  # fmt: skip
+    """out[r, i] = sum over k of x[r, k] W[i, k], for n_rows rows r and the rows i = row .. last - 1 of W, those of a
+    task. The other arguments are linear's."""
+    raise NotImplementedError("called in kernels only")
+
+
+@overload(linear_rows)
+def _linear_rows(
+    out: Any, out_step: int, w: Any, scales: Any, row: int, last: int, width: int,
+    a: Any, s: Any, z: Any, n_rows: int, panel: Any,
+) -> Any:  # fmt: skip
+    rows = _q8_0 if w.dtype is Q8_0 else _q4_0 if w.dtype is Q4_0 else float_rows
+
+    def of_kind(
+        out: Any, out_step: int, w: Any, scales: Any, row: int, last: int, width: int,
+        a: Any, s: Any, z: Any, n_rows: int, panel: Any,
+    ) -> None:  # fmt: skip
+        rows(out, out_step, w, scales, row, last, width, a, s, z, n_rows, panel)
+
+    return of_kind
+
+
+def task_rows(w: Any, n_rows: int) -> int:
+    """How many rows of weights like w a thread takes at a time."""
+    raise NotImplementedError("called in kernels only")
+
+
+@overload(task_rows)
+def _task_rows(w: Any, n_rows: int) -> Any:
+    few, many = (1, TILE) if w.dtype in (Q8_0, Q4_0) else (FEW, MANY)
+
+    def of_kind(w: Any, n_rows: int) -> int:
+        return TASK if n_rows <= few else many
+
+    return of_kind
+
+
+@njit
+def task_count(n_out: int, step: int) -> int:
+    """How many tasks of `step` rows n_out rows are. A rest of fewer than STREAMS rows goes with the last whole task, so
+    that every row belongs to one task alone."""
+    return 1 + max(n_out - STREAMS, 0) // step
+
+
+@njit
+def task_end(task: int, n_out: int, step: int) -> int:
+    """Where the rows of a task, which begin at task * step, end."""
+    return n_out if task + 1 == task_count(n_out, step) else (task + 1) * step
+
+
+@njit
 def linear(
     out: Any, out_step: int, w: Any, scales: Any, n_out: int, width: int,
     a: Any, s: Any, z: Any, n_rows: int, panel: Any, work: Any, slot: int,
@@ -245,22 +296,12 @@ def linear(
     out: float32 rows, out_step apart, of whole blocks of activations. w, scales: the weights, of `width` columns (a
     multiple of 16 if they are floats); at least STREAMS rows of floats, or whole tiles. a, s, z: the arranged
     activations, of which floats have `a` alone. panel: room of this thread's own, panel_room floats. work[slot]: 0
-    when the first thread comes, and how much of W has been given out.
+    when the first thread comes, and how many tasks have been given out.
     """
-    raise NotImplementedError("called in kernels only")
-
-
-@overload(linear)
-def _linear(
-    out: Any, out_step: int, w: Any, scales: Any, n_out: int, width: int,
-    a: Any, s: Any, z: Any, n_rows: int, panel: Any, work: Any, slot: int,
-) -> Any:  # fmt: skip
-    share = _q8_0 if w.dtype is Q8_0 else _q4_0 if w.dtype is Q4_0 else linear_floats
-
-    def of_kind(
-        out: Any, out_step: int, w: Any, scales: Any, n_out: int, width: int,
-        a: Any, s: Any, z: Any, n_rows: int, panel: Any, work: Any, slot: int,
-    ) -> None:  # fmt: skip
-        share(out, out_step, w, scales, n_out, width, a, s, z, n_rows, panel, work, slot)
-
-    return of_kind
+    step = task_rows(w, n_rows)
+    while True:
+        task = fetch_add(work, slot, 1)
+        if task >= task_count(n_out, step):
+            return
+        last = task_end(task, n_out, step)
+        linear_rows(out, out_step, w, scales, task * step, last, width, a, s, z, n_rows, panel)

@@ -19,7 +19,7 @@ from minillama.kernels.decoder import BIASES, MATRICES, SLOTS, Batch, Room, Size
 from minillama.kernels.kept import is_compiled
 from minillama.kernels.linear import block_rows, panel_room, whole_blocks
 from minillama.kernels.llvm import LANES
-from minillama.layout import GROUP, QUANTIZED, rounded_up
+from minillama.layout import GROUP, QUANTIZED, TILE, rounded_up
 from minillama.model.rope import Rotary
 from minillama.runtime.cache import RowCache
 from minillama.runtime.packing import KINDS, Packed, aligned, pack, row_width
@@ -298,19 +298,22 @@ class FastModel:
 
 
 def _sizes(c: LlamaConfig, form: str) -> Sizes:
-    inner_q, inner_kv = c.num_attention_heads * c.head_dim, c.num_key_value_heads * c.head_dim
+    q_width = row_width(c.num_attention_heads * c.head_dim, form)
+    kv_width = row_width(c.num_key_value_heads * c.head_dim, form)
     return Sizes(
         hidden=c.hidden_size,
         inner=c.intermediate_size,
         heads=c.num_attention_heads,
         kv_heads=c.num_key_value_heads,
         head_dim=c.head_dim,
+        whole_heads=math.lcm(c.head_dim, TILE),
         layers=c.num_hidden_layers,
         vocab=c.vocab_size,
         hidden_width=row_width(c.hidden_size, form),
         inner_width=row_width(c.intermediate_size, form),
-        q_width=row_width(inner_q, form),
-        kv_width=row_width(inner_kv, form),
+        q_width=q_width,
+        kv_width=kv_width,
+        qkv_width=q_width + 2 * kv_width,
         vocab_width=row_width(c.vocab_size, form),
         act=ACTIVATIONS[c.hidden_act],
         eps=c.rms_norm_eps,
@@ -335,8 +338,8 @@ def _room(m: Sizes, form: str, threads: int, n: int) -> Room:
     arranged = aligned(rows * widest, np.int8 if quantized else np.float32)
     arranged[:] = 0
     return Room(
-        floats(stream), floats(stream), floats(stream), floats(rows * m.q_width), floats(rows * m.kv_width),
-        floats(rows * m.kv_width), floats(inner), floats(inner), floats(m.vocab_width), arranged,
+        floats(stream), floats(stream), floats(stream), floats(rows * m.qkv_width),
+        floats(inner), floats(inner), floats(m.vocab_width), arranged,
         floats(groups), np.zeros(groups, np.int32),
         np.zeros((threads, own_room(m.head_dim)), np.float32),
         np.zeros((threads, 1 if quantized else panel_room(rows)), np.float32),

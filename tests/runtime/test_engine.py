@@ -46,6 +46,9 @@ FORMS = {"f32": "f32", "f16": "f16", "bf16": "bf16", "q8_0": "f16", "q4_0": "f16
 TOLERANCE = {"f32": 1e-5, "f16": 2e-3, "bf16": 1e-2, "q8_0": 3e-2, "q4_0": 3e-2}
 ODD = {"hidden_size": 22, "intermediate_size": 35, "vocab_size": 37, "head_dim": 18}
 LONGER = {"max_position_embeddings": 512}
+# Queries, keys and values that are several tasks each, of whole heads: 144 rows, and 32 with 2 left over
+MANY_HEADS = {"num_attention_heads": 42, "num_key_value_heads": 21, "head_dim": 18, "attention_bias": True}
+SMALL_HEADS = {"num_attention_heads": 17, "num_key_value_heads": 17, "head_dim": 2, "attention_bias": True}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -159,6 +162,8 @@ def test_every_kind_of_rope(form: str, kind: str) -> None:
         {"num_key_value_heads": 1},
         {"num_key_value_heads": 4, "num_hidden_layers": 1},
         {"num_attention_heads": 3, "num_key_value_heads": 3, "head_dim": 10, "hidden_size": 33},
+        MANY_HEADS,
+        SMALL_HEADS,
         {"tie_word_embeddings": True},
         {"rms_norm_eps": 0.1},
     ],
@@ -337,6 +342,18 @@ def one_pass(form: str, threads: int) -> Array:
 @pytest.mark.parametrize("threads", [1, 3])
 def test_any_number_of_threads(form: str, threads: int) -> None:
     np.testing.assert_array_equal(one_pass(form, threads), one_pass(form, 2))
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("heads", [MANY_HEADS, SMALL_HEADS], ids=["many", "small"])
+def test_heads_that_several_threads_share(form: str, heads: dict[str, Any]) -> None:
+    rows = random_rows(95, [19, 2])
+    alone, together, ids = numba_engine(form, 1, **heads), numba_engine(form, 3, **heads), random_ids(96, 2)
+    prefilled, decoded = alone.prefill(rows), alone.decode(ids)
+    for _ in range(5):
+        together.reset()
+        np.testing.assert_array_equal(together.prefill(rows), prefilled)
+        np.testing.assert_array_equal(together.decode(ids), decoded)
 
 
 @pytest.mark.parametrize("form", FORMS)
