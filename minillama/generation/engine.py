@@ -20,7 +20,8 @@ class Engine(Protocol):
         ...
 
     def decode(self, ids: Array) -> Array:
-        """Append one id (B,) to each row; the logits (B, V) after it."""
+        """Append one id (B,) to each row; the logits (B, V) after it, in an array that the next decode may overwrite:
+        who keeps them copies them. Those of prefill stay as they are."""
         ...
 
     def keep(self, rows: Sequence[int]) -> None:

@@ -18,7 +18,8 @@ from minillama.generation.stopping import StopStrings
 
 SHARED = 16  # tokens that prompts begin with, from which reading them once is worth a pass of its own
 FinishReason = Literal["eos", "stop", "length"]
-# From logits (R, V), which of the R rows go on, in which order, and the id to feed to each
+# From logits (R, V), which are good until the next step, which of the R rows go on, in which order, and the id to feed
+# to each
 Step: TypeAlias = Callable[[Array], tuple[Sequence[int], Array]]
 
 

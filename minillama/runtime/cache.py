@@ -8,6 +8,7 @@ from minillama.arrays import Array
 from minillama.kernels.attention import KEYS
 from minillama.kernels.llvm import LANES
 from minillama.layout import rounded_up
+from minillama.runtime.angles import KeyAngles
 from minillama.runtime.packing import KINDS, STORED, aligned
 from minillama.weights.formats import narrow
 
@@ -16,6 +17,7 @@ class RowCache:
     """Keys and values of one sequence in all layers, with the positions of its tokens.
 
     keys: [L][G][capacity / 16][K][16], values: [L][G][capacity][K, rounded up], in float16, bfloat16 or float32.
+    addresses: of both. key_angles: by which unturned keys are turned.
     """
 
     def __init__(self, layers: int, kv_heads: int, head_dim: int, form: str, capacity: int = KEYS):
@@ -23,7 +25,8 @@ class RowCache:
         self.width = rounded_up(head_dim, LANES)
         self.length, self.capacity = 0, 0
         self.positions = np.zeros(0, np.int64)
-        self.keys = self.values = np.zeros(0, KINDS[form])
+        self.key_angles = KeyAngles()
+        self._hold(np.zeros(0, KINDS[form]), np.zeros(0, KINDS[form]))
         self.reserve(capacity)
 
     def reserve(self, length: int) -> None:
@@ -38,13 +41,18 @@ class RowCache:
                 new.reshape(heads, -1)[:, : used * size] = old.reshape(heads, -1)[:, : used * size]
         positions = np.zeros(capacity, np.int64)
         positions[: self.length] = self.positions[: self.length]
-        self.keys, self.values, self.positions, self.capacity = keys, values, positions, capacity
+        self.positions, self.capacity = positions, capacity
+        self._hold(keys, values)
+
+    def _hold(self, keys: Array, values: Array) -> None:
+        self.keys, self.values = keys, values
+        self.addresses = keys.ctypes.data, values.ctypes.data
 
     def copy(self) -> RowCache:
         """An independent copy."""
         twin = RowCache(self.layers, self.kv_heads, self.head_dim, self.form, 0)
         twin.length, twin.capacity = self.length, self.capacity
-        twin.keys, twin.values = aligned(self.keys.size, self.keys.dtype), aligned(self.values.size, self.values.dtype)
+        twin._hold(aligned(self.keys.size, self.keys.dtype), aligned(self.values.size, self.values.dtype))
         twin.keys[:], twin.values[:] = self.keys, self.values
         twin.positions = self.positions.copy()
         return twin
@@ -62,6 +70,7 @@ class RowCache:
         stop = start + k.shape[1]
         self.reserve(stop)
         self.positions[start:stop] = positions
+        self.key_angles.forget(start)
         shape = (self.layers, self.kv_heads, self.capacity)
         values = self.values.reshape(*shape, self.width)
         values[layer, :, start:stop, : self.head_dim] = self._stored(v)

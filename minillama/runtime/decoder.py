@@ -12,9 +12,10 @@ from minillama.model.cache import KVCache
 from minillama.model.decoder import Decoder
 from minillama.model.ops import Tap, no_tap
 from minillama.model.rope import Rotary
+from minillama.runtime.batch import Append
 from minillama.runtime.cache import RowCache
 from minillama.runtime.engine import CHUNK
-from minillama.runtime.model import Append, FastModel
+from minillama.runtime.model import FastModel
 
 
 class BatchCache:

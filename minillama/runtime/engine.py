@@ -7,10 +7,21 @@ from collections.abc import Sequence
 import numpy as np
 
 from minillama.arrays import Array
+from minillama.runtime.batch import Append
 from minillama.runtime.cache import RowCache
-from minillama.runtime.model import Append, FastModel
+from minillama.runtime.model import FastModel
 
 CHUNK = 256  # tokens of a prompt that one pass computes; bounds the room it needs
+
+
+class Step:
+    """One token for each row of a batch: the arrays of all such passes over it."""
+
+    def __init__(self, model: FastModel, rows: Sequence[RowCache]):
+        B = len(rows)
+        self.x = np.zeros((B, model.config.hidden_size), np.float32)
+        self.logits = np.zeros((B, model.config.vocab_size), np.float32)
+        self.appends = [Append(row, self.x[b : b + 1], np.zeros(1, np.int64), (0,)) for b, row in enumerate(rows)]
 
 
 class NumbaEngine:
@@ -25,13 +36,11 @@ class NumbaEngine:
     def reset(self) -> None:
         """Forget all tokens."""
         self._rows: list[RowCache] = []
+        self._step: Step | None = None
 
     def prefill(self, rows: Sequence[Sequence[int]]) -> Array:
         """Append a row of ids, none empty, to each sequence; the logits (B, V) after the last of each."""
-        if not self._rows:
-            self._rows = [self.model.new_cache() for _ in rows]
-        if len(rows) != len(self._rows):
-            raise ValueError(f"the cache holds a batch of {len(self._rows)} rows and the input has {len(rows)}")
+        self._begin(len(rows))
         logits = np.empty((len(rows), self.vocab_size), np.float32)
         left = [np.asarray(row, np.int64) for row in rows]
         while any(map(len, left)):
@@ -51,8 +60,23 @@ class NumbaEngine:
         return logits
 
     def decode(self, ids: Array) -> Array:
-        """Append one id (B,) to each sequence; the logits (B, V) after it."""
-        return self.prefill(np.asarray(ids)[:, None].tolist())
+        """Append one id (B,) to each sequence; the logits (B, V) after it, in an array of the engine's own: the next
+        decode overwrites them."""
+        self._begin(len(ids))
+        if self._step is None:
+            self._step = Step(self.model, self._rows)
+        step = self._step
+        self.model.embed(np.asarray(ids), step.x)
+        for append in step.appends:
+            append.positions[0] = append.cache.length
+        return self.model.run(step.appends, logits=step.logits).logits
+
+    def _begin(self, count: int) -> None:
+        """Have a sequence for each of so many rows. ValueError if there are others."""
+        if not self._rows:
+            self._rows = [self.model.new_cache() for _ in range(count)]
+        if count != len(self._rows):
+            raise ValueError(f"the cache holds a batch of {len(self._rows)} rows and the input has {count}")
 
     def keep(self, rows: Sequence[int]) -> None:
         """Go on with these sequences of the batch only, in this order; one may come several times."""
@@ -60,7 +84,8 @@ class NumbaEngine:
         for row in np.arange(len(self._rows))[list(rows)].tolist():
             kept.append(self._rows[row].copy() if row in taken else self._rows[row])
             taken.add(row)
-        self._rows = kept
+        if kept != self._rows:
+            self._rows, self._step = kept, None
 
     def cut(self, length: int) -> None:
         """Forget all but the first `length` tokens of rows that are all of the same length."""

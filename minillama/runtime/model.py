@@ -14,34 +14,23 @@ import numpy as np
 from minillama.arrays import Array, check_ids
 from minillama.config import LlamaConfig
 from minillama.kernels import ACTIVATIONS
-from minillama.kernels.attention import QUERIES, own_room
+from minillama.kernels.attention import own_room
 from minillama.kernels.decoder import BIASES, MATRICES, SLOTS, Batch, Room, Sizes, Weights, forward, head
 from minillama.kernels.kept import is_compiled
 from minillama.kernels.linear import block_rows, panel_room, whole_blocks
-from minillama.kernels.llvm import LANES
-from minillama.layout import GROUP, QUANTIZED, TILE, rounded_up
+from minillama.layout import GROUP, QUANTIZED, TILE
 from minillama.model.rope import Rotary
+from minillama.runtime.batch import Append, Description, shape_of
 from minillama.runtime.cache import RowCache
 from minillama.runtime.packing import KINDS, Packed, aligned, pack, row_width
 from minillama.weights import names
 from minillama.weights.finite import first_odd_number
-from minillama.weights.safetensors import Tensor
+from minillama.weights.formats import widen_into
+from minillama.weights.safetensors import ArrayTensor, StoredTensor, Tensor
 
 SOME = 256  # rows that get logits together
 SMALL = 1 << 24  # products of a pass, below which several threads wait for each other longer than they work
 EVERYBODY = 1 << 60  # more threads than meet in any pass
-TASK_ROWS = 32  # of attention: about as many rows of one key/value head are a task
-
-
-@dataclass
-class Append:
-    """Tokens that one pass appends to a sequence."""
-
-    cache: RowCache
-    x: Array  # (T, D), their embeddings
-    positions: Array  # (T,)
-    wanted: Sequence[int] = ()  # which of them get logits
-    seen: Array | None = None  # (S + T,), 0 for a key that no query may see
 
 
 @dataclass
@@ -70,6 +59,9 @@ class FastModel:
         self.sizes = _sizes(config, form)
         self.packed: dict[str, Packed] = {}
         self.weights = self._pack()
+        embeddings = tensors[names.EMBED_TOKENS]
+        at_hand = isinstance(embeddings, StoredTensor | ArrayTensor)  # others are put together when they are read
+        self._embeddings = embeddings.stored() if at_hand else None
         self.room = _room(self.sizes, form, threads, 1)
         self.rows = 1
         self.on_tokens: Callable[[int], object] | None = None  # is told how many tokens a pass has computed
@@ -77,6 +69,7 @@ class FastModel:
         self._pool = ThreadPoolExecutor(max(1, threads - 1), thread_name_prefix="minillama")  # the caller is one more
         self._products = sum(math.prod(tensors[name].shape) for name in self.packed)  # of one row
         self._overflows = False
+        self._description = Description(self.rotary, cache_form, shape_of([]))
 
     @property
     def compiled(self) -> bool:
@@ -89,25 +82,39 @@ class FastModel:
 
     def _nothing(self) -> tuple[Any, ...]:
         """The arguments of a pass over no tokens."""
-        return 0, 1, 1, 1, self.sizes, self.weights, self._batch([], [])[1], self.room
+        nothing = Description(self.rotary, self.cache_form, shape_of([]))
+        return 0, 1, 1, 1, self.sizes, self.weights, nothing.batch, self.room
 
     def new_cache(self) -> RowCache:
         return RowCache(
             self.config.num_hidden_layers, self.config.num_key_value_heads, self.config.head_dim, self.cache_form
         )
 
-    def embed(self, ids: Array) -> Array:
-        """Ids (T,) in 0 .. V - 1 -> (T, D), float32"""
+    def embed(self, ids: Array, out: Array | None = None) -> Array:
+        """Ids (T,) in 0 .. V - 1 -> (T, D), float32, in `out` if it is given."""
         check_ids("input_ids", ids, self.config.vocab_size)
-        return self.tensors[names.EMBED_TOKENS].read(np.float32, ids)
+        if out is None:
+            return self.tensors[names.EMBED_TOKENS].read(np.float32, ids)
+        if self._embeddings is None:
+            out[:] = self.tensors[names.EMBED_TOKENS].read(np.float32, ids)
+        else:
+            for token, row in zip(ids.tolist(), out, strict=True):
+                widen_into(self._embeddings[token], self.tensors[names.EMBED_TOKENS].dtype, row)
+        return out
 
-    def run(self, appends: Sequence[Append], *, hidden: bool = False, states: bool = False) -> Passed:
+    def run(
+        self, appends: Sequence[Append], *, hidden: bool = False, states: bool = False, logits: Array | None = None
+    ) -> Passed:
         """One pass: append to each sequence, and compute. At most one Append for a cache. One at a time: a second
-        thread that calls waits until the first has its answer."""
-        with self._one_at_a_time:
-            return self._run(appends, hidden, states)
+        thread that calls waits until the first has its answer.
 
-    def _run(self, appends: Sequence[Append], hidden: bool, states: bool) -> Passed:
+        logits: where they go, (wanted, V) float32; by default into a new array. With it nothing is allocated that grows
+        with the model, as long as passes have the same shape and the caches have room.
+        """
+        with self._one_at_a_time:
+            return self._run(appends, hidden, states, logits)
+
+    def _run(self, appends: Sequence[Append], hidden: bool, states: bool, logits: Array | None) -> Passed:
         m = self.sizes
         counts = [len(append.x) for append in appends]
         n, chosen = sum(counts), sum(len(append.wanted) for append in appends)
@@ -122,15 +129,14 @@ class FastModel:
             x[start : start + count, m.hidden :] = 0  # where the last pass may have left something
             start += count
         room.work[:] = 0
-        keep_alive, batch = self._batch(appends, counts)
+        batch = self._described(appends)
         self._all_threads(forward, n * self._products, rows, head_rows, m, self.weights, batch, room)
-        del keep_alive
         for append in appends:
             append.cache.length += len(append.x)
         if self.on_tokens:
             self.on_tokens(n)
         return Passed(
-            self._logits(room, chosen),
+            self._logits(room, np.empty((chosen, m.vocab), np.float32) if logits is None else logits),
             room.hidden.reshape(n, -1)[:, : m.hidden].copy() if hidden else None,
             room.states.reshape(m.layers, n, -1)[:, :, : m.hidden].copy() if states else None,
         )
@@ -152,7 +158,7 @@ class FastModel:
                 room.work[:] = 0
                 products = n * m.vocab * m.hidden
                 self._all_threads(head, products, n, block_rows(self.form in QUANTIZED, n), m, self.weights, room)
-                logits[start : start + n] = self._logits(room, n)
+                self._logits(room, logits[start : start + n])
         return logits
 
     def _all_threads(self, kernel: Callable[..., None], products: int, *arguments: object) -> None:
@@ -172,16 +178,18 @@ class FastModel:
             finally:
                 wait(others)
 
-    def _logits(self, room: Room, n: int) -> Array:
-        """The first n rows of logits. ValueError that names the weight if they are not finite because of one."""
-        m = self.sizes
-        logits: Array = room.logits[: n * m.vocab_width].reshape(n, m.vocab_width)[:, : m.vocab].copy()
-        if not self._overflows and not np.isfinite(logits).all():
+    def _logits(self, room: Room, out: Array) -> Array:
+        """The logits of a pass, in `out` (n, V). ValueError that names the weight if they are not finite because of
+        one."""
+        n, m = len(out), self.sizes
+        out[...] = room.logits[: n * m.vocab_width].reshape(n, m.vocab_width)[:, : m.vocab]
+        # The least and the largest are finite if all are: looked at one by one they would need room
+        if n and not self._overflows and not (math.isfinite(out.min()) and math.isfinite(out.max())):
             odd = first_odd_number({name: tensor for name, tensor in self.tensors.items() if name != names.SCORE})
             if odd is not None:
                 raise ValueError(f"the weights have a NaN or an infinite number, {odd}: get them again")
             self._overflows = True  # it is the activations: nothing to look for again
-        return logits
+        return out
 
     def _asked_room(self, n: int, chosen: int, hidden: bool, states: bool) -> Room:
         m, room = self.sizes, self.room
@@ -194,66 +202,12 @@ class FastModel:
             room = room._replace(states=np.zeros(m.layers * n * m.hidden_width, np.float32))
         return room
 
-    def _batch(self, appends: Sequence[Append], counts: Sequence[int]) -> tuple[list[Array], Batch]:
-        """The description of a pass, and arrays that it has only the addresses of."""
-        c, alive = self.config, list[Array]()
-        turned = self.rotary.by_length
-        past = [append.cache.length for append in appends]
-        masked = any(append.seen is not None for append in appends)
-        tables, tasks, place, sequence, cos, sin = [], [], [], [], [], []
-        start = 0
-        for b, append in enumerate(appends):
-            cache, T, S = append.cache, counts[b], past[b] + counts[b]
-            cache.reserve(S)
-            cache.positions[past[b] : S] = append.positions
-            flags = np.zeros(0, np.uint8)
-            if masked:
-                flags = np.ones(rounded_up(S, LANES), np.uint8)
-                flags[:S] = True if append.seen is None else append.seen
-            angles = [np.zeros(0, np.float32)] * 2
-            inv_freq = self.rotary.inv_freq(append.positions[None], S)
-            if turned:  # all tokens of a pass have the same frequencies: see runs()
-                inv_freq = inv_freq[0, 0]
-                angles = [self._tiles(a[0], S) for a in self.rotary.angles(cache.positions[None, :S], inv_freq, "f4")]
-            own = self.rotary.angles(append.positions[None], inv_freq, np.float32)
-            cos.append(own[0][0])
-            sin.append(own[1][0])
-            alive += [flags, *angles]
-            tables.append([array.ctypes.data for array in (cache.keys, cache.values, flags, *angles)])
-            place.append(np.arange(past[b], S))
-            sequence.append(np.full(T, b))
-            group = c.num_attention_heads // c.num_key_value_heads
-            step = rounded_up(max(TASK_ROWS, group), QUERIES)
-            tasks += [
-                (b, g, row, min(row + step, T * group))
-                for row in range(0, T * group, step)
-                for g in range(c.num_key_value_heads)
-            ]
-            start += T
-        starts = [sum(counts[:b]) for b in range(len(counts))]
-        chosen = [start + t for start, append in zip(starts, appends, strict=True) for t in append.wanted]
-        addresses = np.array(tables, np.int64).reshape(-1, 5)
-
-        def numbers(values: Sequence[object]) -> Array:
-            return np.array(values, np.int64)
-
-        def joined(parts: list[Array], dtype: type) -> Array:
-            return np.concatenate([np.zeros(0, dtype), *(part.reshape(-1) for part in parts)]).astype(dtype)
-
-        keys, values, flags_, key_cos, key_sin = (np.ascontiguousarray(column) for column in addresses.T)
-        return alive, Batch(
-            joined(sequence, np.int64), joined(place, np.int64), joined(cos, np.float32), joined(sin, np.float32),
-            keys, values, flags_, key_cos, key_sin, numbers(starts), numbers(past),
-            numbers([append.cache.capacity for append in appends]),
-            np.array(tasks, np.int64).reshape(-1, 4), numbers(chosen),
-            np.zeros(1, KINDS[self.cache_form]), masked, turned,
-        )  # fmt: skip
-
-    def _tiles(self, angles: Array, length: int) -> Array:
-        """Cosines or sines (S, K / 2) as the kernel reads them: [S / 16][K / 2][16]."""
-        padded = np.zeros((rounded_up(length, LANES), angles.shape[1]), np.float32)
-        padded[:length] = angles
-        return np.ascontiguousarray(padded.reshape(-1, LANES, angles.shape[1]).swapaxes(1, 2))
+    def _described(self, appends: Sequence[Append]) -> Batch:
+        """The description of a pass; where the last one had the same shape, in the same arrays."""
+        shape = shape_of(appends)
+        if shape != self._description.shape:
+            self._description = Description(self.rotary, self.cache_form, shape)
+        return self._description.fill(appends)
 
     def runs(self, cache: RowCache, positions: Array) -> list[int]:
         """Where the rotary frequencies of new tokens change, which must then come in passes of their own."""

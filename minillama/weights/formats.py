@@ -40,6 +40,16 @@ def widen(stored: Array, name: str, dtype: DTypeLike) -> Array:
     return stored.astype(dtype, copy=not stored.flags.aligned)
 
 
+def widen_into(stored: Array, name: str, out: Array) -> None:
+    """What widen gives, into float32 numbers that are there, side by side."""
+    if name == "BF16":
+        bits = out.view(np.uint32)
+        bits[...] = stored
+        np.left_shift(bits, 16, out=bits)
+    else:
+        out[...] = stored
+
+
 def narrow(x: Array, name: str) -> Array:
     """Floats as the stored numbers called `name`, rounded to the nearest where they do not fit."""
     return narrow_bfloat16(x) if name == "BF16" else x.astype(STORAGE[name])

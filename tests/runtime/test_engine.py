@@ -7,6 +7,7 @@ import json
 import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,19 +21,23 @@ import minillama.model.mlp
 import minillama.runtime.engine
 from minillama.arrays import Array
 from minillama.generation.loop import SHARED, read
+from minillama.generation.sampling import log_softmax
+from minillama.generation.search import GenerateOutput
 from minillama.layout import GROUP, QUANTIZED, rounded_up
 from minillama.llama import LlamaForCausalLM
 from minillama.model.cache import KVCache
 from minillama.model.heads import lm_logits
 from minillama.model.ops import linear
+from minillama.runtime.batch import Append
 from minillama.runtime.engine import NumbaEngine
-from minillama.runtime.model import Append, FastModel
+from minillama.runtime.model import FastModel
 from minillama.runtime.packing import STORED, quantize
 from minillama.weights.formats import narrow, widen
+from minillama.weights.mapped import MappedFile
 from minillama.weights.names import EMBED_TOKENS
-from minillama.weights.safetensors import ArrayTensor, Tensor
+from minillama.weights.safetensors import ArrayTensor, StoredTensor, Tensor
 from tests.kernels.products import rounded
-from tests.tiny import ROPES, SEEDS, random_ids, tiny_model
+from tests.tiny import ROPES, SEEDS, random_ids, random_weights, tiny_config, tiny_model
 
 # Formats of the weights, each with one of the cache
 FORMS = {"f32": "f32", "f16": "f16", "bf16": "bf16", "q8_0": "f16", "q4_0": "f16"}
@@ -256,6 +261,23 @@ def token_by_token(fast: FastModel, appends: list[Append]) -> Array:
     return np.concatenate(logits)
 
 
+@pytest.mark.parametrize("name", ["F16", "F32", "F64", "BF16", "Q8_0"])
+def test_embeddings_of_any_kind_are_read_into_an_array(name: str, tmp_path: Path) -> None:
+    """Those of bfloat16 from a file: there is no array of them."""
+    tensors: dict[str, Tensor] = {key: ArrayTensor(array) for key, array in random_weights(tiny_config()).items()}
+    table, file = tensors[EMBED_TOKENS].read(np.float32), tmp_path / "table"
+    if name == "BF16":
+        file.write_bytes(narrow(table, name).tobytes())
+        tensors[EMBED_TOKENS] = StoredTensor(MappedFile(file), name, table.shape, 0)
+    else:
+        kept = quantize(tensors[EMBED_TOKENS], "q8_0") if name == "Q8_0" else ArrayTensor(narrow(table, name))
+        tensors[EMBED_TOKENS] = kept
+    fast, ids = FastModel(tiny_config(), tensors, "f32", "f32", 1), random_ids(105, 9)
+    out = np.full((9, 16), np.nan, np.float32)
+    assert fast.embed(ids, out) is out
+    np.testing.assert_array_equal(out, tensors[EMBED_TOKENS].read(np.float32, ids))
+
+
 # -- rows of a batch ----------------------------------------------------------------------------------------------
 
 
@@ -476,16 +498,84 @@ def test_prompts_that_share_a_beginning_are_continued_as_each_alone(by: str) -> 
         assert np.abs(row - alone).max() <= TOLERANCE["f32"] * np.abs(alone).max()
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_a_token_allocates_nothing_of_the_size_of_the_model(form: str) -> None:
-    """Here a row of the inner activations alone takes 256 KB; a token's own description takes a few."""
-    engine = numba_engine(form, intermediate_size=1 << 16, num_hidden_layers=1)
-    engine.prefill(random_rows(100, [3, 5]))
-    engine.decode(random_ids(101, 2))
+# Python's objects of one token: heads of array views, tuples that Numba makes of its arguments (3 KB), and the futures
+# by which another thread is asked (5 KB). NumPy tells tracemalloc of its data too, so no array of this size is made
+A_TOKEN = 12_000
+
+
+def assert_a_token_makes_no_array(engine: NumbaEngine, rows: list[list[int]]) -> None:
+    engine.prefill(rows)
+    ids = random_ids(101, 6, len(rows))
+    engine.decode(ids[0])
     tracemalloc.start()
     try:
-        for step in range(5):
-            engine.decode(random_ids(102 + step, 2))
-        assert tracemalloc.get_traced_memory()[1] < 64_000
+        for step in ids[1:]:
+            engine.keep(range(len(rows)))
+            engine.decode(step)
+        assert tracemalloc.get_traced_memory()[1] < A_TOKEN
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    "wide",
+    [
+        {"intermediate_size": 1 << 14},
+        {"hidden_size": 1 << 13},
+        {"vocab_size": 1 << 14},
+        {"head_dim": 1 << 13, "num_attention_heads": 1, "num_key_value_heads": 1},
+    ],
+    ids=lambda wide: next(iter(wide)),
+)
+def test_a_token_makes_no_array(form: str, wide: dict[str, int]) -> None:
+    """One row of what is wide takes 16 KB at least."""
+    assert_a_token_makes_no_array(numba_engine(form, **wide, num_hidden_layers=1), random_rows(100, [3, 5]))
+
+
+@pytest.mark.parametrize("kind", ["dynamic", "longrope"])
+def test_a_token_makes_no_array_of_the_length_of_the_text(kind: str) -> None:
+    """The cosines of 1,000 keys take 24 KB while they are computed, and those of dynamic are for every token."""
+    assert_a_token_makes_no_array(numba_engine("f32", **ROPES[kind]), random_rows(100, [1000]))
+
+
+# -- whose logits they are ----------------------------------------------------------------------------------------
+
+
+def test_logits_of_decode_are_good_until_the_next_and_those_of_prefill_for_ever() -> None:
+    engine = numba_engine("f32")
+    prefilled = engine.prefill(random_rows(103, [4, 2]))
+    kept = prefilled.copy()
+    first = engine.decode(np.array([1, 2]))
+    second = engine.decode(np.array([3, 4]))
+    assert np.shares_memory(first, second)
+    engine.keep([1, 0])  # another batch has another array
+    assert not np.shares_memory(engine.decode(np.array([5, 6])), second)
+    np.testing.assert_array_equal(prefilled, kept)
+
+
+def test_what_another_engine_of_the_model_computes_leaves_logits_alone() -> None:
+    fast = models("f32")[1]
+    one, other = NumbaEngine(fast), NumbaEngine(fast)
+    logits = one.decode(np.array([1, 2]))
+    kept = logits.copy()
+    other.decode(np.array([3, 4]))
+    other.prefill([[7], [8]])
+    fast.lm_logits(np.ones((2, 16), np.float32))
+    np.testing.assert_array_equal(logits, kept)
+
+
+@pytest.mark.parametrize("settings", [{}, {"num_beams": 3}], ids=["greedy", "beams"])
+def test_logits_and_scores_that_generation_hands_out_are_of_their_own_step(settings: dict[str, int]) -> None:
+    config = tiny_config()
+    model = LlamaForCausalLM(config, random_weights(config), engine="numba", dtype="f32")
+    asked = {"return_dict_in_generate": True, "output_logits": True, "output_scores": True, "max_new_tokens": 6}
+    out = model.generate(random_ids(104, 1, 5), **asked, **settings)
+    assert isinstance(out, GenerateOutput)
+    assert out.logits is not None
+    assert out.scores is not None
+    for step, (logits, scores) in enumerate(zip(out.logits, out.scores, strict=True)):
+        row = 0 if out.beam_indices is None else out.beam_indices[0, step]
+        wanted = model.new_engine().prefill([out.sequences[0, : 5 + step].tolist()])[0]
+        np.testing.assert_array_equal(logits[row], wanted)
+        np.testing.assert_array_equal(scores[row], log_softmax(wanted) if settings else wanted)

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minillama.weights.formats import narrow_bfloat16, widen
+from minillama.weights.formats import STORAGE, narrow_bfloat16, widen, widen_into
 
 # Every bfloat16 there is, and the float32 it stands for
 BITS = np.arange(2**16, dtype=np.uint16)
@@ -30,6 +30,14 @@ def test_widening_changes_no_value(name: str, stored: str) -> None:
 def test_what_has_the_type_already_is_not_copied() -> None:
     numbers = np.array([1, 2], np.float32)
     assert widen(numbers, "F32", np.float32) is numbers
+
+
+@pytest.mark.parametrize("name", ["F16", "F32", "F64", "BF16"])
+def test_into_an_array_go_the_same_numbers(name: str) -> None:
+    stored = BITS if name == "BF16" else VALUES[np.abs(VALUES) < 65504].astype(STORAGE[name])
+    out = np.zeros(len(stored), np.float32)
+    widen_into(stored, name, out)
+    np.testing.assert_array_equal(out.view(np.uint32), widen(stored, name, np.float32).view(np.uint32))
 
 
 def test_every_bfloat16_comes_back() -> None:
