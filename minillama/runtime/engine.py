@@ -14,7 +14,7 @@ from minillama.runtime.model import FastModel
 CHUNK = 256  # tokens of a prompt that one pass computes; bounds the room it needs
 
 
-class Step:
+class _Step:
     """One token for each row of a batch: the arrays of all such passes over it."""
 
     def __init__(self, model: FastModel, rows: Sequence[RowCache]):
@@ -36,7 +36,7 @@ class NumbaEngine:
     def reset(self) -> None:
         """Forget all tokens."""
         self._rows: list[RowCache] = []
-        self._step: Step | None = None
+        self._step: _Step | None = None
 
     def prefill(self, rows: Sequence[Sequence[int]]) -> Array:
         """Append a row of ids, none empty, to each sequence; the logits (B, V) after the last of each."""
@@ -64,7 +64,7 @@ class NumbaEngine:
         decode overwrites them."""
         self._begin(len(ids))
         if self._step is None:
-            self._step = Step(self.model, self._rows)
+            self._step = _Step(self.model, self._rows)
         step = self._step
         self.model.embed(np.asarray(ids), step.x)
         for append in step.appends:
