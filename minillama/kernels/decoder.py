@@ -7,12 +7,11 @@ threads nor on the other rows.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numba import njit
 
-from minillama.arrays import Array
 from minillama.kernels.attention import attention
 from minillama.kernels.linear import linear, linear_rows, task_count, task_end, task_rows
 from minillama.kernels.llvm import LANES, SOURCES
@@ -21,97 +20,11 @@ from minillama.kernels.norm import rms_norm
 from minillama.kernels.quantize import arrange_row
 from minillama.kernels.rope import rotate
 from minillama.kernels.simd import load, put, store
+from minillama.kernels.state import SLOTS
 from minillama.kernels.threads import at, fetch_add, wait_for
 
-MATRICES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")  # of a layer, in this order
 FLAGS, SCALES = np.zeros(1, np.uint8), np.zeros(1, np.int16)  # which kind of array is at an address
-BIASES = ("q_bias", "k_bias", "v_bias", "o_bias", "gate_bias", "up_bias", "down_bias")
-SLOTS = 6  # of the work counters, for a layer: q, k and v; o; gate; up; down; attention
-
-
-class Sizes(NamedTuple):
-    """What the kernels need of a config. Rows of activations have room for whole groups of columns: `*_width`."""
-
-    hidden: int
-    inner: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    whole_heads: int  # rows of q, k or v that are whole heads, and whole vectors too
-    layers: int
-    vocab: int
-    hidden_width: int
-    inner_width: int
-    q_width: int  # of all query heads
-    kv_width: int  # of all key/value heads
-    qkv_width: int  # of queries, keys and values side by side
-    vocab_width: int
-    act: int  # see kernels/mlp.py
-    eps: float
-    attention_bias: bool
-    mlp_bias: bool
-
-
-class Weights(NamedTuple):
-    """Where the weights are. table: int64 (L + 1, 7, 2), the addresses of each matrix and of its scales, the head's in
-    the last row. norms: float32 (2 L + 1, hidden_width). biases: float32 (L, all widths). like: an array of the kind
-    of the matrices."""
-
-    like: Array
-    table: Array
-    norms: Array
-    biases: Array
-
-
-class Batch(NamedTuple):
-    """The rows of one pass, and the sequences they are appended to.
-
-    sequence, place: int64 (N,), which sequence a row belongs to, and its place there. cos, sin: float32 (N, K / 2).
-    keys, values, flags, key_cos, key_sin: int64 (B,), addresses. start, past: int64 (B,), the first row of a sequence
-    and how much is cached before it; capacity: int64 (B,), positions its cache has room for. tasks: int64 (n, 4),
-    sequence, key/value head, and the rows of attention from .. to. chosen: int64 (C,), the rows that get logits.
-    cached: an array of the kind of keys and values.
-    """
-
-    sequence: Array
-    place: Array
-    cos: Array
-    sin: Array
-    keys: Array
-    values: Array
-    flags: Array
-    key_cos: Array
-    key_sin: Array
-    start: Array
-    past: Array
-    capacity: Array
-    tasks: Array
-    chosen: Array
-    cached: Array
-    masked: bool
-    turned: bool
-
-
-class Room(NamedTuple):
-    """Memory to work in, all of it one-dimensional: x, the stream of activations, its change, and what is between.
-    qkv: of each row the queries, keys and values; contexts take the place of the queries. a, s, z: arranged
-    activations. own, panel: (threads, ...), each thread's own. work: counters, 0 at the beginning."""
-
-    x: Array
-    change: Array
-    normed: Array
-    qkv: Array
-    gate: Array
-    up: Array
-    logits: Array
-    a: Array
-    s: Array
-    z: Array
-    own: Array
-    panel: Array
-    work: Array
-    states: Array  # hidden states after each layer, (L, N, hidden_width), or empty
-    hidden: Array  # those after the final norm, (N, hidden_width), or empty
+Q_PROJ, K_PROJ, V_PROJ = range(3)  # places in MATRICES
 
 
 @njit
@@ -127,6 +40,12 @@ def add_row(x: Any, i: int, y: Any, j: int, width: int) -> None:
     """x[i : i + width] += y[j : j + width]"""
     for k in range(0, width, LANES):
         store(x, i + k, load(x, i + k) + load(y, j + k))
+
+
+@njit
+def v_width(m: Any) -> int:
+    """Numbers of a value in the cache: whole vectors."""
+    return (m.head_dim + LANES - 1) // LANES * LANES
 
 
 @njit
@@ -170,34 +89,46 @@ def gated_step(thread: int, threads: int, n: int, rows: int, layer: int, m: Any,
 
 
 @njit
+def cache_key(x: Any, i: int, row: int, layer: int, g: int, m: Any, batch: Any) -> None:
+    """x[i : i + K], key head g of a row, into the cache of its sequence."""
+    b, place = batch.sequence[row], batch.place[row]
+    keys, first = at(batch.keys[b], batch.cached), (layer * m.kv_heads + g) * batch.capacity[b]
+    j = (first + place // LANES * LANES) * m.head_dim + place % LANES
+    for k in range(m.head_dim):
+        put(keys, j + k * LANES, x[i + k])
+
+
+@njit
+def cache_value(x: Any, i: int, row: int, layer: int, g: int, m: Any, batch: Any) -> None:
+    """x[i : i + K], value head g of a row, into the cache of its sequence."""
+    b, place = batch.sequence[row], batch.place[row]
+    values, first = at(batch.values[b], batch.cached), (layer * m.kv_heads + g) * batch.capacity[b]
+    j = (first + place) * v_width(m)
+    for k in range(m.head_dim):
+        put(values, j + k, x[i + k])
+
+
+@njit
 def rope_step(matrix: int, first: int, last: int, n: int, i: int, layer: int, m: Any, batch: Any, room: Any) -> None:
     """Heads first .. last - 1 of q, k or v, of the first row at room.qkv[i:]: queries and keys are turned, keys and
     values go into the cache."""
     K, half = m.head_dim, m.head_dim // 2
-    v_width = (K + LANES - 1) // LANES * LANES
     for row in range(n):
-        if matrix == 0 or (matrix == 1 and not batch.turned):
+        if matrix == Q_PROJ or (matrix == K_PROJ and not batch.turned):
             rotate(room.qkv, i, last - first, K, batch.cos, batch.sin, row * half)
-        b, place = batch.sequence[row], batch.place[row]
-        for g in range(first, last if matrix > 0 else first):
-            start, x = (layer * m.kv_heads + g) * batch.capacity[b], i + (g - first) * K
-            if matrix == 1:
-                keys, j = at(batch.keys[b], batch.cached), (start + place // LANES * LANES) * K + place % LANES
-                for k in range(K):
-                    put(keys, j + k * LANES, room.qkv[x + k])
-            else:
-                values, j = at(batch.values[b], batch.cached), (start + place) * v_width
-                for k in range(K):
-                    put(values, j + k, room.qkv[x + k])
+        for head in range(first, last):
+            j = i + (head - first) * K
+            if matrix == K_PROJ:
+                cache_key(room.qkv, j, row, layer, head, m, batch)
+            elif matrix == V_PROJ:
+                cache_value(room.qkv, j, row, layer, head, m, batch)
         i += m.qkv_width
 
 
 @njit
 def attention_step(thread: int, layer: int, slot: int, m: Any, batch: Any, room: Any) -> None:
     """Attention of all heads, task by task; the contexts take the place of the queries."""
-    K = m.head_dim
-    v_width = (K + LANES - 1) // LANES * LANES
-    own = room.own[thread]
+    K, own = m.head_dim, room.own[thread]
     while True:
         task = fetch_add(room.work, slot, 1)
         if task >= len(batch.tasks):
@@ -206,7 +137,7 @@ def attention_step(thread: int, layer: int, slot: int, m: Any, batch: Any, room:
         first = (layer * m.kv_heads + g) * batch.capacity[b]
         attention(
             room.qkv, batch.start[b], m.qkv_width, g, m.heads // m.kv_heads, row, last, K, batch.past[b],
-            at(batch.keys[b], batch.cached), first * K, at(batch.values[b], batch.cached), first * v_width,
+            at(batch.keys[b], batch.cached), first * K, at(batch.values[b], batch.cached), first * v_width(m),
             at(batch.flags[b], FLAGS), 0, batch.masked, at(batch.key_cos[b], room.x), at(batch.key_sin[b], room.x),
             batch.turned, own, room.qkv, m.qkv_width,
         )  # fmt: skip

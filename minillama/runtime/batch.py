@@ -10,8 +10,8 @@ import numpy as np
 
 from minillama.arrays import Array
 from minillama.kernels.attention import KEYS, QUERIES
-from minillama.kernels.decoder import Batch
 from minillama.kernels.llvm import LANES
+from minillama.kernels.state import Batch
 from minillama.layout import rounded_up
 from minillama.model.rope import Rotary
 from minillama.runtime.angles import Angles

@@ -15,9 +15,10 @@ from minillama.arrays import Array, check_ids
 from minillama.config import LlamaConfig
 from minillama.kernels import ACTIVATIONS
 from minillama.kernels.attention import own_room
-from minillama.kernels.decoder import BIASES, MATRICES, SLOTS, Batch, Room, Sizes, Weights, forward, head
+from minillama.kernels.decoder import forward, head
 from minillama.kernels.kept import is_compiled
 from minillama.kernels.linear import block_rows, panel_room, whole_blocks
+from minillama.kernels.state import BIASES, MATRICES, SLOTS, Batch, Room, Sizes, Weights
 from minillama.layout import GROUP, QUANTIZED, TILE
 from minillama.model.rope import Rotary
 from minillama.runtime.batch import Append, Description, shape_of
