@@ -17,7 +17,15 @@ from numba import njit
 from numpy.typing import DTypeLike
 
 from minillama.arrays import Array
-from minillama.kernels.decoder import arrange_step, attention_step, gated_step, norm_step, product, rope_step
+from minillama.kernels.decoder import (
+    arrange_step,
+    attention_step,
+    gated_step,
+    norm_step,
+    product,
+    qkv_pass,
+    rope_step,
+)
 from minillama.kernels.linear import block_rows
 from minillama.layout import QUANTIZED
 from minillama.llama import LlamaForCausalLM
@@ -29,8 +37,9 @@ from minillama.model.mlp import mlp
 from minillama.model.norm import rms_norm
 from minillama.model.ops import linear
 from minillama.model.rope import Rotations, rotate
+from minillama.runtime.batch import Append
 from minillama.runtime.engine import NumbaEngine
-from minillama.runtime.model import Append, FastModel
+from minillama.runtime.model import FastModel
 from minillama.shipped import sample_text, tale_model
 from minillama.weights.parameters import Parameters
 
@@ -98,30 +107,27 @@ def _norm(n: int, rows: int, layer: int, m: Any, w: Any, batch: Any, room: Any) 
 
 @njit
 def _rope(n: int, rows: int, layer: int, m: Any, w: Any, batch: Any, room: Any) -> None:
-    rope_step(0, 1, n, layer, m, w, batch, room)
+    rope_step(0, 0, m.heads, n, 0, layer, m, batch, room)
 
 
 @njit
 def _linear(n: int, rows: int, layer: int, m: Any, w: Any, batch: Any, room: Any) -> None:
-    arrange_step(0, 1, n, rows, w, room.normed, m.hidden_width, room)
+    arrange_step(0, 1, n, rows, w, room.normed, m.hidden_width, m.hidden_width, room)
     product(0, room.gate, m.inner_width, w, layer, 4, m.inner, m.hidden_width, n, room, 0)
 
 
 @njit
 def _attention(n: int, rows: int, layer: int, m: Any, w: Any, batch: Any, room: Any) -> None:
-    arrange_step(0, 1, n, rows, w, room.normed, m.hidden_width, room)
-    product(0, room.q, m.q_width, w, layer, 0, m.heads * m.head_dim, m.hidden_width, n, room, 0)
-    product(0, room.k, m.kv_width, w, layer, 1, m.kv_heads * m.head_dim, m.hidden_width, n, room, 1)
-    product(0, room.v, m.kv_width, w, layer, 2, m.kv_heads * m.head_dim, m.hidden_width, n, room, 2)
-    rope_step(0, 1, n, layer, m, w, batch, room)
-    attention_step(0, layer, 3, m, batch, room)
-    arrange_step(0, 1, n, rows, w, room.q, m.q_width, room)
-    product(0, room.change, m.hidden_width, w, layer, 3, m.hidden, m.q_width, n, room, 4)
+    arrange_step(0, 1, n, rows, w, room.normed, m.hidden_width, m.hidden_width, room)
+    qkv_pass(0, n, layer, 0, m, w, batch, room)
+    attention_step(0, layer, 1, m, batch, room)
+    arrange_step(0, 1, n, rows, w, room.qkv, m.qkv_width, m.q_width, room)
+    product(0, room.change, m.hidden_width, w, layer, 3, m.hidden, m.q_width, n, room, 2)
 
 
 @njit
 def _mlp(n: int, rows: int, layer: int, m: Any, w: Any, batch: Any, room: Any) -> None:
-    arrange_step(0, 1, n, rows, w, room.normed, m.hidden_width, room)
+    arrange_step(0, 1, n, rows, w, room.normed, m.hidden_width, m.hidden_width, room)
     product(0, room.gate, m.inner_width, w, layer, 4, m.inner, m.hidden_width, n, room, 0)
     product(0, room.up, m.inner_width, w, layer, 5, m.inner, m.hidden_width, n, room, 1)
     gated_step(0, 1, n, rows, layer, m, w, room)
@@ -131,7 +137,7 @@ def _mlp(n: int, rows: int, layer: int, m: Any, w: Any, batch: Any, room: Any) -
 # The room that each reads, and the room it leaves its result in
 STEPS = {
     "norm": (_norm, "x", "normed"),
-    "rope": (_rope, "q", "q"),
+    "rope": (_rope, "qkv", "qkv"),
     "linear": (_linear, "normed", "gate"),
     "attention": (_attention, "normed", "change"),
     "mlp": (_mlp, "normed", "change"),
@@ -149,8 +155,8 @@ def of_kernels(model: FastModel, ids: Array, inputs: Inputs) -> Outputs:
     """What the kernels give, in the format of the model."""
     n, m = len(ids), model.sizes
     widths = {"x": m.hidden_width, "normed": m.hidden_width, "change": m.hidden_width}
-    sizes = {"normed": m.hidden, "change": m.hidden, "q": m.heads * m.head_dim, "gate": m.inner}
-    widths |= {"q": m.q_width, "gate": m.inner_width}
+    sizes = {"normed": m.hidden, "change": m.hidden, "qkv": m.heads * m.head_dim, "gate": m.inner}
+    widths |= {"qkv": m.qkv_width, "gate": m.inner_width}
 
     def rows_of(place: str) -> Array:
         room: Array = getattr(model.room, place)
@@ -159,7 +165,7 @@ def of_kernels(model: FastModel, ids: Array, inputs: Inputs) -> Outputs:
     whole = Append(model.new_cache(), model.embed(ids), np.arange(n), range(n))
     outputs = {(LOGITS, 0): model.run([whole]).logits}  # and there is room for n rows now
     again = Append(model.new_cache(), whole.x, whole.positions)
-    keep_alive, batch = model._batch([again], [n])
+    batch = model._described([again])
     for (name, layer), x in inputs.items():
         steps, source, target = STEPS[name]
         given = rows_of(source)
@@ -167,7 +173,6 @@ def of_kernels(model: FastModel, ids: Array, inputs: Inputs) -> Outputs:
         model.room.work[:] = 0
         steps(n, block_rows(model.form in QUANTIZED, n), layer, m, model.weights, batch, model.room)
         outputs[name, layer] = rows_of(target)[:, : sizes[target]].copy()
-    del keep_alive
     return outputs
 
 
