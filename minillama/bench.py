@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import logging
 import sys
@@ -15,7 +14,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-import minillama
+from minillama import commands
 from minillama.benchmarks.ceilings import matmul_rate, read_bandwidth
 from minillama.benchmarks.contestants import OURS, PEERS
 from minillama.benchmarks.gguf_file import FORMATS
@@ -39,13 +38,11 @@ EXAMPLES = """examples:
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(
-        prog="python -m minillama.bench",
-        description="Measure how fast a LLaMA runs here, beside how fast this machine reads memory, and beside peers.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    p = commands.parser(
+        "bench",
+        "Measure how fast a LLaMA runs here, beside how fast this machine reads memory, and beside peers.",
+        EXAMPLES,
     )
-    p.add_argument("--version", action="version", version=f"minillama {minillama.__version__}")
 
     g = p.add_argument_group("model")
     which = g.add_mutually_exclusive_group()
@@ -92,23 +89,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the exit status. 0: done, 1: it could not be done, 2: wrong usage, 130: interrupted."""
     args = parser().parse_args(argv)
     logging.basicConfig(format="minillama: %(message)s", level=logging.WARNING)
-    try:
+
+    def work() -> None:
         check(args)
         with ExitStack() as stack:
-            work = Path(args.work or stack.enter_context(tempfile.TemporaryDirectory(prefix="minillama-bench-")))
-            measured = run(args, work)
+            folder = Path(args.work or stack.enter_context(tempfile.TemporaryDirectory(prefix="minillama-bench-")))
+            measured = run(args, folder)
         if args.json:
             print(json.dumps(as_object(measured)))
         if args.plot:
             from minillama.benchmarks.roofline import draw
 
             draw(measured, Path(args.plot))
-    except KeyboardInterrupt:
-        return 130
-    except (ValueError, OSError, MemoryError) as error:
-        print(f"minillama: {error or type(error).__name__}", file=sys.stderr)
-        return 1
-    return 0
+
+    return commands.status_of(work)
 
 
 def check(args: argparse.Namespace) -> None:
@@ -127,13 +121,7 @@ def check(args: argparse.Namespace) -> None:
             raise ValueError(f"--peer llama.cpp computes in one of {', '.join(FORMATS)}: leave out --dtype {dtype}")
     if args.engine == "none" and not args.peer:
         raise ValueError("--engine none measures peers only: name one with --peer")
-    if args.plot:
-        if importlib.util.find_spec("matplotlib") is None:
-            raise ValueError("--plot needs matplotlib: run `pip install 'minillama[notebooks]'`")
-        if Path(args.plot).suffix not in (".png", ".svg"):
-            raise ValueError(f"--plot writes a .png or .svg file, not {args.plot!r}")
-        if not Path(args.plot).absolute().parent.is_dir():
-            raise ValueError(f"--plot cannot write {args.plot}: make its folder first")
+    commands.check_picture(args.plot)
 
 
 def run(args: argparse.Namespace, work: Path) -> Run:
@@ -217,4 +205,4 @@ def stored(checkpoint: Checkpoint) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    commands.end(main)

@@ -9,14 +9,13 @@ if __name__ == "__main__":
 
 import argparse
 import json
-import logging
 import sys
 from collections.abc import Sequence
 
 import numpy as np
 from tqdm import tqdm
 
-import minillama
+from minillama import commands
 from minillama.config import LlamaConfig
 from minillama.debug.comparison import Comparison, as_object, compare
 from minillama.debug.diagnosis import diagnose
@@ -35,14 +34,12 @@ EXAMPLES = """examples:
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(
-        prog="python -m minillama.compare",
-        description="Compare a trace with another, or with another implementation's dump: how far they are apart from "
-        "the embedding to the logits, where they part first, and what explains it.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    p = commands.parser(
+        "compare",
+        "Compare a trace with another, or with another implementation's dump: how far they are apart from the "
+        "embedding to the logits, where they part first, and what explains it.",
+        EXAMPLES,
     )
-    p.add_argument("--version", action="version", version=f"minillama {minillama.__version__}")
     p.add_argument("ours", metavar="OURS", help="the reference: what minillama.trace has written")
     p.add_argument("theirs", metavar="THEIRS", help="a trace, a .safetensors or .npz file, or a folder of .npy files")
     p.add_argument("--map", metavar="NAME", help=f"whose names THEIRS has: {', '.join(SHIPPED)}, or a file of rules "
@@ -67,20 +64,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the exit status. 0: equal, 1: different, 2: it could not be compared, or wrong usage, 130:
     interrupted."""
     args = parser().parse_args(argv)
-    logging.basicConfig(format="minillama: %(message)s", level=logging.WARNING)
-    try:
+    commands.begin()
+
+    def work() -> int:
         result = run(args)
         print(json.dumps(as_object(result)) if args.json else table(result, args.all), flush=True)
-    except KeyboardInterrupt:
-        return 130
-    except (ValueError, OSError, MemoryError) as error:
-        print(f"minillama: {error or type(error).__name__}", file=sys.stderr)
-        return 2
-    return 0 if result.equal else 1
+        return 0 if result.equal else 1
+
+    return commands.status_of(work, failed=2)
 
 
 def run(args: argparse.Namespace) -> Comparison:
     """Everything between the arguments and the printed report."""
+    commands.check_paths(args.ours, args.theirs, args.map, args.weights)
     ours = open_dump(args.ours)
     theirs = open_dump(args.theirs)
     if args.map is not None:
@@ -123,8 +119,4 @@ def config_of(trace: Trace) -> LlamaConfig:
 
 
 if __name__ == "__main__":
-    try:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        sys.exit(main())
-    except KeyboardInterrupt:  # while the arguments are read
-        sys.exit(130)
+    commands.end(main)

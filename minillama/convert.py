@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-import minillama
+from minillama import commands
 from minillama.checking import check
 from minillama.converting import Job, Watch, convert
 from minillama.engines import FORMATS
@@ -37,15 +37,13 @@ EXAMPLES = """examples:
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(
-        prog="python -m minillama.convert",
-        description="Make a LLaMA checkpoint of one kind into another, in memory that does not grow with the model. "
+    p = commands.parser(
+        "convert",
+        "Make a LLaMA checkpoint of one kind into another, in memory that does not grow with the model. "
         "What an interrupted run has finished is kept, and the same command goes on from there.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        EXAMPLES,
         allow_abbrev=False,
     )
-    p.add_argument("--version", action="version", version=f"minillama {minillama.__version__}")
     p.add_argument("source", nargs="?", metavar="IN", help="any checkpoint that generate --weights takes")
     p.add_argument(
         "out", nargs="?", metavar="OUT", help="folder, for files as Hugging Face keeps them, or a .gguf file"
@@ -90,9 +88,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     130: interrupted."""
     p = parser()
     args = p.parse_args(argv)
-    on_terminal = sys.stderr is not None and sys.stderr.isatty()
-    logging.basicConfig(format="minillama: %(message)s", level=logging.INFO if on_terminal else logging.WARNING)
-    try:
+    on_terminal = commands.begin()
+
+    def work() -> int:
         with terminated_as_interrupted(), tqdm(
             unit="B", unit_scale=True, leave=False, file=sys.stderr, disable=not on_terminal
         ) as bar:  # fmt: skip
@@ -107,15 +105,11 @@ def main(argv: Sequence[str] | None = None) -> int:
                 if not args.check:
                     p.error("a path is empty")
                 return report(Path(args.check), watch)
-            job = job_of(p, args)
-            line = convert(job, watch)
-        print(line, flush=True)
-    except KeyboardInterrupt:
-        return 130
-    except (ValueError, OSError, MemoryError) as error:
-        print(f"minillama: {error or type(error).__name__}", file=sys.stderr)
-        return 1
-    return 0
+            line = convert(job_of(p, args), watch)
+        print(line)
+        return 0
+
+    return commands.status_of(work)
 
 
 def job_of(p: argparse.ArgumentParser, args: argparse.Namespace) -> Job:
@@ -184,8 +178,4 @@ def terminated_as_interrupted() -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    try:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        sys.exit(main())
-    except KeyboardInterrupt:  # while the arguments are read
-        sys.exit(130)
+    commands.end(main)

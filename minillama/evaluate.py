@@ -9,26 +9,22 @@ if __name__ == "__main__":
 
 import argparse
 import json
-import logging
 import sys
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-import minillama
+from minillama import commands
 from minillama.debug.divergence import divergences
 from minillama.debug.evaluation import Result, as_object, table
 from minillama.debug.perplexity import RECIPES, windows
 from minillama.engines import DTYPES, ENGINES, FORMATS
-from minillama.files import read_bytes
+from minillama.generate import encode_prompt
 from minillama.llama import LlamaForCausalLM
-from minillama.loading import load_tokenizer
+from minillama.loading import load_tokenizer, tokenizer_place
 from minillama.shipped import sample_text, tale_model
-from minillama.tokenizer import Tokenizer
 
 STORY = "<|story|>"  # stands before each text of the sample
 LARGEST = 2048  # context that is taken where none is asked for: a window is read anew for every stride
@@ -43,14 +39,12 @@ EXAMPLES = """examples:
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(
-        prog="python -m minillama.evaluate",
-        description="Perplexity and bits a byte of texts, and with --against how far other weights, formats or engines "
-        "are from the first: divergence, how often they find the same token likeliest, and how close that was.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    p = commands.parser(
+        "evaluate",
+        "Perplexity and bits a byte of texts, and with --against how far other weights, formats or engines are from "
+        "the first: divergence, how often they find the same token likeliest, and how close that was.",
+        EXAMPLES,
     )
-    p.add_argument("--version", action="version", version=f"minillama {minillama.__version__}")
     p.add_argument("file", nargs="*", metavar="FILE", help="texts, - for standard input (default: a few short tales)")
     p.add_argument("--separator", metavar="LINE", help="a line that stands between texts of a file")
 
@@ -82,35 +76,31 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the exit status. 0: done, 1: it could not be done, 2: wrong usage, 130: interrupted."""
     args = parser().parse_args(argv)
-    on_terminal = sys.stderr is not None and sys.stderr.isatty()
-    logging.basicConfig(format="minillama: %(message)s", level=logging.INFO if on_terminal else logging.WARNING)
-    try:
-        if args.plot:
-            from minillama.debug import evaluation_plot  # whether it can be drawn is known before anything is read
+    commands.begin()
+    return commands.status_of(lambda: run(args))
+
+
+def run(args: argparse.Namespace) -> None:
+    """Everything between the arguments and what is printed and drawn."""
+    commands.check_paths(args.weights, args.tokenizer, *args.file)
+    commands.check_picture(args.plot)
+    commands.check_threads(args.threads)
+    with commands.limited_threads(args.threads):
         result = evaluate(args)
-        print(json.dumps(as_object(result)) if args.json else table(result), flush=True)
-        if args.plot:
-            evaluation_plot.draw(result, Path(args.plot))
-    except KeyboardInterrupt:
-        return 130
-    except ImportError:
-        print("minillama: --plot needs matplotlib: pip install matplotlib", file=sys.stderr)
-        return 1
-    except (ValueError, OSError, MemoryError) as error:
-        print(f"minillama: {error or type(error).__name__}", file=sys.stderr)
-        return 1
-    return 0
+    print(json.dumps(as_object(result)) if args.json else table(result), flush=True)
+    if args.plot:
+        from minillama.debug.evaluation_plot import draw
+
+        draw(result, Path(args.plot))
 
 
 def evaluate(args: argparse.Namespace) -> Result:
-    """Everything between the arguments and the printed figures."""
-    if args.threads is not None and args.threads < 1:
-        raise ValueError(f"--threads must be at least 1, not {args.threads}")
+    """What is measured."""
     texts = read_texts(args.file, args.separator)
     first = {"weights": args.weights or str(tale_model()), "engine": args.engine, "dtype": args.dtype}
     settings = [first, *(first | parsed(setting) for setting in args.against)]
     models = [opened(each, args.threads) for each in settings]
-    tokenizer = load_tokenizer(Path(args.tokenizer or first["weights"]))
+    tokenizer = load_tokenizer(args.tokenizer or tokenizer_place(Path(first["weights"])))
     for model, each in zip(models, settings, strict=True):
         if model.config.vocab_size != models[0].config.vocab_size:
             raise ValueError(
@@ -118,19 +108,18 @@ def evaluate(args: argparse.Namespace) -> Result:
                 f"{models[0].config.vocab_size}: only models of the same vocabulary can be compared"
             )
     room = min(model.config.context_length for model in models)
-    context = args.context or min(room, LARGEST)
+    context = min(room, LARGEST) if args.context is None else args.context
     if not 2 <= context <= room:
         raise ValueError(f"--context must be between 2 and the {room} tokens the model takes, not {context}")
     stride = args.stride if args.stride is not None else max(context // 2, 1)
 
-    rows = [np.array(encoded(tokenizer, text)) for text in texts]
+    rows = [np.array(encode_prompt(tokenizer, text)) for text in texts]
     plans = [windows(args.recipe, len(ids), context, stride) for ids in rows]
     bos = tokenizer.bos_token_id if tokenizer.add_bos_token and args.recipe == "llama.cpp" else None
     said = [each | {"engine": model.engine, "dtype": model.form} for each, model in zip(settings, models, strict=True)]
     result = Result([named(each, said) for each in said], context, len(texts))
     total = sum(window.stop - window.start for plan in plans for window in plan)
-    limits = threadpool_limits(args.threads, user_api="blas") if args.threads else nullcontext()
-    with limits, tqdm(total=total, unit=" tokens", leave=False, disable=None, file=sys.stderr) as bar:
+    with tqdm(total=total, unit=" tokens", leave=False, disable=None, file=sys.stderr) as bar:
         for text, ids, plan in zip(texts, rows, plans, strict=True):
             ours, others = divergences(models[0], models[1:], ids, plan, bos, bar.update)
             # Nothing predicts the first token, which is no text where it is the beginning-of-text token
@@ -145,13 +134,7 @@ def read_texts(files: Sequence[str], separator: str | None) -> list[str]:
         files, separator = [str(sample_text())], separator or STORY
     texts: list[str] = []
     for file in files:
-        try:
-            data = sys.stdin.buffer.read() if file == "-" else read_bytes(file)
-            text = data.decode("utf-8-sig").replace("\r\n", "\n")
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{file} is not UTF-8 text (byte {error.start}): convert it first") from None
-        except OSError as error:
-            raise OSError(f"{file} cannot be read: {error.strerror}") from None
+        text = commands.read_text(file).replace("\r\n", "\n")
         parts = [text] if separator is None else f"\n{text}\n".split(f"\n{separator}\n")
         texts += [part.strip("\n") if separator is not None else part for part in parts if part.strip()]
     if not texts:
@@ -180,12 +163,6 @@ def opened(setting: dict[str, str], threads: int | None) -> LlamaForCausalLM:
     return LlamaForCausalLM.from_pretrained(setting["weights"], engine=engine, dtype=dtype, threads=threads)
 
 
-def encoded(tokenizer: Tokenizer, text: str) -> list[int]:
-    """The ids of a text, with what the tokenizer puts before it and without what it puts behind."""
-    ids = tokenizer.encode(text)
-    return ids[:-1] if tokenizer.add_eos_token and ids[-1:] == [tokenizer.eos_token_id] else ids
-
-
 def named(setting: dict[str, str], settings: Sequence[dict[str, str]]) -> str:
     """A model by what tells it from the others."""
     differing = [name for name in setting if len({each[name] for each in settings}) > 1] or ["weights"]
@@ -193,8 +170,4 @@ def named(setting: dict[str, str], settings: Sequence[dict[str, str]]) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        sys.exit(main())
-    except KeyboardInterrupt:  # while the arguments are read
-        sys.exit(130)
+    commands.end(main)

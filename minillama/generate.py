@@ -8,24 +8,20 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # until main runs, Ctrl-C ends without a traceback
 
 import argparse
-import errno
 import json
 import logging
 import math
-import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-import minillama
-from minillama import engines
+from minillama import commands, engines
 from minillama.chat import Conversation, converse
 from minillama.compat import COMPAT
 from minillama.config import LlamaConfig
@@ -57,13 +53,9 @@ EXAMPLES = """examples:
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(
-        prog="python -m minillama.generate",
-        description="Continue a text with a LLaMA. Text goes to standard output as it is made.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    p = commands.parser(
+        "generate", "Continue a text with a LLaMA. Text goes to standard output as it is made.", EXAMPLES
     )
-    p.add_argument("--version", action="version", version=f"minillama {minillama.__version__}")
 
     g = p.add_argument_group("model")
     g.add_argument(
@@ -173,32 +165,8 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the exit status. 0: done, 1: it could not be done, 2: wrong usage, 130: interrupted."""
     args = parser().parse_args(argv)
-    on_terminal = sys.stderr is not None and sys.stderr.isatty()  # where it may be said what takes its time
-    logging.basicConfig(format="minillama: %(message)s", level=logging.INFO if on_terminal else logging.WARNING)
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed, as by `>&-`
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(encoding="utf-8", errors="replace")
-    try:
-        status = run(args)
-        sys.stdout.flush()
-    except KeyboardInterrupt:  # before the first token
-        return 130
-    except (ValueError, OSError, MemoryError) as error:
-        if reader_has_gone(error):
-            # As with `| head`. Python would complain once more when it closes standard output
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 0
-        print(f"minillama: {error or type(error).__name__}", file=sys.stderr)
-        return 1
-    return status
-
-
-def reader_has_gone(error: Exception) -> bool:
-    """Whether the program that standard output was piped to has ended. Windows says only that the pipe is invalid."""
-    invalid = sys.platform == "win32" and isinstance(error, OSError) and error.errno == errno.EINVAL
-    return isinstance(error, BrokenPipeError) or invalid
+    commands.begin()
+    return commands.status_of(lambda: run(args))
 
 
 def run(args: argparse.Namespace) -> int:
@@ -206,8 +174,7 @@ def run(args: argparse.Namespace) -> int:
     begin = time.perf_counter()
     given = {name: getattr(args, name) for name in SAMPLING if getattr(args, name) is not None}
     Sampling(**SAMPLING | given)  # what is wrong with the arguments is said before anything is read
-    if args.threads is not None and args.threads < 1:
-        raise ValueError(f"--threads must be at least 1, not {args.threads}")
+    commands.check_threads(args.threads)
     if args.seed < 0:
         raise ValueError(f"--seed must be 0 or more, not {args.seed}")
     if args.chat and (args.prompt or args.prompt_file or args.json or args.no_echo):
@@ -219,8 +186,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("--system is said before a conversation: give --chat with it")
     prompts = [] if args.chat else list(read_prompts(args.prompt or [], args.prompt_file or []))
 
-    if "" in (args.weights, args.tokenizer, args.config, args.save_quantized, *args.lora):
-        raise ValueError("a path is empty: name a file or a folder")
+    commands.check_paths(args.weights, args.tokenizer, args.config, args.save_quantized, *args.lora)
     weights = Path(args.weights) if args.weights else tale_model()
     model = open_model(args, weights)
     folder = weights if weights.is_dir() else weights.parent
@@ -257,7 +223,7 @@ def run(args: argparse.Namespace) -> int:
     lengths = [len(row) for row in rows]
     status = 0
     try:
-        with limited_threads(args.threads), np.errstate(**QUIET), progress_bar(model, lengths) as bar:
+        with commands.limited_threads(args.threads), np.errstate(**QUIET), progress_bar(model, lengths) as bar:
             if args.json:
                 for _ in pieces:
                     bar.close()
@@ -321,7 +287,7 @@ def chat(
             "the checkpoint has no chat template, so that of Llama 2 is used: a model that was not trained with it "
             "does not answer, it only goes on"
         )
-    with limited_threads(args.threads), np.errstate(**QUIET):
+    with commands.limited_threads(args.threads), np.errstate(**QUIET):
         converse(conversation, stats=args.stats)
 
 
@@ -332,29 +298,15 @@ def save_quantized(model: LlamaForCausalLM, to: Path) -> None:
     model.save_pretrained(to)
 
 
-def limited_threads(threads: int | None) -> AbstractContextManager[Any]:
-    """So many threads for matrix products; None: all."""
-    return threadpool_limits(threads, user_api="blas") if threads else nullcontext()
-
-
 def read_prompts(prompts: Sequence[str], files: Sequence[str]) -> Iterator[str]:
     """The texts to continue: those given, `-` meaning standard input, then those in files."""
-    if "-" in prompts and sys.stdin is None:
-        raise ValueError("--prompt - reads standard input, and that is closed")
     for prompt in prompts if prompts or files else [PROMPT]:
-        yield _decode("standard input", sys.stdin.buffer.read()) if prompt == "-" else prompt
+        yield _without_last_newline(commands.read_text("-", "--prompt -")) if prompt == "-" else prompt
     for file in files:
-        try:
-            yield _decode(file, Path(file).read_bytes())
-        except OSError as error:
-            raise OSError(f"{file} cannot be read: {error.strerror}") from None
+        yield _without_last_newline(commands.read_text(file))
 
 
-def _decode(source: str, data: bytes) -> str:
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{source} is not UTF-8 text (byte {error.start}): convert it first") from None
+def _without_last_newline(text: str) -> str:
     return text.removesuffix("\n").removesuffix("\r")
 
 
@@ -480,8 +432,4 @@ def progress_bar(model: LlamaForCausalLM, lengths: Sequence[int]) -> Iterator[An
 
 
 if __name__ == "__main__":
-    try:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        sys.exit(main())
-    except KeyboardInterrupt:  # while the arguments are read
-        sys.exit(130)
+    commands.end(main)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-import minillama
+from minillama import commands
 from minillama.files import write_files
 from minillama.shipped import course
 
@@ -30,15 +30,13 @@ EXAMPLES = """examples:
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(
-        prog="python -m minillama.notebooks",
-        description="Copy the course into a folder and open it in JupyterLab. What is in the folder stays as it is; "
-        "what is missing is added, so that a chapter deleted comes back fresh.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    p = commands.parser(
+        "notebooks",
+        "Copy the course into a folder and open it in JupyterLab. What is in the folder stays as it is; what is "
+        "missing is added, so that a chapter deleted comes back fresh.",
+        EXAMPLES,
         allow_abbrev=False,
     )
-    p.add_argument("--version", action="version", version=f"minillama {minillama.__version__}")
     p.add_argument("folder", nargs="?", metavar="DIR", default=FOLDER, help=f"where to (default: {FOLDER})")
     p.add_argument("--no-open", action="store_true", help="copy only")
     p.add_argument("--no-solutions", action="store_true", help="leave the solutions out, to hand the folder to a class")
@@ -52,20 +50,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = p.parse_args(argv)
     if not args.folder:
         p.error("a path is empty")
-    folder = Path(args.folder)
-    try:
-        changed = hand_out(folder, solutions=not args.no_solutions)
-        if changed:
-            print(f"minillama: {kept(folder, changed)}", file=sys.stderr)
-        if args.no_open:
-            print(f"the course is in {folder}; begin with {FIRST}", flush=True)
-            return 0
+    return commands.status_of(lambda: run(Path(args.folder), not args.no_solutions, not args.no_open))
+
+
+def run(folder: Path, solutions: bool, opened: bool) -> int:
+    """Hand the course out, and open it if it is to be; the exit status."""
+    changed = hand_out(folder, solutions)
+    if changed:
+        print(f"minillama: {kept(folder, changed)}", file=sys.stderr)
+    if opened:
         return open_in_jupyter(folder)
-    except KeyboardInterrupt:
-        return 130
-    except OSError as error:
-        print(f"minillama: {error}", file=sys.stderr)
-        return 1
+    print(f"the course is in {folder}; begin with {FIRST}", flush=True)
+    return 0
 
 
 def hand_out(folder: Path, solutions: bool = True) -> list[str]:
@@ -127,8 +123,4 @@ def open_in_jupyter(folder: Path) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        sys.exit(main())
-    except KeyboardInterrupt:  # while the arguments are read
-        sys.exit(130)
+    commands.end(main)

@@ -12,17 +12,14 @@ import logging
 import math
 import os
 import shutil
-import sys
 from collections.abc import Sequence
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
-import minillama
+from minillama import commands
 from minillama.arrays import check_ids
 from minillama.debug.names import Place, check_patterns, in_order, is_chosen, prefix, shape, sizes
 from minillama.debug.traces import Trace, itemsize
@@ -35,6 +32,7 @@ from minillama.loading import load_tokenizer, tokenizer_place
 from minillama.shipped import tale_model
 from minillama.weights.filling import Filling
 
+MOST = 1_000_000  # numbers that N-M may stand for
 log = logging.getLogger("minillama")
 
 EXAMPLES = """examples:
@@ -47,14 +45,12 @@ EXAMPLES = """examples:
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(
-        prog="python -m minillama.trace",
-        description="Write every intermediate of a forward pass, as the NumPy engine computes it, into a safetensors "
-        "file under the names of docs/notation.md, for minillama.compare or for whatever reads such files.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    p = commands.parser(
+        "trace",
+        "Write every intermediate of a forward pass, as the NumPy engine computes it, into a safetensors file under "
+        "the names of docs/notation.md, for minillama.compare or for whatever reads such files.",
+        EXAMPLES,
     )
-    p.add_argument("--version", action="version", version=f"minillama {minillama.__version__}")
     p.add_argument("--weights", metavar="PATH", help="any checkpoint that generate takes (default: the tale model)")
     p.add_argument("--tokenizer", metavar="PATH", help="tokenizer to use (default: beside the weights)")
     g = p.add_mutually_exclusive_group(required=True)
@@ -78,40 +74,38 @@ def numbers(text: str) -> list[int]:
     """`0,4-6` as [0, 4, 5, 6]. ValueError for what is none, which argparse tells."""
     found: list[int] = []
     for part in text.split(","):
-        first, _, last = part.strip().partition("-")
-        found += range(int(first), int(last or first) + 1)
-    if not found or min(found) < 0:
-        raise ValueError(text)
+        first, dash, last = part.partition("-")
+        run_of = range(int(first), int(last if dash else first) + 1)
+        if not 0 < len(run_of) <= MOST or run_of[0] < 0:
+            raise ValueError(text)
+        found += run_of
     return found
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the exit status. 0: done, 1: it could not be done, 2: wrong usage, 130: interrupted."""
     args = parser().parse_args(argv)
-    on_terminal = sys.stderr is not None and sys.stderr.isatty()
-    logging.basicConfig(format="minillama: %(message)s", level=logging.INFO if on_terminal else logging.WARNING)
-    try:
-        if args.threads is not None and args.threads < 1:
-            raise ValueError(f"--threads must be at least 1, not {args.threads}")
-        with threadpool_limits(args.threads, user_api="blas") if args.threads else nullcontext():
-            run(args)
-    except KeyboardInterrupt:
-        return 130
-    except (ValueError, OSError, MemoryError) as error:
-        print(f"minillama: {error or type(error).__name__}", file=sys.stderr)
-        return 1
-    return 0
+    commands.begin()
+    return commands.status_of(lambda: run(args))
 
 
 def run(args: argparse.Namespace) -> None:
     """Everything between the arguments and the file."""
+    commands.check_paths(args.weights, args.tokenizer, args.out)
+    commands.check_threads(args.threads)
+    with commands.limited_threads(args.threads):
+        trace(args)
+
+
+def trace(args: argparse.Namespace) -> None:
+    """Run the model and write what it computes, or list what that would be."""
     weights = Path(args.weights or tale_model())
     model = LlamaForCausalLM.from_pretrained(weights, engine="numpy", dtype=args.dtype)
     ids = args.ids or read_prompt(args, weights)
     check_ids("--ids", np.array(ids), model.config.vocab_size)
     room_after(ids, model.config.context_length, max(args.steps))
-    trace = Trace({}, [np.array([ids])], model.config, os.path.abspath(weights), args.names)
-    plan = planned(trace, args.layers, args.steps)
+    made = Trace({}, [np.array([ids])], model.config, os.path.abspath(weights), args.names)
+    plan = planned(made, args.layers, args.steps)
     form = {"f32": "F32", "f64": "F64"}[args.dtype]
     size = sum(math.prod(sides) for sides in plan.values()) * itemsize(form)
     if args.list:
@@ -124,15 +118,12 @@ def run(args: argparse.Namespace) -> None:
         raise OSError(
             f"{out} would have {size / 1e9:.1f} GB and {free / 1e9:.1f} GB are free there: choose --names or --layers"
         )
-    write_files({out: partial(write, model, trace, plan, form)}, synced=False)
+    write_files({out: partial(write, model, made, plan, form)}, synced=False)
 
 
 def read_prompt(args: argparse.Namespace, weights: Path) -> list[int]:
     """The ids of the prompt."""
-    try:
-        text = sys.stdin.buffer.read().decode() if args.prompt == "-" else args.prompt
-    except UnicodeDecodeError as error:
-        raise ValueError(f"standard input is not UTF-8 text (byte {error.start}): convert it first") from None
+    text = commands.read_text("-", "--prompt -") if args.prompt == "-" else args.prompt
     return encode_prompt(load_tokenizer(args.tokenizer or tokenizer_place(weights)), text)
 
 
@@ -179,8 +170,4 @@ def write(model: LlamaForCausalLM, trace: Trace, plan: dict[str, tuple[int, ...]
 
 
 if __name__ == "__main__":
-    try:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        sys.exit(main())
-    except KeyboardInterrupt:  # while the arguments are read
-        sys.exit(130)
+    commands.end(main)

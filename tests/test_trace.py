@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +86,26 @@ def test_keys_without_one_rotation_are_left_out(tmp_path: Path, capfd: Capture) 
 def test_what_is_refused(arguments: list[str], complaint: str, tmp_path: Path, capfd: Capture) -> None:
     assert_refused(capfd, ["--out", tmp_path / "t", *arguments], complaint, run=main)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("written", ["5-2", "0-99999999999", "3-", "-1", "1,,2", "x"])
+def test_numbers_that_are_none(written: str, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--ids", IDS, "--out", str(tmp_path / "t"), f"--layers={written}"])
+    assert ended.value.code == 2
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    """As `| head -1` is one: the list is longer than a pipe holds."""
+    command = [sys.executable, "-m", "minillama.trace", "--ids", IDS, "--steps", "0-99", "--list"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
+        assert run.stdout is not None
+        assert run.stderr is not None
+        assert run.stdout.readline().startswith(b"model.embed_tokens")
+        run.stdout.close()
+        assert run.stderr.read() == b""
+    assert run.returncode == 0
 
 
 def test_a_full_disk_is_seen_before_anything_is_written(

@@ -18,6 +18,7 @@ MAY_IMPORT = {
     "fields": set(),
     "files": set(),
     "locking": set(),
+    "commands": {"__init__", "files"},
     "staging": {"files", "locking"},
     "config": {"arrays", "files"},
     "layout": set(),

@@ -61,8 +61,10 @@ def read_mapping(name: str) -> list[Rule]:
     if not file.is_file():
         raise ValueError(f"there is no mapping {name}: name a file, or one of {', '.join(SHIPPED)}")
     try:
-        rules = tomllib.loads(file.read_text(encoding="utf-8")).get("rule", [])
-        return [_checked(Rule(**rule)) for rule in rules]
+        said = tomllib.loads(file.read_text(encoding="utf-8"))
+        if set(said) != {"rule"}:
+            raise ValueError(f"it has {', '.join(said) or 'nothing'}, and not [[rule]] alone")
+        return [_checked(Rule(**rule)) for rule in said["rule"]]
     except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{file} is no mapping: {error}; see docs/debugging.md") from None
 

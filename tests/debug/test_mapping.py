@@ -118,6 +118,8 @@ def test_what_does_not_fit_is_said(rule: dict[str, Any], shape: tuple[int, ...],
         ('[[rule]]\nsource = "x"\nname = "logits"\ntimes = "1+1"', "times must be"),
         ('[[rule]]\nsource = "x"', "name"),
         ("rule = 3", "is no mapping"),
+        ('[[rules]]\nsource = "x"\nname = "logits"', "it has rules, and not"),
+        ("", "it has nothing, and not"),
     ],
 )
 def test_files_that_are_no_mapping(text: str, complaint: str, tmp_path: Path) -> None:

@@ -1,0 +1,131 @@
+"""What the commands have in common: how they read their arguments and texts, say what went wrong, and end."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NoReturn
+
+from threadpoolctl import threadpool_limits
+
+import minillama
+from minillama.files import read_bytes
+
+
+def parser(name: str, description: str, examples: str, **settings: Any) -> argparse.ArgumentParser:
+    """The parser of `python -m minillama.NAME`, with --version, and examples below its help."""
+    p = argparse.ArgumentParser(
+        prog=f"python -m minillama.{name}",
+        description=description,
+        epilog=examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        **settings,
+    )
+    p.add_argument("--version", action="version", version=f"minillama {minillama.__version__}")
+    return p
+
+
+def begin() -> bool:
+    """Have warnings told on standard error and texts in UTF-8 on standard output; whether the former is a terminal,
+    where it is told what takes its time, too."""
+    on_terminal = sys.stderr is not None and sys.stderr.isatty()
+    logging.basicConfig(format="minillama: %(message)s", level=logging.INFO if on_terminal else logging.WARNING)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed, as by `>&-`
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(encoding="utf-8", errors="replace")
+    return on_terminal
+
+
+def status_of(work: Callable[[], int | None], failed: int = 1) -> int:
+    """Do the work; the exit status: what it returns, 0 for None; `failed` after an error, which is told in one line;
+    130 if it was interrupted."""
+    try:
+        status = work() or 0
+        sys.stdout.flush()
+        return status
+    except KeyboardInterrupt:
+        return 130
+    except (ValueError, OSError, MemoryError) as error:
+        if reader_has_gone(error):
+            # As with `| head`. Python would complain once more when it closes standard output
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        print(f"minillama: {error or type(error).__name__}", file=sys.stderr)
+        return failed
+
+
+def reader_has_gone(error: Exception) -> bool:
+    """Whether the program that standard output was piped to has ended. Windows says only that the pipe is invalid."""
+    invalid = sys.platform == "win32" and isinstance(error, OSError) and error.errno == errno.EINVAL
+    return isinstance(error, BrokenPipeError) or invalid
+
+
+def end(main: Callable[[], int]) -> NoReturn:
+    """Run a command as a program. Its file lets Ctrl-C end it without a traceback until this is called."""
+    try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        sys.exit(main())
+    except KeyboardInterrupt:  # while the arguments are read
+        sys.exit(130)
+
+
+def check_threads(threads: int | None) -> None:
+    """ValueError for fewer threads than one."""
+    if threads is not None and threads < 1:
+        raise ValueError(f"--threads must be at least 1, not {threads}")
+
+
+def limited_threads(threads: int | None) -> AbstractContextManager[Any]:
+    """So many threads for matrix products, from here on until the context ends; None: all."""
+    return threadpool_limits(threads, user_api="blas") if threads else nullcontext()
+
+
+def read_text(source: str, option: str = "-") -> str:
+    """A text of UTF-8: a file, or standard input for `-`. ValueError or OSError, one sentence, if it cannot be read.
+
+    option: how it was asked for, in the message that standard input is closed.
+    """
+    try:
+        if source != "-":
+            return decoded(source, read_bytes(source))
+    except OSError as error:
+        raise OSError(f"{source} cannot be read: {error.strerror}") from None
+    if sys.stdin is None:
+        raise ValueError(f"{option} reads standard input, and that is closed")
+    return decoded("standard input", sys.stdin.buffer.read())
+
+
+def decoded(source: str, data: bytes) -> str:
+    """Bytes as text, a mark of the byte order taken off. ValueError if they are not UTF-8."""
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{source} is not UTF-8 text (byte {error.start}): convert it first") from None
+
+
+def check_paths(*paths: str | None) -> None:
+    """ValueError for a path that is empty, as an unset variable of a shell leaves it."""
+    if "" in paths:
+        raise ValueError("a path is empty: name a file or a folder")
+
+
+def check_picture(file: str | None) -> None:
+    """ValueError if no picture can be drawn into a file, which is known before anything is measured."""
+    if file is None:
+        return
+    if find_spec("matplotlib") is None:
+        raise ValueError("--plot needs matplotlib: run `pip install 'minillama[notebooks]'`")
+    if Path(file).suffix not in (".png", ".svg"):
+        raise ValueError(f"--plot writes a .png or .svg file, not {file!r}")
+    if not Path(file).absolute().parent.is_dir():
+        raise ValueError(f"--plot cannot write {file}: make its folder first")
