@@ -131,7 +131,17 @@ def _diagnose_value(exercise: Exercise, answer: Any) -> str | None:
     for told, mistake in exercise.mistakes.items():
         if same(answer, mistake, exercise.rtol):
             return told
+    for told, mistake in exercise.mistakes.items():
+        if _makes_too(answer, mistake, exercise.right):
+            return f"{told} (and there is more)"
     return f"{answer!r} is not it"
+
+
+def _makes_too(answer: Any, mistake: Any, right: Any) -> bool:
+    """Whether an answer of several items has those that are wrong in a mistake, though others are wrong in it too."""
+    if not (isinstance(right, tuple | list) and isinstance(answer, tuple | list) and len(answer) == len(right)):
+        return False
+    return all(mine == wrong for mine, wrong, item in zip(answer, mistake, right, strict=True) if wrong != item)
 
 
 def same(a: Any, b: Any, rtol: float) -> bool:
