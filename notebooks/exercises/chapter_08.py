@@ -12,7 +12,7 @@ _TABLE = _random.normal(0, 1, (7, 7))
 
 def _logits_of(ids):
     """A model that looks at the last two ids."""
-    row = _TABLE[ids[-1]] + 0.5 * _TABLE[ids[-2]][::-1]
+    row = _TABLE[ids[-1]] + (0.5 * _TABLE[ids[-2]][::-1] if len(ids) > 1 else 0)
     return row if len(ids) % 5 else row - 100  # as likely as before, and far below 0
 
 
@@ -50,6 +50,13 @@ def _only_last(logits_of, ids, count, eos):
     while len(new) <= count and (len(new) == 1 or new[-1] != eos):
         new.append(int(np.argmax(logits_of([ids[-2], new[-1]]))))
     return new[1:]
+
+
+def _prompt_forgotten(logits_of, ids, count, eos):
+    new = []
+    while len(new) < count and (not new or new[-1] != eos):
+        new.append(int(np.argmax(logits_of(new or ids))))
+    return new
 
 
 def _least(logits_of, ids, count, eos):
@@ -90,6 +97,10 @@ def _zero(logits, temperature, otherwise):
 def _ties_share(logits, temperature):
     top = logits == logits.max()
     return top / top.sum() if temperature == 0 else probabilities(logits, temperature)
+
+
+def _ties_all_one(logits, temperature):
+    return (logits == logits.max()).astype(float) if temperature == 0 else probabilities(logits, temperature)
 
 
 _P = np.array([0.1, 0.4, 0.05, 0.25, 0.2])
@@ -156,6 +167,13 @@ def _from_below(logits, p):
     return _kept(logits, keep)
 
 
+def _tail_of_p(logits, p):
+    order = np.argsort(logits, kind="stable")
+    keep = np.zeros(len(logits), bool)
+    keep[order[softmax(logits)[order].cumsum() >= p]] = True
+    return _kept(logits, keep)
+
+
 def _sorted_result(logits, p):
     return np.sort(keep_top_p(logits, p))[::-1]
 
@@ -191,7 +209,12 @@ EXERCISES = {
     "8.1": Exercise(
         name="greedy",
         right=greedy,
-        cases=[(_logits_of, [3, 5], 6, 99), (_logits_of, [1, 2], 12, _END), (_logits_of, [0, 4, 6], 1, 99)],
+        cases=[
+            (_logits_of, [3, 5], 6, 99),
+            (_logits_of, [1, 2], 12, _END),
+            (_logits_of, [0, 4, 6], 1, 99),
+            (_logits_of, [4, 6], 5, 99),
+        ],
         mistakes={
             "it goes on after the end of the text": _past_the_end,
             "the end-of-text id belongs to the new ids": _without_end,
@@ -199,6 +222,9 @@ EXERCISES = {
             "that is one id too many": _one_more,
             "every new id has to go into the text before the next one is asked for": _not_fed_back,
             "the whole text so far has to be asked about, not its last id": _only_last,
+            "the prompt is forgotten after the first step: the text so far is the prompt and the new ids": (
+                _prompt_forgotten
+            ),
             "that is the least likely: argmax, not argmin": _least,
             "count is of the new ids, not of all": _total_length,
             "it is to stop after count new ids": _count_ignored,
@@ -223,6 +249,10 @@ EXERCISES = {
             ),
             "a temperature of 0 is greedy: the likeliest gets 1": lambda z, t: softmax(z / (t or 1)),
             "of equals, the first gets everything": _ties_share,
+            "of equals, only the first gets 1: yours sum to more than 1": _ties_all_one,
+            "that is a softmax of a softmax: the temperature divides the logits themselves": lambda z, t: probabilities(
+                z if t == 0 else softmax(z), t
+            ),
             "that is the logits, still to be put through softmax": lambda z, t: _zero(z, t, z / (t or 1)),
             "that is the root of the temperature": lambda z, t: _zero(z, t, softmax(z / np.sqrt(t or 1))),
         },
@@ -230,7 +260,7 @@ EXERCISES = {
     "8.3": Exercise(
         name="top_p",
         right=keep_top_p,
-        cases=[(_LOGITS, 0.6), (_LOGITS, 0.3), (_LOGITS, 0.99), (_Z, 0.9)],
+        cases=[(_LOGITS, 0.6), (_LOGITS, 0.3), (_LOGITS, 0.99), (_Z, 0.9), (_Z / 4, 0.1)],
         mistakes={
             "the token that crosses the border stays too: without it the sum is below p": _without_crossing,
             "beyond the first, the token that crosses the border stays too": _first_without_crossing,
@@ -242,6 +272,7 @@ EXERCISES = {
             "that is one token too many: stop as soon as the sum reaches p": _one_too_many,
             "it is the sum of the likeliest that has to reach p, not each by itself": _each_above,
             "add up the likeliest first: sort before you sum": _in_order_of_ids,
+            "you cut off tokens from below until they sum to p: the likeliest have to sum to p": _tail_of_p,
             "you begin with the least likely: sort the other way round": _from_below,
             "logits go back to their own places: the result is sorted now": _sorted_result,
             "which to keep was found in sorted order, and applied in the old one": _unsorted_mask,

@@ -179,6 +179,11 @@ def _prompt_of_the_first(step, prompt, count):
     return new, past
 
 
+def _first_returned(step, prompt, count):
+    """The prefill's cache is handed to every step, and returned."""
+    return _prompt_of_the_first(step, prompt, count)[0], step(prompt, None)[1]
+
+
 def positions_of(mask, T):
     return np.maximum(mask.cumsum(axis=1) - 1, 0)[:, -T:]
 
@@ -222,6 +227,9 @@ EXERCISES = {
             ),
             "the cache that a step returns must go into the next one: yours begins anew each time": _cache_lost,
             "every step gets the cache of the prompt: each must get that of the step before it": _prompt_of_the_first,
+            "you keep the cache of the prompt: what a step returns must take its place, and go into the next step": (
+                _first_returned
+            ),
             "the last new token has been fed too: nobody asks what comes after it, and the cache is one longer": (
                 _last_fed_too
             ),
@@ -272,6 +280,7 @@ EXERCISES = {
             "a number takes 2 bytes, and yours 4": 262_144,
             "those are numbers (or bytes of keys): each key and value number takes 2 bytes": 32_768,
             "that is one key/value head: there are 8": 16_384,
+            "those are units of 1,024 bytes: bytes are wanted": 128,
         },
     ),
 }

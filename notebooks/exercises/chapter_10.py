@@ -71,6 +71,11 @@ def _wavelengths(speeds, factor, low, high, trained):
     return keep * speeds + (1 - keep) * speeds / factor
 
 
+def _tokens_of_a_turn(speeds, factor, low, high, trained):
+    keep = np.clip((2 * np.pi / speeds - low) / (high - low), 0, 1)
+    return keep * speeds + (1 - keep) * speeds / factor
+
+
 def _divided_share(speeds, factor, low, high, trained):
     keep = np.clip((trained * speeds / (2 * np.pi) - low) / high, 0, 1)
     return keep * speeds + (1 - keep) * speeds / factor
@@ -102,6 +107,9 @@ EXERCISES = {
             ),
             "the exponent is upside down: K / (K - 2)": lambda theta, factor, length, trained, K: (
                 theta * _stretch(factor, length, trained) ** ((K - 2) / K)
+            ),
+            "mind the parentheses: minus (f - 1) is minus f plus 1": _base(
+                lambda factor, length, trained: factor * max(length, trained) / trained - factor - 1
             ),
             "the - (f - 1) is missing, so that short texts are stretched by f": _base(
                 lambda factor, length, trained: factor * max(length, trained) / trained
@@ -143,6 +151,9 @@ EXERCISES = {
             "between the borders the two are blended; yours jumps at the low one": _no_blend("low"),
             "between the borders the two are blended; yours jumps at the high one": _no_blend("high"),
             "the share grows with the turns of a pair, not with the tokens of a turn": _wavelengths,
+            "those are the tokens of a turn, 2 pi / speed: wanted are the turns in the trained length": (
+                _tokens_of_a_turn
+            ),
             "the share is (turns - low) / (high - low), so that it reaches 1 at the high border": _divided_share,
             "blend the two speeds; you blend what they are divided by": _divisors_blended,
             "all pairs are divided: that is linear": lambda speeds, factor, low, high, trained: speeds / factor,
@@ -174,6 +185,9 @@ EXERCISES = {
             ),
             "an index with its fraction is wanted: rounding comes later": lambda n, K, theta, trained: math.floor(
                 pair_turning(n, K, theta, trained)
+            ),
+            "the two logarithms are of different bases: both of them natural ones": lambda n, K, theta, trained: (
+                pair_turning(n, K, theta, trained) / math.log(10)
             ),
             "the logarithms are divided, not subtracted: ln(a) / ln(theta), not ln(a / theta)": (
                 lambda n, K, theta, trained: K / 2 * math.log(trained / (2 * math.pi * n) / theta)

@@ -38,6 +38,10 @@ def _sigmoid(logits):
     return 1 / (1 + np.exp(-logits))
 
 
+def _clipped(least):
+    return lambda logits, labels: np.mean(_entropies(np.clip(_sigmoid(logits), least, 1 - least), labels))
+
+
 def _parts(logits, labels):
     """The three terms of the safe formula."""
     return np.maximum(logits, 0), logits * labels, np.log1p(np.exp(-np.abs(logits)))
@@ -82,6 +86,9 @@ EXERCISES = {
             "you look from the end, and have not turned the index round again": lambda ids, pad: np.argmax(
                 (ids != pad)[:, ::-1], axis=1
             ),
+            "that is the largest id of the row: wanted is the place of the last": lambda ids, pad: np.where(
+                ids != pad, ids, 0
+            ).max(axis=1),
             "you look for the id 0; it is the id `pad`": lambda ids, pad: pooled_tokens(ids, 0),
             "that is the id of the token; its index is wanted": lambda ids, pad: ids[
                 np.arange(len(ids)), pooled_tokens(ids, pad)
@@ -118,6 +125,9 @@ EXERCISES = {
             "you divide by the number of classes: it is the mean over the texts": lambda X, y, W: (
                 gradient(X, y, W) * len(y) / len(W)
             ),
+            "you divide by the number of all probabilities: it is the mean over the texts": lambda X, y, W: (
+                gradient(X, y, W) / len(W)
+            ),
             "the probabilities are squared somewhere: the gradient has p minus ones, and no other factor": (
                 lambda X, y, W: ((softmax(X @ W.T) - _ones(X, y, W)) * softmax(X @ W.T)).T @ X / len(y)
             ),
@@ -146,6 +156,12 @@ EXERCISES = {
                 _S,
             ],
             "(b): whole numbers name one class each": [_R, _M, _M, _M],
+            "write the names out, as they stand in the table": [
+                "regression",
+                "single_label",
+                "multi_label",
+                "multi_label",
+            ],
             "(b): regression is for one output only": [_R, _R, _M, _M],
         },
     ),
@@ -160,6 +176,12 @@ EXERCISES = {
             "exp(-z) overflows for z = -800: it is exp of minus the size of z": lambda logits, labels: np.mean(
                 np.maximum(logits, 0) - logits * labels + np.log1p(np.exp(-logits))
             ),
+            **{
+                f"probabilities clipped at {least:g} make the loss of a large logit too small: use the formula above": (
+                    _clipped(least)
+                )
+                for least in (1e-6, 1e-7, 1e-8, 1e-9, 1e-10, 1e-12, 1e-15)
+            },
             "you sum where a mean is wanted": lambda logits, labels: yes_or_no_loss(logits, labels) * logits.size,
             "you sum over the questions of a text: the mean is over all of them": lambda logits, labels: (
                 yes_or_no_loss(logits, labels) * logits.shape[1]
@@ -170,6 +192,9 @@ EXERCISES = {
             ).mean(axis=1),
             "max(z, 0) is missing": lambda logits, labels: np.mean(
                 _parts(logits, labels)[2] - _parts(logits, labels)[1]
+            ),
+            "the first term is max(z, 0), not the size of z": lambda logits, labels: np.mean(
+                np.abs(logits) - logits * labels + _parts(logits, labels)[2]
             ),
             "the term z y is missing: the labels are not in it": lambda logits, labels: np.mean(
                 _parts(logits, labels)[0] + _parts(logits, labels)[2]

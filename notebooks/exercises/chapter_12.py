@@ -4,7 +4,7 @@ import numpy as np
 from checks import Exercise
 
 _random = np.random.default_rng(12)
-_FLOATS = np.concatenate((_random.normal(0, 3, 9), [1.0, -2.5, 1e-3, 40000.0])).astype(np.float32)
+_FLOATS = np.concatenate((_random.normal(0, 3, 9), [1.0, -2.5, 1e-3, 40000.0, -0.75])).astype(np.float32)
 _STORED = (_FLOATS.view(np.uint32) >> np.uint32(16)).astype(np.uint16)
 _WEIGHTS = _random.normal(0, 1, 96) * np.repeat([0.01, 1, 30], 32)
 _WEIGHTS[40] = -9.0  # the largest of its group is negative
@@ -43,6 +43,12 @@ def _restored(weights):
     return numbers * scales[:, None], scales
 
 
+def _added(weights):
+    groups = weights.reshape(-1, 32)
+    scales = np.abs(groups).max(axis=1) / 127
+    return np.round(groups / (scales[:, None] + 1e-6)), scales
+
+
 def _columns(weights):
     groups = weights.reshape(32, -1).T
     scales = np.abs(groups).max(axis=1) / 127
@@ -60,6 +66,9 @@ EXERCISES = {
                 s.astype(np.uint32) << np.uint32(16)
             ).astype(np.float32),
             "the bits belong into the upper half: shift left by 16": lambda s: s.astype(np.uint32).view(np.float32),
+            "the 16 bits are lost: make 32 of them first, with .astype(np.uint32), then shift": lambda s: np.zeros_like(
+                s
+            ).view(np.float32),
             "the 16 bits are lost if you shift them before they are 32": lambda s: (
                 (s << np.uint16(15) << np.uint16(1)).astype(np.uint32).view(np.float32)
             ),
@@ -76,6 +85,7 @@ EXERCISES = {
             "that is seconds a token: turn it over": lambda n, bits, rate: n * bits / 8 / (rate * 1e9),
             "a GB has 10^9 bytes": lambda n, bits, rate: rate / (n * bits / 8),
             "a GB is 10^9 bytes here, not 2^30": lambda n, bits, rate: rate * 2**30 / (n * bits / 8),
+            "do not round: the answer has a fraction": lambda n, bits, rate: int(rate * 1e9 / (n * bits / 8)),
             "the size of a number counts": lambda n, bits, rate: rate * 1e9 / n,
             "each weight is read once a token, though it takes part in two operations": lambda n, bits, rate: (
                 rate * 1e9 / (2 * n * bits / 8)
@@ -99,6 +109,9 @@ EXERCISES = {
             ),
             "a group of zeros divides 0 by 0": _nan,
             "numbers and scales are wanted, not the weights they stand for": _restored,
+            "a small number added to the scale moves every number of the group: ask whether the scale is 0 instead": (
+                _added
+            ),
             "a group is 32 neighbours: reshape to (-1, 32)": _columns,
         },
     ),
@@ -112,6 +125,7 @@ EXERCISES = {
             "that is 8 bits": 7.16,
             "that is gigabits: a byte has 8": 30.33,
             "that is 16 bits": 13.48,
+            "a GB is 10^9 bytes here, not 2^30": 3.531,
         },
     ),
 }

@@ -88,6 +88,18 @@ def _worst(seen, reference, tolerance):
     return name if far[name] > tolerance else None
 
 
+def _worst_there(seen, reference, tolerance):
+    far = {name: error(seen[name], reference[name]) for name in reference if name in seen}
+    name = max(far, key=far.__getitem__)
+    return name if far[name] > tolerance else None
+
+
+def _worst_of_one_shape(seen, reference, tolerance):
+    return _worst_there(
+        {name: array for name, array in seen.items() if array.shape == reference[name].shape}, reference, tolerance
+    )
+
+
 def _alphabetical(seen, reference, tolerance):
     return _first(sorted(_differing(seen, reference, tolerance)))
 
@@ -119,6 +131,9 @@ EXERCISES = {
             "it is in parts of the largest of x: right is the measure": lambda x, right: float(
                 np.abs(x - right).max() / np.abs(x).max()
             ),
+            "you divide lengths, in which one wrong number drowns: the largest difference is wanted": lambda x, right: (
+                float(np.linalg.norm(x - right) / np.linalg.norm(right))
+            ),
             "it is in parts of the mean size: the largest is the measure": lambda x, right: float(
                 np.abs(x - right).max() / np.abs(right).mean()
             ),
@@ -131,6 +146,10 @@ EXERCISES = {
         mistakes={
             "that is the last one that differs: the first is wanted": _last,
             "that is the one with the largest error: an error grows on its way, the first is wanted": _worst,
+            "that is the one with the largest error of those that are there: the first is wanted": _worst_there,
+            "that is the one with the largest error of those that have the right shape: the first is wanted": (
+                _worst_of_one_shape
+            ),
             "that is the first by the alphabet: go through reference in its own order": _alphabetical,
             "that is the last one that agrees: wanted is the one after it": _last_right,
             "the differences are not divided by the largest number, which differs from array to array": (
