@@ -93,7 +93,7 @@ def diagnose(exercise: Exercise, answer: Any) -> str | None:
             return "it changes the arrays it was given: make new ones instead of assigning into them"
     wanted = [exercise.right(*copy.deepcopy(case)) for case in exercise.cases]
     if same(given, wanted, exercise.rtol):
-        return warning(exercise, answer)
+        return wrong_kind(given, wanted) or warning(exercise, answer)
     for told, mistake in exercise.mistakes.items():
         if same(given, list(results_of(mistake, exercise)), exercise.rtol):
             return told
@@ -101,6 +101,17 @@ def diagnose(exercise: Exercise, answer: Any) -> str | None:
         if not same(mine, right, exercise.rtol):
             return f"{difference(mine, right, exercise.rtol)} (for {described(case)})"
     raise AssertionError("unreachable: some case differs")
+
+
+def wrong_kind(given: Sequence[Any], wanted: Sequence[Any]) -> str | None:
+    """Which arrays have the right numbers and a type that says something else, such as floats for a mask."""
+    for mine, right in zip(given, wanted, strict=True):
+        if isinstance(mine, np.ndarray) and isinstance(right, np.ndarray):
+            if right.dtype == bool and mine.dtype != bool:
+                return f"the numbers are right, but they are {mine.dtype}: booleans are wanted"
+            if right.dtype.kind in "iu" and mine.dtype.kind in "fc":
+                return f"the numbers are right, but they are {mine.dtype}: whole numbers are wanted"
+    return None
 
 
 def warning(exercise: Exercise, answer: Callable[..., Any]) -> str | None:
@@ -177,6 +188,8 @@ def difference(mine: Any, right: Any, rtol: float) -> str:
             return f"it returns {len(mine)} things where {len(right)} are wanted"
         for i, (a, b) in enumerate(zip(mine, right, strict=True)):
             if not same(a, b, rtol):
+                if np.ndim(a) == np.ndim(b) == 0 and numeric(a) and numeric(b):
+                    return f"item {i} of what it returns: yours is {a}, right is {b}"
                 return f"item {i} of what it returns: {difference(a, b, rtol)}"
     if mine is None:
         return "it returns None: is there a return at its end?"
@@ -199,7 +212,8 @@ def array_difference(mine: np.ndarray, right: np.ndarray, rtol: float) -> str:
         if usable.any() and right.dtype != bool:
             factor = float(np.median(mine[usable] / right[usable]))
             if factor != 0 and abs(factor - 1) > 1e-5 and same(mine, right * factor, max(rtol, 1e-6)):
-                return f"every number is {factor:.6g} times what it should be"
+                every = "every number" if right.size > 1 else "the number"
+                return f"{every} is {factor:.6g} times what it should be"
             shift = float(np.median(mine[usable] - right[usable]))
             if abs(shift) > 1e-5 * scale(right) and same(mine, right + shift, max(rtol, 1e-6)):
                 return f"every number is {shift:+.6g} away from what it should be"

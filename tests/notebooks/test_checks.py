@@ -95,6 +95,16 @@ def test_what_is_said_of_a_mistake_nobody_foresaw() -> None:
         assert sentence in str(diagnosis(twice, answer, (x,)))
 
 
+def test_the_type_of_an_array_counts() -> None:
+    def odd(x: Any) -> Any:
+        return x % 2 == 1
+
+    x = np.arange(5)
+    assert "float64: booleans are wanted" in str(diagnosis(odd, lambda x: odd(x) + 0.0, (x,)))
+    assert "float64: whole numbers are wanted" in str(diagnosis(np.negative, lambda x: -1.0 * x, (x,)))
+    assert diagnosis(np.negative, lambda x: -x.astype(np.int16), (x,)) is None
+
+
 def test_a_warning_is_told_where_the_numbers_are_right() -> None:
     def sigmoid(x: Any) -> Any:
         return 0.5 * np.tanh(x / 2) + 0.5
@@ -114,6 +124,7 @@ def test_results_of_other_kinds() -> None:
     assert diagnosis(words, words, ("a b",)) is None
     assert "2 things where 3" in str(diagnosis(words, lambda text: text.split()[1:], ("a b c",)))
     assert "item 1" in str(diagnosis(words, lambda text: ["a", "x"], ("a b",)))
+    assert "item 0 of what it returns: yours is 2, right is 1" in str(diagnosis(lambda n: [n], lambda n: [2 * n], (1,)))
     assert "'x', right is 'b'" in str(diagnosis(words, lambda text: ["a", "x"], ("a b",)))
 
 
