@@ -53,6 +53,22 @@ def _no_norms(V, D, L, H, G, K, F, tied):
     return number_of_parameters(V, D, L, H, G, K, F, tied) - (2 * L + 1) * D
 
 
+def _tied_turned_round(V, D, L, H, G, K, F, tied):
+    return number_of_parameters(V, D, L, H, G, K, F, not tied)
+
+
+def _norms_once(V, D, L, H, G, K, F, tied):
+    return number_of_parameters(V, D, L, H, G, K, F, tied) - 2 * (L - 1) * D
+
+
+def _keys_without_values(V, D, L, H, G, K, F, tied):
+    return number_of_parameters(V, D, L, H, G, K, F, tied) - L * G * K * D
+
+
+def _output_square(V, D, L, H, G, K, F, tied):
+    return number_of_parameters(V, D, L, H, G, K, F, tied) + L * (D - H * K) * D
+
+
 def _square(V, D, L, H, G, K, F, tied):
     return number_of_parameters(V, D, L, 1, G / H, D, F, tied)
 
@@ -110,6 +126,12 @@ EXERCISES = {
             "o_proj, which brings the heads back to D, is missing": _no_output,
             "there are L layers, each with weights of its own": _one_layer,
             "the norms have weights too, D each": _no_norms,
+            "tied is the wrong way round: a tied head adds nothing, one that is not tied adds V times D": (
+                _tied_turned_round
+            ),
+            "the two norms are in each of the L layers: you count them once": _norms_once,
+            "k_proj and v_proj are two matrices, each from D to G K: one is missing": _keys_without_values,
+            "o_proj begins at H K numbers, which need not be D": _output_square,
             "you take H K for D: a head may have any width K": _square,
         },
     ),

@@ -63,6 +63,10 @@ def _last_pair_missing(words):
     return count_pairs([(pieces[:-1], times) for pieces, times in words])
 
 
+def _overwritten(words):
+    return {pair: times for pieces, times in words for pair in pairwise(pieces)}
+
+
 def _joined(words):
     return {a + b: n for (a, b), n in count_pairs(words).items()}
 
@@ -103,6 +107,10 @@ def _leftmost(word, rank):
 
 def _last_learned(word, rank):
     return encode_word(word, rank, max)
+
+
+def _last_learned_leftmost(word, rank):
+    return encode_word(word, rank, lambda known: max(known, key=lambda pair: (pair[0], -pair[1])))
 
 
 def _rightmost_of_equals(word, rank):
@@ -169,7 +177,12 @@ def _bytes_as_code_points(ids, pieces):
 
 
 def _names_of_bytes(ids, pieces):
-    return "".join(pieces[i] for i in ids if i > 2).replace("▁", " ")[1:]
+    text = "".join(pieces[i] for i in ids if i > 2).replace("▁", " ")
+    return text[1:] if text.startswith(" ") else text
+
+
+def _first_letter_dropped(ids, pieces):
+    return _all_text(ids, pieces)[1:]
 
 
 def _all_spaces_dropped(ids, pieces):
@@ -201,6 +214,7 @@ def _spaces_between(ids, pieces):
 
 _TEXTS = ["the naïve princess", "  two spaces before, two behind  ", "fox 🦊 and mouse 🐭s"]
 _IDS = [(_tokenizer.encode(text) + [2] * (i < 2), _PIECES) for i, text in enumerate(_TEXTS)]
+_IDS.append((_tokenizer.encode("milestone", add_special_tokens=False)[1:], _PIECES))  # begins within a word
 
 
 EXERCISES = {
@@ -216,6 +230,7 @@ EXERCISES = {
             "you pair the last piece of a word with its first": _around_the_end,
             "you count pairs across two words: a pair lies within one word": _across_words,
             "the last pair of every word is missing": _last_pair_missing,
+            "a pair that is met again starts anew: add to the number it has": _overwritten,
             "the keys are joined texts: keep the pair, a tuple of two pieces": _joined,
         },
     ),
@@ -227,6 +242,7 @@ EXERCISES = {
             "you take the longest piece that fits: BPE joins the pair that was learned first": _longest_first,
             "you join the leftmost pair that makes a piece: take the one of the smallest rank": _leftmost,
             "you join the pair that was learned last: the smallest rank comes first": _last_learned,
+            "you join the pair of the largest rank, the last learned: the smallest comes first": _last_learned_leftmost,
             "of two pairs with the same rank the left one comes first": _rightmost_of_equals,
             "you stop after one merge: go on until no pair makes a piece": _one_merge,
             "nothing is joined: a pair is known if its two texts together are a key of rank": _no_merge,
@@ -256,6 +272,7 @@ EXERCISES = {
             "you drop all spaces at the beginning: one is the tokenizer's, others are the text's": _all_spaces_dropped,
             "you strip spaces at both ends: only one, at the beginning, is the tokenizer's": _spaces_at_both_ends,
             "the space that encoding put before the text is still there: drop one": _all_text,
+            "you drop the first character whatever it is: only a space is the tokenizer's": _first_letter_dropped,
             "a ▁ in a piece stands for a space": _marker_kept,
             "the special tokens, ids 0 to 2, are no text: leave them out": _special_tokens_shown,
             "strip('<s>') takes letters off the text: leave out special tokens by their ids": _special_tokens_stripped,

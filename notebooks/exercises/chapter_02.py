@@ -59,6 +59,11 @@ def _one_length_for_all(index, table, number):
     return _nearest(table @ table[index] / np.linalg.norm(table, axis=1) ** 2, index, table, number)
 
 
+def _scaled_columns(index, table, number):
+    unit = table / np.linalg.norm(table, axis=0)
+    return _nearest(unit @ unit[index], index, table, number)
+
+
 def _backwards(index, table, number):
     return nearest(index, table, number)[::-1]
 
@@ -72,6 +77,8 @@ def _cosines_themselves(index, table, number):
 
 # Ordinary rows, one so high that its exponentials overflow, one so low that they vanish
 _SCORES = _random.normal(0.3, 2, (3, 5)) + np.array([[0.0], [900.0], [-900.0]])
+# One score so far above the others that it overflows with the row's mean subtracted
+_ALONE = np.array([0.5, -1.0, 2000.0, 1.5, 0.0])
 
 
 def _quietly(function):
@@ -91,6 +98,18 @@ def _overflowing(scores):
 @_quietly
 def _one_top_for_all(scores):
     weights = np.exp(scores - scores.max())
+    return weights / weights.sum(-1, keepdims=True)
+
+
+@_quietly
+def _mean_subtracted(scores):
+    weights = np.exp(scores - scores.mean(-1, keepdims=True))
+    return weights / weights.sum(-1, keepdims=True)
+
+
+@_quietly
+def _maximum_divided(scores):
+    weights = np.exp(scores / scores.max(-1, keepdims=True))
     return weights / weights.sum(-1, keepdims=True)
 
 
@@ -190,6 +209,7 @@ EXERCISES = {
             "a cosine near -1 is far away: do not take its absolute value": _of_least_size,
             "one is missing: leaving out the row itself must not make the list shorter": _one_fewer,
             "you divide by the squared length of the other row: by its length once": _one_length_for_all,
+            "you take the lengths of the columns: a row's length is over axis 1": _scaled_columns,
             "the order is turned round: the nearest comes first": _backwards,
             "these are the cosines: the ids of the rows are wanted": _cosines_themselves,
         },
@@ -197,10 +217,14 @@ EXERCISES = {
     "2.2": Exercise(
         name="softmax",
         right=softmax,
-        cases=[(_SCORES,), (_SCORES[0],)],
+        cases=[(_SCORES,), (_SCORES[0],), (_ALONE,)],
         mistakes={
             "exp overflows for a large score: first subtract the row's maximum": _overflowing,
             "you subtract the maximum of the whole array: each row has its own": _one_top_for_all,
+            "you subtract the mean of each row: a score far above it still overflows, so take the maximum": (
+                _mean_subtracted
+            ),
+            "you divide by the maximum: subtract it, for a factor changes the probabilities": _maximum_divided,
             "you go over the columns: the last axis is the one that sums to 1": _over_columns,
             "all numbers together sum to 1: each row must, along the last axis": _over_everything,
             "the exponentials are not divided by their sum": _not_divided,

@@ -23,6 +23,26 @@ def _of_the_sum(x, weight, eps):
     return x / np.sqrt(np.sum(x * x, -1, keepdims=True) + eps) * weight
 
 
+def _of_the_length(x, weight, eps):
+    return x / np.linalg.norm(x, axis=-1, keepdims=True) * weight
+
+
+def _deviation(x, weight, eps):
+    return x / np.sqrt(x.var(-1, keepdims=True) + eps) * weight
+
+
+def _of_the_absolute(x, weight, eps):
+    return x / (np.mean(np.abs(x), -1, keepdims=True) + eps) * weight
+
+
+def _over_the_weight(x, weight, eps):
+    return x / (np.sqrt(np.mean(x * x, -1, keepdims=True) + eps) * weight)
+
+
+def _weighed_first(x, weight, eps):
+    return _no_weight(x * weight, weight, eps)
+
+
 def _layer_norm(x, weight, eps):
     return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + eps) * weight
 
@@ -41,6 +61,7 @@ def _no_root(x, weight, eps):
 
 _Y = _random.normal(0.4, 2, (3, 5))
 _ONES = np.ones(5)
+_LAST_ROW = np.array([[1.0], [1.0], [3.0]])  # another factor in the last row only
 
 
 def _layer(x):
@@ -51,6 +72,22 @@ def which_norm(x, y):
     if np.allclose(y, rms_norm(x, np.ones(x.shape[-1]), 1e-5)):
         return "rms"
     return "layer" if np.allclose(y, _layer(x)) else "neither"
+
+
+def _one_row(x, y):
+    return which_norm(x[:1], y[:1])
+
+
+def _one_number(x, y):
+    if np.isclose(y, rms_norm(x, np.ones(x.shape[-1]), 1e-5)).any():
+        return "rms"
+    return "layer" if np.isclose(y, _layer(x)).any() else "neither"
+
+
+def _by_zero_means(x, y):
+    if np.allclose(y.mean(-1), 0, atol=1e-5):
+        return "layer"
+    return which_norm(x, y)
 
 
 def _exactly(x, y):
@@ -71,6 +108,11 @@ EXERCISES = {
             "the epsilon is outside the square root: it is added to the mean of the squares": _outside,
             "the epsilon is missing": _no_epsilon,
             "you sum the squares where their mean is wanted": _of_the_sum,
+            "you divide by the length, the root of the sum of squares: take the root of their mean": _of_the_length,
+            "you divide by the standard deviation, which subtracts the mean first: take the mean of x * x": _deviation,
+            "you average absolute values: square, average, then take the root": _of_the_absolute,
+            "you divide by the weight: it multiplies the normalized vector": _over_the_weight,
+            "the weight comes last: you weigh the vector before its size is measured": _weighed_first,
             "you subtract the mean: that is layer normalization": _layer_norm,
             "you average over all numbers at once: each vector, along the last axis, has its own mean": _all_axes,
             "the weight is missing": _no_weight,
@@ -102,6 +144,9 @@ EXERCISES = {
             (_Y, rms_norm(_Y, 2 * _ONES, 1e-5)),
             (_Y, rms_norm(_Y, _ONES, 1e-5) * (1 + 1e-9)),
             (_Y * 1e-3, _layer(_Y * 1e-3)),
+            (_Y, 2 * _layer(_Y)),
+            (_Y, rms_norm(_Y, _ONES, 1e-5) * _LAST_ROW),
+            (_Y, rms_norm(_Y, _ONES, 1e-5) * _LAST_ROW[::-1]),
         ],
         mistakes={
             "the names are the wrong way round": lambda x, y: {"rms": "layer", "layer": "rms"}.get(
@@ -111,6 +156,9 @@ EXERCISES = {
             "outputs that fit neither are to be told apart too": lambda x, y: (
                 "rms" if which_norm(x, y) == "rms" else "layer"
             ),
+            "a first row that fits is not enough: compare all of them": _one_row,
+            "one number that fits is not enough: np.allclose compares all of them": _one_number,
+            "rows whose mean is zero need not be layer normalization's: compute it and compare": _by_zero_means,
             "it answers the same whatever it is given": lambda x, y: "rms",
             "the epsilon counts: small vectors are a case too": lambda x, y: (
                 which_norm(x, y) if np.abs(x).max() > 0.1 else "neither"
