@@ -49,6 +49,12 @@ def _both_minus(x, positions, speeds):
     return np.concatenate((a * np.cos(angles) - b * np.sin(angles), b * np.cos(angles) - a * np.sin(angles)), -1)
 
 
+def _both_plus(x, positions, speeds):
+    angles = positions[:, None] * speeds
+    a, b = np.split(x, 2, axis=-1)
+    return np.concatenate((a * np.cos(angles) + b * np.sin(angles), b * np.cos(angles) + a * np.sin(angles)), -1)
+
+
 def _used_again(x, positions, speeds):
     angles = positions[:, None] * speeds
     a, b = np.split(x, 2, axis=-1)
@@ -92,6 +98,9 @@ EXERCISES = {
                 theta ** (-np.arange(2, K + 2, 2) / K)
             ),
             "theta is the argument, not 10,000": lambda K, theta: frequencies(K, 10000.0),
+            "np.linspace ends at 1, and the exponent 2j / K does not reach it": lambda K, theta: (
+                theta ** -np.linspace(0, 1, K // 2)
+            ),
             "the fastest pair comes first": lambda K, theta: frequencies(K, theta)[::-1],
             "each speed is there twice: duplicate them later, if at all": lambda K, theta: np.tile(
                 frequencies(K, theta), 2
@@ -108,6 +117,10 @@ EXERCISES = {
             "the halves are turned right, and then interleaved: join them one after the other": _mixed,
             "you split x into neighbours and join the results as halves": _split_neighbours_join_halves,
             "one of the two signs is wrong: a cos - b sin, and b cos + a sin": _both_minus,
+            "both signs are plus: the first half is a cos - b sin": _both_plus,
+            "angles are in radians already: nothing is to be converted": lambda x, p, s: rotate_halves(
+                x, p, np.radians(s)
+            ),
             "the second half uses the a that is already turned: keep the old one": _used_again,
             "sine and cosine have changed places": _swapped,
             "the two halves of the result have changed places": _wrong_order,

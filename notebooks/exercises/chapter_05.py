@@ -33,6 +33,10 @@ def _over_queries(q, k, v, visible):
     return softmax(scores.T).T @ v
 
 
+def _scale_last(q, k, v, visible):
+    return attend(q, k, v, visible, 1) / math.sqrt(q.shape[-1])
+
+
 def _mask_last(q, k, v, visible):
     return np.where(visible, softmax(q @ k.T / math.sqrt(q.shape[-1])), 0) @ v
 
@@ -124,6 +128,16 @@ EXERCISES = {
             ),
             "the scores are multiplied by the square root of K, not divided": lambda q, k, v, seen: attend(
                 q, k, v, seen, 1 / math.sqrt(q.shape[-1])
+            ),
+            "the scale comes after the softmax, where it shrinks the weights: divide the scores": _scale_last,
+            "the scores are divided by the square root of the number of queries; K is the width of a query": (
+                lambda q, k, v, seen: attend(q, k, v, seen, math.sqrt(len(q)))
+            ),
+            "the scores are divided by the square root of the width of the values; K is the width of a key": (
+                lambda q, k, v, seen: attend(q, k, v, seen, math.sqrt(v.shape[-1]))
+            ),
+            "use the visible you are given: it need not be the causal mask, keys may be padding": (
+                lambda q, k, v, seen: attend(q, k, v, causal(len(q), len(k)))
             ),
             "the mask is missing": lambda q, k, v, seen: attend(q, k, v, np.ones_like(seen)),
             "hidden keys get a score of 0, and exp(0) is 1: give them -inf": lambda q, k, v, seen: attend(

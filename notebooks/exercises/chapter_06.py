@@ -59,6 +59,12 @@ def _averaged_groups(q, k, v, visible):
     return grouped_attention(q, k, v, visible)
 
 
+def _laid_out_wrongly(q, k, v, visible):
+    right = grouped_attention(q, k, v, visible)
+    B, H, T, K = right.shape
+    return right.reshape(B, T, H, K).swapaxes(1, 2)
+
+
 def _scores(q, k):
     return q @ np.repeat(k, q.shape[1] // k.shape[1], 1).swapaxes(2, 3) / math.sqrt(q.shape[-1])
 
@@ -158,6 +164,7 @@ EXERCISES = {
                 q, v, np.where(seen, np.exp(_scores(q, k)), 0)
             ),
             "the softmax runs over the heads: it belongs to the last axis, the keys": _all_at_once,
+            "the last reshape mixes heads and tokens: the rows come as (B, H, T, K) already": _laid_out_wrongly,
             "the groups are averaged: each has its own keys and values": _averaged_groups,
             "that is merged already, (B, T, H K): the heads stay apart here": lambda q, k, v, seen: (
                 grouped_attention(q, k, v, seen).swapaxes(1, 2).reshape(len(q), q.shape[2], -1)
