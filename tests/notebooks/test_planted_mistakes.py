@@ -1,10 +1,12 @@
-"""Thirty wrong answers as students write them, in other words than the exercises know them: most are told by name.
+"""Forty-eight wrong answers as students write them, in other words than the exercises know them: most are told by name.
 
 Each is written out by itself, with loops or other functions of NumPy, so that only its numbers can tell what is wrong.
 """
 
 from __future__ import annotations
 
+import itertools
+import re
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -192,6 +194,115 @@ def scale_one_for_all(weights: Any) -> Any:  # 12.3
     return np.array([round(w / scale) for w in weights]).reshape(-1, 32), np.full(len(weights) // 32, scale)
 
 
+def parameters_tied_for_untied(V: int, D: int, L: int, H: int, G: int, K: int, F: int, tied: bool) -> int:  # 0.3
+    tables = [V * D] if not tied else [V * D, V * D]
+    layer = [H * K * D, G * K * D, G * K * D, D * H * K, F * D, F * D, D * F, D, D]
+    return sum(tables) + sum(layer) * L + D
+
+
+def parameters_two_norms_in_all(V: int, D: int, L: int, H: int, G: int, K: int, F: int, tied: bool) -> int:
+    matrices = sum(L * rows * D for rows in (H * K, G * K, G * K, H * K, F, F, F))
+    return matrices + 3 * D + V * D * (2 - int(tied))
+
+
+def pairs_set_anew(words: Any) -> dict[tuple[str, str], int]:  # 1.1
+    counts = {}
+    for pieces, times in words:
+        for i in range(1, len(pieces)):
+            counts[pieces[i - 1], pieces[i]] = times
+    return counts
+
+
+def encode_newest_merge(word: str, rank: dict[str, int]) -> list[str]:  # 1.2
+    pieces = list(word)
+    while any(a + b in rank for a, b in itertools.pairwise(pieces)):
+        ranks = [rank.get(a + b, -1) for a, b in itertools.pairwise(pieces)]
+        i = ranks.index(max(ranks))
+        pieces = [*pieces[:i], pieces[i] + pieces[i + 1], *pieces[i + 2 :]]
+    return pieces
+
+
+def decode_without_looking(ids: list[int], pieces: list[str]) -> str:  # 1.4
+    raw = bytearray()
+    for i in ids:
+        if i not in (0, 1, 2):
+            match = re.fullmatch("<0x(..)>", pieces[i])
+            raw += bytes.fromhex(match[1]) if match else pieces[i].replace("▁", " ").encode()
+    return "".join(list(raw.decode())[1:])
+
+
+def nearest_by_columns(index: int, table: Any, number: int) -> list[int]:  # 2.1
+    scaled = table / np.sqrt(np.sum(table**2, 0))
+    similar = {j: sum(a * b for a, b in zip(scaled[j], scaled[index], strict=True)) for j in range(len(table))}
+    del similar[index]
+    return sorted(similar, key=lambda j: similar[j], reverse=True)[:number]
+
+
+def softmax_around_the_mean(scores: Any) -> Any:  # 2.2
+    e = np.exp(scores - np.average(scores, axis=-1)[..., None])
+    return e / np.einsum("...v->...", e)[..., None]
+
+
+def norm_of_length_one(x: Any, weight: Any, eps: float) -> Any:  # 3.1
+    return np.apply_along_axis(lambda row: row / np.sqrt(row @ row) * weight, -1, x)
+
+
+def norm_by_deviation(x: Any, weight: Any, eps: float) -> Any:
+    spread = np.mean((x - np.mean(x, -1)[..., None]) ** 2, -1)[..., None]
+    return weight * x / (spread + eps) ** 0.5
+
+
+def which_by_output(x: Any, y: Any) -> str:  # 3.3
+    if all(abs(sum(row)) < 1e-6 for row in y):
+        return "layer"
+    root = np.sqrt((x**2).mean(1) + 1e-5)
+    return "rms" if all(np.allclose(a / r, b) for a, r, b in zip(x, root, y, strict=True)) else "neither"
+
+
+def which_by_one_row(x: Any, y: Any) -> str:
+    row, centred = x[0], x[0] - x[0].mean()
+    if np.allclose(y[0], row * (np.dot(row, row) / len(row) + 1e-5) ** -0.5):
+        return "rms"
+    return "layer" if np.allclose(y[0], centred * (centred.var() + 1e-5) ** -0.5) else "neither"
+
+
+def turn_plus_plus(x: Any, positions: Any, speeds: Any) -> Any:  # 4.2
+    half = len(speeds)
+    cos, sin = np.cos(np.outer(positions, speeds)), np.sin(np.outer(positions, speeds))
+    y = np.hstack((x[:, :half] * cos, x[:, half:] * cos))
+    return y + np.hstack((x[:, half:] * sin, x[:, :half] * sin))
+
+
+def turn_by_degrees(x: Any, positions: Any, speeds: Any) -> Any:
+    half = x.shape[1] // 2
+    z = (x[:, :half] + 1j * x[:, half:]) * np.exp(1j * np.outer(positions, speeds) * np.pi / 180)
+    return np.concatenate((z.real, z.imag), 1)
+
+
+def order_of_floats(K: int) -> Any:  # 4.3
+    return np.hstack((np.linspace(0, K - 2, K // 2), np.linspace(1, K - 1, K // 2)))
+
+
+def mask_of_ones(T: int, S: int) -> Any:  # 5.1
+    return np.tri(T, S, S - T)
+
+
+def attend_weights_scaled(q: Any, k: Any, v: Any, visible: Any) -> Any:  # 5.2
+    return rows_of(q, k, v, visible, 1.0) / np.sqrt(k.shape[1])
+
+
+def attend_by_a_mask_of_its_own(q: Any, k: Any, v: Any, visible: Any) -> Any:
+    T, S = visible.shape
+    return rows_of(q, k, v, np.tri(T, S, S - T) == 1, np.sqrt(k.shape[1]))
+
+
+def grouped_laid_out_twice(q: Any, k: Any, v: Any, visible: Any) -> Any:  # 6.4
+    B, H, T, K = q.shape
+    share = H // k.shape[1]
+    out = [[rows_of(q[b, h], k[b, h // share], v[b, h // share], visible, K**0.5) for h in range(H)] for b in range(B)]
+    return np.einsum("bthk->bhtk", np.array(out).reshape(B, T, H, K))
+
+
 PLANTED: list[Planted] = [
     ("3.1", "outside the square root", norm_by_hand),
     ("3.1", "their mean is wanted", norm_by_length),
@@ -223,6 +334,24 @@ PLANTED: list[Planted] = [
     ("8.3", "crosses the border", nucleus_too_small),
     ("8.4", "a negative logit is multiplied", penalty_divides),
     ("12.3", "one for all", scale_one_for_all),
+    ("0.3", "tied is the wrong way round", parameters_tied_for_untied),
+    ("0.3", "in each of the L layers", parameters_two_norms_in_all),
+    ("1.1", "add to the number it has", pairs_set_anew),
+    ("1.2", "last learned", encode_newest_merge),
+    ("1.4", "whatever it is", decode_without_looking),
+    ("2.1", "lengths of the columns", nearest_by_columns),
+    ("2.2", "subtract the mean", softmax_around_the_mean),
+    ("3.1", "root of the sum of squares", norm_of_length_one),
+    ("3.1", "standard deviation", norm_by_deviation),
+    ("3.3", "mean is zero", which_by_output),
+    ("3.3", "first row", which_by_one_row),
+    ("4.2", "both signs are plus", turn_plus_plus),
+    ("4.2", "radians already", turn_by_degrees),
+    ("4.3", "whole numbers are wanted", order_of_floats),
+    ("5.1", "booleans are wanted", mask_of_ones),
+    ("5.2", "shrinks the weights", attend_weights_scaled),
+    ("5.2", "visible you are given", attend_by_a_mask_of_its_own),
+    ("6.4", "mixes heads and tokens", grouped_laid_out_twice),
 ]
 
 
@@ -233,7 +362,7 @@ def told(number: str, answer: Callable[..., Any]) -> str:
 
 
 def test_planted_mistakes_are_told_by_name() -> None:
-    assert len(PLANTED) == 30
+    assert len(PLANTED) == 48
     answers = [(number, words, answer.__name__, told(number, answer)) for number, words, answer in PLANTED]
     missed = [(number, name, said) for number, words, name, said in answers if words not in said]
     assert len(missed) <= 5, missed
