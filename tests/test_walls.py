@@ -40,6 +40,7 @@ MAY_IMPORT = {
     "checking": GROUND | {"loading", "staging", "converting", "weights", "tokenizer", "generation"},
     "llama": GROUND | {"model", "weights", "generation", "outputs", "pretrained", "runtime"},
     "debug": GROUND | {"model", "weights"},
+    "testing": GROUND | {"model", "weights", "generation"},
     "benchmarks": GROUND
     | {"__init__", "model", "weights", "generation", "llama", "loading", "kernels", "engines", "runtime", "shipped"},
 }

@@ -42,13 +42,28 @@ class Sampling:
 
     def choose(self, logits: Array, seen: Iterable[int], rng: np.random.Generator) -> int:
         """The next id after `seen`, from its logits (V,). ValueError if they are NaN, or leave nothing to choose."""
+        logits = self._penalized(logits, seen)
+        if self.temperature == 0:
+            return int(logits.argmax())
+        return draw(self._kept(logits), rng)
+
+    def probabilities(self, logits: Array, seen: Iterable[int]) -> Array:
+        """What choose draws from: the probability (V,) of every id, 0 of those cut off. ValueError as there."""
+        logits = self._penalized(logits, seen)
+        if self.temperature == 0:
+            return np.asarray(np.arange(len(logits)) == logits.argmax(), np.float64)
+        return _softmax(self._kept(logits))
+
+    def _penalized(self, logits: Array, seen: Iterable[int]) -> Array:
         logits = logits.astype(np.float64)
         if self.repetition_penalty != 1:
             ids = np.fromiter(seen, dtype=np.int64)
             logits = penalize_repetition(logits, seen_ids(ids, len(logits)), self.repetition_penalty)
         check_choice(logits)
-        if self.temperature == 0:
-            return int(logits.argmax())
+        return logits
+
+    def _kept(self, logits: Array) -> Array:
+        """Logits at this temperature, minus infinity for the unlikely."""
         with np.errstate(over="ignore"):  # the largest becomes 0; a tiny temperature may leave the others at -inf
             logits = (logits - logits.max()) / self.temperature
         if self.top_k:
@@ -57,7 +72,7 @@ class Sampling:
             logits = keep_top_p(logits, self.top_p)
         if self.min_p > 0:
             logits = keep_min_p(logits, self.min_p)
-        return draw(logits, rng)
+        return logits
 
 
 # The functions below take logits (..., V). Those that keep some of them set the others to `fill`; the `least` that come

@@ -1,0 +1,93 @@
+"""How exact an implementation claims to be, and what it may be off by because of that.
+
+What rounding leaves is bounded operation by operation (Higham 2002, section 3.1): a number that is rounded r times on
+its way, and is a sum of n terms, may be off by
+
+    (r unit + n 2^-24) * the sizes of its terms, added up
+
+because numbers are handed from operation to operation in the level's format, with a unit roundoff of `unit`, and
+sums are formed in float32 at every level. Properties know r, n and the sizes; a level knows the rest. So nothing here
+is a guess with room in it but for `logits`, where errors go through whole layers and bounds say little.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from minillama.arrays import Array
+from minillama.layout import GROUP
+from minillama.weights.formats import narrow_bfloat16, widen
+
+FLOAT32 = 2.0**-24  # half the distance of 1 to the next float32, as a part of 1
+TINY = 1e-35  # what may be flushed to zero: above the smallest normal float32
+
+
+@dataclass(frozen=True)
+class Level:
+    """unit: roundoff of what is handed on. kept: roundoff of cached keys and values. products: what a product with a
+    weight matrix may be off by as a part of the largest number of its row, beside rounding. logits: the same of a whole
+    model. weights: the format in which weights are drawn, so that storing them loses nothing."""
+
+    name: str
+    unit: float
+    kept: float
+    products: float
+    logits: float
+    weights: str
+
+    def allowed(self, sizes: Any, roundings: float, terms: float = 0) -> Array:
+        """By how much a number may be off: see above. sizes: of its terms, added up; any shape."""
+        return np.asarray((roundings * self.unit + terms * FLOAT32) * np.abs(sizes) + TINY)
+
+    def rounded(self, x: Array) -> Array:
+        """Inputs that the level's format has exactly, as float32."""
+        single = np.asarray(x, np.float32)
+        return single if self.unit == FLOAT32 else bfloat16(single)
+
+    def weight(self, w: Array) -> Array:
+        """Weights that its format has exactly, as float32: a matrix (out, in), or a vector."""
+        if self.weights == "q4_0" and w.ndim == 2:
+            return on_four_bits(w)
+        return np.asarray(w, np.float32) if self.weights == "f32" else bfloat16(w)
+
+
+def bfloat16(x: Array) -> Array:
+    """The nearest bfloat16 to each number, as float32."""
+    return widen(narrow_bfloat16(np.asarray(x, np.float32)), "BF16", np.float32)
+
+
+def on_four_bits(w: Array) -> Array:
+    """The weights (out, in) as q4_0 has them: each group of 32 columns is whole numbers -8 .. 7 times a scale, and has a
+    -8, by which any quantizer finds that scale."""
+    groups = np.asarray(w, np.float64).reshape(len(w), -1, GROUP)
+    scale = np.exp2(np.ceil(np.log2(np.abs(groups).max(axis=2, keepdims=True) / 8)))  # a float16, and exact
+    whole = np.clip(np.rint(groups / scale), -7, 7)
+    first = np.abs(whole).argmax(axis=2)[..., None]
+    np.put_along_axis(whole, first, -8, axis=2)
+    return np.asarray((whole * scale).reshape(w.shape), np.float32)
+
+
+# logits, float32: transformers and this model are 2e-5 of the largest apart at most (docs/numerics.md), models of which
+# both round. bf16: measured, see tests/testing/test_levels.py. quantized: products are of numbers rounded to 8 bits in
+# groups, half a step being 1/254 of the largest of the group; what that makes in a product and a model of these sizes is
+# measured in the same place. Their other operations are float32, with keys and values in bfloat16 or float16.
+LEVELS = {
+    level.name: level
+    for level in (
+        Level("float32", FLOAT32, FLOAT32, 0, 2e-5, "f32"),
+        Level("bf16", 2.0**-8, 2.0**-8, 0, 0.1, "bf16"),
+        Level("quantized", FLOAT32, 2.0**-8, 0.03, 0.1, "q4_0"),
+    )
+}
+
+
+def level_named(name: str | Level) -> Level:
+    """ValueError for one that nobody knows."""
+    if isinstance(name, Level):
+        return name
+    if name not in LEVELS:
+        raise ValueError(f"level {name!r} is unknown: use one of {', '.join(LEVELS)}")
+    return LEVELS[name]

@@ -1,0 +1,194 @@
+"""What must hold of model(config, weights) and the function of ids that it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+
+from minillama.arrays import Array
+from minillama.config import LlamaConfig
+from minillama.layout import GROUP
+from minillama.model.decoder import Decoder
+from minillama.model.heads import lm_logits
+from minillama.testing.base import Case, Implementation, Mismatch, Properties, Variants, agree, as_floats
+from minillama.testing.levels import Level
+from minillama.testing.strategies import SEEDS, configs, ragged_batches, weights_of
+from minillama.weights import Parameters, names
+from minillama.weights.safetensors import ArrayTensor
+
+model = Properties("model")
+
+
+def cases(*features: str, rows: int = 1, ragged: bool = False) -> Callable[[Level], st.SearchStrategy[Case]]:
+    """features: of the config, see strategies.configs; rows: of the batch, at least; ragged: with padding."""
+
+    @st.composite
+    def draw_case(draw: st.DrawFn, level: Level) -> Case:
+        config = draw(configs(multiple=GROUP if level.products else 2, features=features))
+        tensors = weights_of(config, draw(SEEDS), draw(st.sampled_from([1.0, 2.0**-8])))
+        weights = {name: level.weight(w) for name, w in tensors.items()}
+        if ragged:
+            ids, mask = draw(ragged_batches(config.vocab_size, rows=rows + 1))
+        else:
+            shape = draw(st.integers(rows, 2)), draw(st.integers(1, 6))
+            ids, mask = np.random.default_rng(draw(SEEDS)).integers(0, config.vocab_size, shape), None
+        return {"config": config, "weights": weights, "ids": ids, "mask": mask}
+
+    return draw_case
+
+
+def expected(case: Case, mask: Array | None = None) -> Array:
+    """The logits (B, T, V) of minillama.model in float64."""
+    config, arrays = case["config"], case["weights"]
+    tensors = names.match_tensors(config, {name: ArrayTensor(array) for name, array in arrays.items()}, {}, "weights")
+    weights = Parameters(tensors, config, np.float64)
+    decoder = Decoder(config, weights)
+    return lm_logits(decoder(decoder.embed(case["ids"]), decoder.new_cache(), mask), weights.lm_head)
+
+
+def new_model(fn: Implementation, case: Case) -> Any:
+    return fn["model"](case["config"], case["weights"])
+
+
+def call(run: Any, case: Case) -> Array:
+    B, T = case["ids"].shape
+    given = run(case["ids"]) if case["mask"] is None else run(case["ids"], case["mask"])
+    return as_floats(given, (B, T, case["config"].vocab_size), "the logits")
+
+
+def allowed(wanted: Array, level: Level) -> Array:
+    """A part of the largest logit of each position."""
+    return np.asarray(level.logits * np.nanmax(np.abs(wanted), axis=-1, keepdims=True, initial=0) + 1e-30)
+
+
+def mistakes(case: Case) -> Variants:
+    config, weights = case["config"], case["weights"]
+
+    def with_fields(**fields: Any) -> Array:
+        return expected(case | {"config": LlamaConfig(**config.to_dict() | fields)}, case["mask"])
+
+    def with_rows(order: Callable[[Array, int], Array], projections: str) -> Array:
+        heads = {"q": config.num_attention_heads, "k": config.num_key_value_heads, "v": config.num_key_value_heads}
+        changed = {
+            name: order(array, heads[of])
+            for of in projections
+            for name, array in weights.items()
+            if f".{of}_proj." in name
+        }
+        return expected(case | {"weights": weights | changed}, case["mask"])
+
+    def regrouped(array: Array, heads: int) -> Array:
+        """Queries so that head h comes to read head h % G."""
+        by_head = array.reshape(heads, -1, *array.shape[1:])
+        order = np.arange(heads).reshape(-1, config.num_key_value_heads).T.reshape(-1)
+        return by_head[order].reshape(array.shape)
+
+    variants: dict[str, Callable[[], Array]] = {
+        f"eps is {eps:g}": lambda eps=eps: with_fields(rms_norm_eps=eps)
+        for eps in (0 + 1e-12, 1e-8, 1e-6, 1e-5)
+        if eps != config.rms_norm_eps
+    }
+    variants |= {
+        f"theta is {theta:g}": lambda theta=theta: with_fields(rope_theta=theta)
+        for theta in (10000.0, 500000.0)
+        if theta != config.rope_theta
+    }
+    variants["the rotary layout is interleaved"] = lambda: with_rows(names.interleaved_to_halves, "qk")
+    if config.rope_scaling:
+        variants["rope scaling is left out"] = lambda: with_fields(rope_scaling=None)
+    if config.attention_bias:
+        without = {name: 0 * array for name, array in weights.items() if name.endswith(".bias")}
+        variants["biases are left out"] = lambda: expected(case | {"weights": weights | without}, case["mask"])
+    return variants
+
+
+def as_it_must(fn: Implementation, case: Case, level: Level) -> None:
+    wanted = expected(case, case["mask"])
+    if case["mask"] is not None:
+        wanted = np.where(case["mask"][..., None] != 0, wanted, np.nan)
+    agree(call(new_model(fn, case), case), wanted, allowed(wanted, level), "logits", mistakes(case))
+
+
+@model("logits are those of a LLaMA: multi-head attention, no biases, a head of its own", cases(), examples=40)
+def exact(fn: Implementation, case: Case, level: Level) -> None:
+    as_it_must(fn, case, level)
+
+
+@model("fewer key/value heads serve groups of query heads", cases("grouped"), examples=30)
+def grouped(fn: Implementation, case: Case, level: Level) -> None:
+    as_it_must(fn, case, level)
+
+
+@model("head_dim need not be hidden_size / num_attention_heads", cases("head_dim"), examples=30)
+def head_dim(fn: Implementation, case: Case, level: Level) -> None:
+    as_it_must(fn, case, level)
+
+
+@model("without lm_head.weight, the embedding is the head too", cases("tied"), examples=30)
+def tied(fn: Implementation, case: Case, level: Level) -> None:
+    as_it_must(fn, case, level)
+
+
+@model("attention_bias gives q, k, v and o a bias, mlp_bias gate, up and down", cases("biases"), examples=30)
+def biases(fn: Implementation, case: Case, level: Level) -> None:
+    as_it_must(fn, case, level)
+
+
+@model("rope_scaling linear is followed", cases("linear"), examples=30)
+def linear(fn: Implementation, case: Case, level: Level) -> None:
+    as_it_must(fn, case, level)
+
+
+@model("rope_scaling llama3 is followed", cases("llama3"), examples=30)
+def llama3(fn: Implementation, case: Case, level: Level) -> None:
+    as_it_must(fn, case, level)
+
+
+@model("rope_scaling yarn is followed", cases("yarn"), examples=30)
+def yarn(fn: Implementation, case: Case, level: Level) -> None:
+    as_it_must(fn, case, level)
+
+
+@model("no logits depend on later ids", cases(), examples=20)
+def causal(fn: Implementation, case: Case, level: Level) -> None:
+    run = new_model(fn, case)
+    wanted = call(run, case)
+    slack = allowed(wanted, level)
+    case["ids"][:, -1] = (case["ids"][:, -1] + 1) % case["config"].vocab_size
+    wanted[:, -1] = np.nan
+    agree(call(run, case), wanted, 2 * slack, "with another last id, logits")
+
+
+@model("rows of a batch do not see each other", cases(rows=2), examples=20)
+def rows(fn: Implementation, case: Case, level: Level) -> None:
+    run = new_model(fn, case)
+    wanted = call(run, case)
+    for b in range(len(wanted)):
+        alone, own = case | {"ids": case["ids"][b : b + 1]}, wanted[b : b + 1]
+        agree(call(run, alone), own, 2 * allowed(own, level), f"row {b} alone: logits")
+
+
+@model("padding on either side, masked with 0, changes no logits of tokens", cases(rows=2, ragged=True), examples=30)
+def padding(fn: Implementation, case: Case, level: Level) -> None:
+    as_it_must(fn, case, level)
+
+
+@model("ids in pieces, with what a cache holds, get the logits they get all at once", cases("grouped"), examples=30)
+def cached(fn: Implementation, case: Case, level: Level) -> None:
+    run = new_model(fn, case)
+    if not hasattr(run, "cached"):
+        raise NotImplementedError("the model has no method cached(ids, past)")
+    (B, T), V = case["ids"].shape, case["config"].vocab_size
+    wanted, past, start = expected(case), None, 0
+    for stop in sorted({max(T // 2, 1), *range(T // 2 + 1, T + 1)}):  # the first half at once, then id by id
+        got = run.cached(case["ids"][:, start:stop], past)
+        if not isinstance(got, tuple) or len(got) != 2:
+            raise Mismatch("cached(ids, past) must return logits and the new past")
+        given, past = got
+        given = as_floats(given, (B, stop - start, V), f"logits of ids {start} .. {stop - 1}")
+        here = wanted[:, start:stop]
+        agree(given, here, allowed(here, level), f"of ids {start} .. {stop - 1}, logits")
+        start = stop

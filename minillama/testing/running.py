@@ -1,0 +1,125 @@
+"""A property is tried on drawn cases until one breaks it, and that case is made as small as it can be."""
+
+from __future__ import annotations
+
+import copy
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from hypothesis import HealthCheck, Phase, given, settings
+
+from minillama.testing.base import Case, Implementation, Mismatch, Property
+from minillama.testing.levels import Level
+
+SHOWN = 8  # numbers of an array that are printed
+QUIET = settings(
+    derandomize=True,  # the same cases in every run
+    database=None,  # no folder is left behind
+    deadline=None,  # a first call may compile
+    phases=(Phase.generate, Phase.shrink),
+    report_multiple_bugs=False,
+    suppress_health_check=list(HealthCheck),
+)
+
+
+class ConformanceError(AssertionError):
+    """An implementation breaks a property; the message says which, in which case, and how."""
+
+
+class ConformanceWarning(UserWarning):
+    """A property could not be tried, because the implementation lacks something."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a property: skipped is why it could not be tried, or None if it holds."""
+
+    property: Property
+    skipped: str | None
+
+
+class _Broken(Exception):  # noqa: N818  # the one kind of failure that hypothesis sees
+    pass
+
+
+def run(prop: Property, implementation: Implementation, level: Level) -> Outcome:
+    """Try a property. ConformanceError if it does not hold; skipped where a function is missing or raises
+    NotImplementedError in any case, though the others are tried all the same."""
+    missing = [name for name in prop.needs if name not in implementation]
+    if missing:
+        return Outcome(prop, f"there is no {' and no '.join(missing)}")
+    lacking: list[str] = []
+    causes: list[frozenset[str]] = []
+    smallest: list[tuple[Case, str]] = []  # the last that hypothesis tries is the smallest
+
+    @settings(QUIET, max_examples=prop.examples)
+    @given(prop.cases(level))
+    def try_case(case: Case) -> None:
+        told = None
+        try:
+            prop.holds(implementation, copy.deepcopy(case), level)
+        except NotImplementedError as error:
+            lacking.append(str(error) or "a case")
+        except Mismatch as mismatch:
+            told = str(mismatch)
+            causes.append(mismatch.causes)
+        except Exception as error:
+            told = f"it raised {type(error).__name__}: {error}\n{_where(error)}"
+            causes.append(frozenset())
+        if told is not None:
+            smallest[:] = [(case, told)]
+            raise _Broken
+
+    try:
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")  # of the implementation's own making, such as an overflow it means
+            try_case()
+    except _Broken:
+        message = _message(prop, level, *smallest[0], frozenset.intersection(*causes))
+        raise ConformanceError(message) from None
+    return Outcome(prop, f"not implemented: {lacking[0]}" if lacking else None)
+
+
+def check(properties: Sequence[Property], implementation: Implementation, level: Level) -> list[Outcome]:
+    """Run properties one after the other; ConformanceError for the first that is broken, ConformanceWarning for each
+    that is skipped."""
+    outcomes = []
+    for prop in properties:
+        outcomes.append(run(prop, implementation, level))
+        if outcomes[-1].skipped:
+            warnings.warn(f"{prop.id} is skipped: {outcomes[-1].skipped}", ConformanceWarning, stacklevel=3)
+    return outcomes
+
+
+def _message(prop: Property, level: Level, case: Case, told: str, causes: frozenset[str]) -> str:
+    lines = [f"{prop.id}: {prop.sentence}", *told.splitlines()]
+    lines += [f"smallest case, {level.name}:", *(f"  {name}: {shown(value)}" for name, value in case.items())]
+    if causes:
+        lines.append(f"these are the numbers one gets where {', or where '.join(sorted(causes))}")
+    return "\n".join(lines)
+
+
+def shown(value: Any) -> str:
+    """A drawn value in a line: arrays by their type and shape, small ones with their numbers."""
+    if isinstance(value, dict) and any(isinstance(item, np.ndarray) for item in value.values()):
+        return f"{len(value)} arrays"
+    if not isinstance(value, np.ndarray):
+        return repr(value)
+    kind = f"{value.dtype} {value.shape}"
+    return f"{kind} {value.tolist()}" if value.size <= SHOWN else kind
+
+
+def _where(error: Exception) -> str:
+    """The innermost line of the implementation that raised."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if Path(frame.filename).parent.name != "properties"][1:]
+    frame = own[-1] if own else frames[-1]
+    return f"in {frame.name}, {Path(frame.filename).name}:{frame.lineno}"
+
+
+Check = Callable[..., list[Outcome]]

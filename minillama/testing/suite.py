@@ -1,0 +1,25 @@
+"""Every property as a test of pytest, for an implementation of anybody's:
+
+    pytest --pyargs minillama.testing.suite --impl mypkg.adapter
+
+plugin.py has the options, and gives these tests what they test.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from minillama.testing.base import Property
+from minillama.testing.checks import PROPERTIES
+from minillama.testing.plugin import IMPLEMENTATION, LEVEL
+from minillama.testing.running import ConformanceError, run
+
+
+@pytest.mark.parametrize("prop", PROPERTIES, ids=lambda prop: prop.id)
+def test_property(prop: Property, request: pytest.FixtureRequest) -> None:
+    try:
+        outcome = run(prop, request.config.stash[IMPLEMENTATION], request.config.stash[LEVEL])
+    except ConformanceError as error:
+        pytest.fail(str(error), pytrace=False)
+    if outcome.skipped:
+        pytest.skip(outcome.skipped)
