@@ -71,9 +71,10 @@ class Mismatch(Exception):  # noqa: N818  # not an error of this program
 
 
 def agree(given: Any, wanted: Array, allowed: Any, what: str = "the result", variants: Variants | None = None) -> None:
-    """Mismatch unless every number is as near to the wanted one as is allowed. Wanted numbers that are NaN do not count.
+    """Mismatch unless every number is as near to the wanted one as is allowed.
 
-    allowed: like wanted, or a number for all. variants: mistakes to compare with if it does not agree.
+    wanted: NaN where any number will do. allowed: like wanted, or a number for all. variants: mistakes to compare
+    with if it does not agree.
     """
     given = as_floats(given, wanted.shape, what)
     with np.errstate(invalid="ignore", over="ignore"):

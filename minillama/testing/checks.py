@@ -34,14 +34,14 @@ def check_rope(fn: Callable[..., Any], level: str | Level = "float32", *, layout
 
 
 def check_attention(fn: Callable[..., Any], level: str | Level = "float32") -> list[Outcome]:
-    """attention(q (B, H, T, K), k (B, G, S, K), v (B, G, S, K), mask) -> (B, H, T, K). mask: bool (B, 1, T, S), True where
-    a query may attend; or None, causal: the queries are the last T of S tokens."""
+    """attention(q (B, H, T, K), k (B, G, S, K), v (B, G, S, K), mask) -> (B, H, T, K). mask: bool (B, 1, T, S), True
+    where a query may attend; or None, causal: the queries are the last T of S tokens."""
     return check(attention.attention, {"attention": fn}, level_named(level))
 
 
 def check_kv_cache(fn: Callable[..., Any], level: str | Level = "float32") -> list[Outcome]:
-    """kv_cache(num_layers, (B, G, room, K)) -> a cache with append(layer, k, v), both (B, G, T, K), which returns all keys
-    and values of the layer so far, (B, G, S, K) twice; and cut(length), if it can be cut back."""
+    """kv_cache(num_layers, (B, G, room, K)) -> a cache with append(layer, k, v), both (B, G, T, K), which returns all
+    keys and values of the layer so far, (B, G, S, K) twice; and cut(length), if it can be cut back."""
     return check(kv_cache.kv_cache, {"kv_cache": fn}, level_named(level))
 
 
@@ -63,7 +63,7 @@ def check_sampler(
     *,
     draw: Callable[..., Any] | None = None,
 ) -> list[Outcome]:
-    """sampler(logits (V,), settings, seen) -> probabilities (V,); draw(logits, settings, seen, seed) -> an id. settings: a
-    minillama.generation.Sampling; seen: the ids so far. Without one of the two, what it must do is skipped."""
+    """sampler(logits (V,), settings, seen) -> probabilities (V,); draw(logits, settings, seen, seed) -> an id.
+    settings: a minillama.generation.Sampling; seen: the ids so far. Without one of the two, its part is skipped."""
     given = {"sampler": fn, "draw": draw}
     return check(sampler.sampler, {name: f for name, f in given.items() if f is not None}, level_named(level))

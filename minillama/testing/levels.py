@@ -60,8 +60,8 @@ def bfloat16(x: Array) -> Array:
 
 
 def on_four_bits(w: Array) -> Array:
-    """The weights (out, in) as q4_0 has them: each group of 32 columns is whole numbers -8 .. 7 times a scale, and has a
-    -8, by which any quantizer finds that scale."""
+    """The weights (out, in) as q4_0 has them: each group of 32 columns is whole numbers -8 .. 7 times a scale, with a
+    -8 by which any quantizer finds that scale."""
     groups = np.asarray(w, np.float64).reshape(len(w), -1, GROUP)
     scale = np.exp2(np.ceil(np.log2(np.abs(groups).max(axis=2, keepdims=True) / 8)))  # a float16, and exact
     whole = np.clip(np.rint(groups / scale), -7, 7)
@@ -72,8 +72,8 @@ def on_four_bits(w: Array) -> Array:
 
 # logits, float32: transformers and this model are 2e-5 of the largest apart at most (docs/numerics.md), models of which
 # both round. bf16: measured, see tests/testing/test_levels.py. quantized: products are of numbers rounded to 8 bits in
-# groups, half a step being 1/254 of the largest of the group; what that makes in a product and a model of these sizes is
-# measured in the same place. Their other operations are float32, with keys and values in bfloat16 or float16.
+# groups, half a step being 1/254 of the largest of the group; what that makes in a product and a model of these sizes
+# is measured in the same place. Their other operations are float32, with keys and values in bfloat16 or float16.
 LEVELS = {
     level.name: level
     for level in (

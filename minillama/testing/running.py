@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import copy
+import tempfile
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, configuration, given, settings
 
 from minillama.testing.base import Case, Implementation, Mismatch, Property
 from minillama.testing.levels import Level
 
+OWN = (Path(__file__).parent, Path(__file__).parent / "properties")
 SHOWN = 8  # numbers of an array that are printed
 QUIET = settings(
     derandomize=True,  # the same cases in every run
@@ -76,7 +79,7 @@ def run(prop: Property, implementation: Implementation, level: Level) -> Outcome
             raise _Broken
 
     try:
-        with warnings.catch_warnings(), np.errstate(all="ignore"):
+        with warnings.catch_warnings(), np.errstate(all="ignore"), nothing_left_behind():
             warnings.simplefilter("ignore")  # of the implementation's own making, such as an overflow it means
             try_case()
     except _Broken:
@@ -94,6 +97,18 @@ def check(properties: Sequence[Property], implementation: Implementation, level:
         if outcomes[-1].skipped:
             warnings.warn(f"{prop.id} is skipped: {outcomes[-1].skipped}", ConformanceWarning, stacklevel=3)
     return outcomes
+
+
+@contextmanager
+def nothing_left_behind() -> Iterator[None]:
+    """Hypothesis notes in a folder which constants local modules have: here in one that is deleted afterwards."""
+    before = vars(configuration).get("__hypothesis_home_directory")
+    with tempfile.TemporaryDirectory() as folder:
+        configuration.set_hypothesis_home_dir(folder)
+        try:
+            yield
+        finally:
+            configuration.set_hypothesis_home_dir(before)
 
 
 def _message(prop: Property, level: Level, case: Case, told: str, causes: frozenset[str]) -> str:
@@ -115,11 +130,9 @@ def shown(value: Any) -> str:
 
 
 def _where(error: Exception) -> str:
-    """The innermost line of the implementation that raised."""
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if Path(frame.filename).parent.name != "properties"][1:]
-    frame = own[-1] if own else frames[-1]
-    return f"in {frame.name}, {Path(frame.filename).name}:{frame.lineno}"
-
-
-Check = Callable[..., list[Outcome]]
+    """The innermost line of the adapter that an exception went through."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).parent not in OWN]
+    if not frames:
+        return "when it was called"
+    deepest = [frame for frame in frames if frame.filename == frames[0].filename][-1]  # not inside of a framework
+    return f"in {deepest.name}, {Path(deepest.filename).name}:{deepest.lineno}"

@@ -1,5 +1,5 @@
-"""Hypothesis strategies for what a LLaMA is given. Shapes and settings are drawn one by one and shrink towards small ones;
-the numbers of an array follow from a drawn seed, so that they are asymmetric at every size.
+"""Hypothesis strategies for what a LLaMA is given. Shapes and settings are drawn one by one and shrink towards small
+ones; the numbers of an array follow from a drawn seed, so that they are asymmetric at every size.
 
     from hypothesis import given
     from minillama.testing.strategies import configs
@@ -50,8 +50,8 @@ def masks(B: int, T: int, S: int, *, blind: bool = False) -> SearchStrategy[Arra
 
 @st.composite
 def ragged_batches(draw: st.DrawFn, vocab_size: int, *, rows: int = 3, tokens: int = 6) -> tuple[Array, Array]:
-    """ids and mask, both (B, T): rows of different lengths, padded on the left or on the right with ids that are as good
-    as any; mask is 1 for a token and 0 for padding. The longest row fills T."""
+    """ids and mask, both (B, T): rows of different lengths, padded on the left or on the right with ids that are as
+    good as any; mask is 1 for a token and 0 for padding. The longest row fills T."""
     lengths = draw(st.lists(st.integers(1, tokens), min_size=1, max_size=rows))
     left, T = draw(st.booleans()), max(lengths)
     ids = np.random.default_rng(draw(SEEDS)).integers(0, vocab_size, (len(lengths), T))
@@ -87,12 +87,12 @@ def rotary_settings(K: int, kinds: tuple[str, ...] = ("default",)) -> SearchStra
 
 
 @st.composite
-def configs(draw: st.DrawFn, *, multiple: int = 2, features: tuple[str, ...] = (), **fixed: Any) -> LlamaConfig:
+def configs(draw: st.DrawFn, /, *, multiple: int = 2, features: tuple[str, ...] = (), **fixed: Any) -> LlamaConfig:
     """Tiny models, of sizes that differ from each other.
 
-    multiple: of which all widths are; 32 suits formats that quantize groups of 32. features: what is drawn beside sizes,
-    eps and theta: "grouped" (fewer key/value heads), "head_dim" (not hidden_size / heads), "tied", "biases", "linear",
-    "llama3", "yarn". fixed: fields that are given.
+    multiple: of which all widths are; 32 suits formats that quantize groups of 32. features: what is drawn beside
+    sizes, eps and theta: "grouped" (fewer key/value heads), "head_dim" (not hidden_size / heads), "tied", "biases",
+    "linear", "llama3", "yarn". fixed: fields that are given.
     """
     groups = draw(st.integers(1, 2))
     repeats = draw(st.integers(2, 3)) if "grouped" in features else 1

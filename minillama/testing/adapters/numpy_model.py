@@ -57,7 +57,9 @@ def mlp(x: Array, gate: Array, up: Array, down: Array) -> Array:
     return feed_forward.mlp(x, weights, feed_forward.silu)
 
 
-class model:
+class Model:
+    """Makes logits of ids, and goes on from what a cache holds."""
+
     def __init__(self, config: LlamaConfig, weights: Mapping[str, Array]):
         arrays = {name: ArrayTensor(array) for name, array in weights.items()}
         self.weights = Parameters(names.match_tensors(config, arrays, {}, "weights"), config)
@@ -72,6 +74,9 @@ class model:
 
     def _logits(self, ids: Array, cache: KVCache, mask: Array | None) -> Array:
         return lm_logits(self.decoder(self.decoder.embed(ids), cache, mask), self.weights.lm_head)
+
+
+model = Model
 
 
 def sampler(logits: Array, settings: Sampling, seen: Sequence[int]) -> Array:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from hypothesis import strategies as st
@@ -21,8 +22,8 @@ attention = Properties("attention")
 def cases(
     *, grouped: bool = False, past: bool = False, mask: str | None = None, rows: int = 1
 ) -> Callable[[Level], st.SearchStrategy[Case]]:
-    """grouped: fewer key/value heads than query heads; past: more keys than queries; mask: "seeing" one key at least, or
-    "blind" queries among them; rows: of the batch, at least."""
+    """grouped: fewer key/value heads than query heads; past: more keys than queries; mask: "seeing" one key at least,
+    or "blind" queries among them; rows: of the batch, at least."""
 
     @st.composite
     def draw_case(draw: st.DrawFn, level: Level) -> Case:
@@ -108,10 +109,7 @@ def mistakes(case: Case) -> Variants:
         "a query does not see its own key": places < queries + S - T,
         "query t sees keys 0 .. t, though more keys than queries are there": places <= queries,
     }
-    return variants | {
-        told: lambda seen=seen: averaged(scores / math.sqrt(K), np.broadcast_to(seen, (1, 1, T, S)), v)
-        for told, seen in moved.items()
-    }
+    return variants | {told: partial(averaged, scores / math.sqrt(K), seen, v) for told, seen in moved.items()}
 
 
 def as_it_must(fn: Implementation, case: Case, level: Level) -> None:

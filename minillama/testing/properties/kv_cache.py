@@ -16,8 +16,8 @@ kv_cache = Properties("kv_cache")
 
 
 def cases(pieces: int = 1) -> Callable[[Level], st.SearchStrategy[Case]]:
-    """k and v: (L, B, G, S, K) of all layers and tokens; pieces: how many tokens are appended at a time, at least so many
-    times; room: for how many tokens, if a cache wants to know."""
+    """k and v: (L, B, G, S, K) of all layers and tokens; pieces: how many tokens are appended at a time, at least so
+    many times; room: for how many tokens, if a cache wants to know."""
 
     @st.composite
     def draw_case(draw: st.DrawFn, level: Level) -> Case:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -66,42 +67,37 @@ def allowed(wanted: Array, level: Level) -> Array:
 
 def mistakes(case: Case) -> Variants:
     config, weights = case["config"], case["weights"]
+    H, G = config.num_attention_heads, config.num_key_value_heads
 
     def with_fields(**fields: Any) -> Array:
-        return expected(case | {"config": LlamaConfig(**config.to_dict() | fields)}, case["mask"])
+        return with_weights({}, **fields)
 
-    def with_rows(order: Callable[[Array, int], Array], projections: str) -> Array:
-        heads = {"q": config.num_attention_heads, "k": config.num_key_value_heads, "v": config.num_key_value_heads}
-        changed = {
-            name: order(array, heads[of])
-            for of in projections
-            for name, array in weights.items()
-            if f".{of}_proj." in name
+    def with_weights(changed: Mapping[str, Array], **fields: Any) -> Array:
+        other = LlamaConfig(**config.to_dict() | fields)
+        return expected(case | {"config": other, "weights": weights | changed}, case["mask"])
+
+    def of(*projections: str) -> dict[str, Array]:
+        return {
+            name: w for name, w in weights.items() if any(f".{projection}_proj." in name for projection in projections)
         }
-        return expected(case | {"weights": weights | changed}, case["mask"])
 
-    def regrouped(array: Array, heads: int) -> Array:
-        """Queries so that head h comes to read head h % G."""
-        by_head = array.reshape(heads, -1, *array.shape[1:])
-        order = np.arange(heads).reshape(-1, config.num_key_value_heads).T.reshape(-1)
-        return by_head[order].reshape(array.shape)
+    def tiled(w: Array) -> Array:
+        by_head = w.reshape(G, -1, *w.shape[1:])
+        return np.concatenate((by_head,) * (H // G)).reshape(-1, *w.shape[1:])
 
+    interleaved = {name: names.interleaved_to_halves(w, H) for name, w in of("q").items()}
+    interleaved |= {name: names.interleaved_to_halves(w, G) for name, w in of("k").items()}
+    tiles = {name: tiled(w) for name, w in of("k", "v").items()}
     variants: dict[str, Callable[[], Array]] = {
-        f"eps is {eps:g}": lambda eps=eps: with_fields(rms_norm_eps=eps)
-        for eps in (0 + 1e-12, 1e-8, 1e-6, 1e-5)
-        if eps != config.rms_norm_eps
+        "the rotary layout is interleaved": partial(with_weights, interleaved),
+        "query head h reads key/value head h % G, and not h // (H/G)": partial(
+            with_weights, tiles, num_key_value_heads=H
+        ),
+        "rope scaling is left out": partial(with_fields, rope_scaling=None),
+        "biases are left out": partial(with_weights, {name: 0 * w for name, w in weights.items() if "bias" in name}),
     }
-    variants |= {
-        f"theta is {theta:g}": lambda theta=theta: with_fields(rope_theta=theta)
-        for theta in (10000.0, 500000.0)
-        if theta != config.rope_theta
-    }
-    variants["the rotary layout is interleaved"] = lambda: with_rows(names.interleaved_to_halves, "qk")
-    if config.rope_scaling:
-        variants["rope scaling is left out"] = lambda: with_fields(rope_scaling=None)
-    if config.attention_bias:
-        without = {name: 0 * array for name, array in weights.items() if name.endswith(".bias")}
-        variants["biases are left out"] = lambda: expected(case | {"weights": weights | without}, case["mask"])
+    variants |= {f"eps is {eps:g}": partial(with_fields, rms_norm_eps=eps) for eps in (1e-12, 1e-8, 1e-6, 1e-5)}
+    variants |= {f"theta is {theta:g}": partial(with_fields, rope_theta=theta) for theta in (10000.0, 500000.0)}
     return variants
 
 

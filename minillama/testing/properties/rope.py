@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -37,11 +38,13 @@ def cases(*kinds: str, far: int = 64, ragged: bool = False) -> Callable[[Level],
     return draw_case
 
 
+def call(fn: Implementation, case: Case) -> Any:
+    return fn["rope"](case["x"], case["positions"], case["theta"], case["scaling"])
+
+
 def rotary(case: Case) -> Rotary:
-    K, scaling = case["x"].shape[-1], case["scaling"]
-    stretched = {} if scaling is None else {"max_position_embeddings": 64}
-    sizes: dict[str, Any] = {"hidden_size": K, "num_attention_heads": 1, "rope_theta": case["theta"]}
-    return Rotary(LlamaConfig(**sizes, **stretched, rope_scaling=scaling))
+    head: dict[str, Any] = {"hidden_size": case["x"].shape[-1], "num_attention_heads": 1}
+    return Rotary(LlamaConfig(**head, rope_theta=case["theta"], rope_scaling=case["scaling"]))
 
 
 def turned(case: Case, layout: str, positions: Array | None = None, inv_freq: Array | None = None) -> Array:
@@ -71,9 +74,9 @@ def lengths(x: Array, layout: str) -> Array:
 
 
 def allowed(case: Case, layout: str, level: Level) -> Array:
-    """cos and sin are rounded, each product and their sum. Beside that, angles are formed in float32 by most programs:
-    frequencies are off by some roundings of a power, and their product with the position by one more, which turns a pair
-    by that part of its angle."""
+    """cos and sin are rounded, each product and their sum. Beside that, most programs form angles in float32:
+    frequencies are off by some roundings of a power, and their product with the position by one more, which turns a
+    pair by that part of its angle."""
     r = rotary(case)
     angles = case["positions"][..., None] * r.inv_freq(case["positions"], 1)  # (B, T, K/2)
     pairs = np.concatenate((angles, angles), axis=-1) if layout == "halves" else np.repeat(angles, 2, axis=-1)
@@ -82,40 +85,30 @@ def allowed(case: Case, layout: str, level: Level) -> Array:
 
 
 def mistakes(case: Case, layout: str) -> Variants:
-    r, positions = rotary(case), case["positions"]
-    K = case["x"].shape[-1]
-    plain = case["theta"] ** -(np.arange(0, K, 2) / K)
-    own = r.inv_freq(positions, 1)
+    positions, K, theta, scaling = case["positions"], case["x"].shape[-1], case["theta"], case["scaling"]
+    steps = np.arange(positions.shape[1])
     other = next(name for name in LAYOUTS if name != layout)
-    return {
-        f"the rotary layout is {other}": lambda: turned(case, other),
-        "pairs turn the other way": lambda: turned(case, layout, -positions),
-        "positions are counted from 1": lambda: turned(case, layout, positions + 1),
-        "all rows have the positions of the first": lambda: turned(case, layout, positions[:1] + 0 * positions),
-        "the positions given are ignored": lambda: turned(case, layout, np.arange(positions.shape[1]) + 0 * positions),
-        "the exponent is j/K and not 2j/K": lambda: turned(
-            case, layout, None, case["theta"] ** -(np.arange(K // 2) / K)
-        ),
-        **{
-            f"theta is {theta:g}": lambda theta=theta: turned(case | {"theta": theta}, layout)
-            for theta in (10000.0, 500000.0, 1000000.0)
-            if theta != case["theta"]
-        },
-        **(
-            {}
-            if case["scaling"] is None
-            else {
-                "scaling is left out": lambda: turned(case | {"scaling": None}, layout),
-                "frequencies are all divided by the factor": lambda: turned(
-                    case, layout, None, plain / case["scaling"]["factor"]
-                ),
-                "cos and sin are not multiplied by yarn's factor": lambda: turned(case, layout) / r.scale,
-                "frequencies are multiplied by the factor": lambda: turned(
-                    case, layout, None, plain * case["scaling"]["factor"]
-                ),
-            }
-        ),
-    } | ({"nothing is turned": lambda: case["x"].astype(np.float64)} if own.any() else {})
+    variants: dict[str, Callable[[], Array]] = {
+        f"the rotary layout is {other}": partial(turned, case, other),
+        "pairs turn the other way": partial(turned, case, layout, -positions),
+        "positions are counted from 1": partial(turned, case, layout, positions + 1),
+        "all rows have the positions of the first": partial(turned, case, layout, positions[:1] + 0 * positions),
+        "the positions given are ignored": partial(turned, case, layout, steps + 0 * positions),
+        "the exponent is j/K and not 2j/K": partial(turned, case, layout, None, theta ** -(np.arange(K // 2) / K)),
+        "nothing is turned": partial(turned, case, layout, 0 * positions),
+    }
+    for often in (10000.0, 500000.0, 1000000.0):
+        if often != theta:
+            variants[f"theta is {often:g}"] = partial(turned, case | {"theta": often}, layout)
+    if scaling is not None:
+        plain, factor = theta ** -(np.arange(0, K, 2) / K), scaling["factor"]
+        variants |= {
+            "scaling is left out": partial(turned, case | {"scaling": None}, layout),
+            "all frequencies are divided by the factor": partial(turned, case, layout, None, plain / factor),
+            "all frequencies are multiplied by the factor": partial(turned, case, layout, None, plain * factor),
+            "cos and sin are not multiplied": lambda: turned(case, layout) / rotary(case).scale,
+        }
+    return variants
 
 
 def layout_of(fn: Implementation) -> str:
@@ -129,7 +122,7 @@ def layout_of(fn: Implementation) -> str:
 def exact(fn: Implementation, case: Case, level: Level) -> None:
     layout = layout_of(fn)
     wanted = turned(case, layout)
-    agree(fn["rope"](**case), wanted, allowed(case, layout, level), variants=mistakes(case, layout))
+    agree(call(fn, case), wanted, allowed(case, layout, level), variants=mistakes(case, layout))
 
 
 @rope("position 0 turns nothing", cases())
@@ -141,7 +134,7 @@ def zero(fn: Implementation, case: Case, level: Level) -> None:
 @rope("a rotation keeps the length of every pair", cases())
 def norms(fn: Implementation, case: Case, level: Level) -> None:
     layout = layout_of(fn)
-    given = as_floats(fn["rope"](**case), case["x"].shape, "the result")
+    given = as_floats(call(fn, case), case["x"].shape, "the result")
     agree(lengths(given, layout), lengths(case["x"], layout), allowed(case, layout, level), "the length of the pair of")
 
 
@@ -151,7 +144,7 @@ def relative(fn: Implementation, case: Case, level: Level) -> None:
     near = case | {"positions": case["positions"] - case["positions"].min(axis=1, keepdims=True)}
     dots, slack = [], []
     for each in (near, case):
-        given = as_floats(fn["rope"](**each), case["x"].shape, "the result")
+        given = as_floats(call(fn, each), case["x"].shape, "the result")
         dots.append(given[:, :, :1] @ given.swapaxes(2, 3))  # of the first position with all
         off = allowed(each, layout, level)
         sizes = lengths(case["x"], layout)

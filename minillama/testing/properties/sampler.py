@@ -1,5 +1,5 @@
-"""What must hold of sampler(logits, settings, seen), which gives probabilities, and of draw(logits, settings, seen, seed),
-which gives an id."""
+"""What must hold of sampler(logits, settings, seen), which gives probabilities, and of draw(logits, settings, seen,
+seed), which gives an id."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ NEVER = 1e-12  # the probability that a right sampler fails a case
 
 
 def cases(*fields: str, temperatures: tuple[float, ...] = (1.0,)) -> Callable[[Level], st.SearchStrategy[Case]]:
-    """Logits that are apart from each other, of both signs, and the settings named: each such that some ids stay and some
-    go, with no id so near the border that rounding decides."""
+    """Logits that are apart from each other, of both signs, and the settings named: each such that some ids stay and
+    some go, with no id so near the border that rounding decides."""
 
     @st.composite
     def draw_case(draw: st.DrawFn, level: Level) -> Case:
@@ -54,8 +54,8 @@ def of(case: Case, **changed: Any) -> Array:
 
 
 def allowed(case: Case, level: Level) -> Array:
-    """A logit is rounded when it is penalized, divided and reduced by the largest, each time by a part of its size, which
-    the exponential makes a part of the probability; then come the exponential, a sum and a quotient, in float32."""
+    """A logit is rounded when it is penalized, divided and reduced by the largest, each time by a part of its size,
+    which the exponential makes a part of the probability; then come the exponential, a sum and a quotient."""
     settings = case["settings"]
     size = np.abs(case["logits"]).max() * max(settings.repetition_penalty, 1) / max(settings.temperature, 1e-3)
     wanted = of(case)
