@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 Case: TypeAlias = dict[str, Any]  # what was drawn: arrays and settings by name
 Implementation: TypeAlias = Mapping[str, Any]  # functions and constants by their documented names
+EXACT = 1e12  # so many times what is allowed, nothing is
 Variants: TypeAlias = Mapping[str, Callable[[], Any]]  # what to tell -> the numbers that this mistake gives
 
 
@@ -97,10 +98,12 @@ def as_floats(given: Any, shape: tuple[int, ...], what: str) -> Array:
     """What was returned as float64. Mismatch for what is no array of real floating-point numbers of that shape."""
     try:
         array = np.asarray(given)
-        floats = array.astype(np.float64)
+        floats = array.astype(np.float64) if array.dtype != object else None
     except (TypeError, ValueError):
-        raise Mismatch(f"{what} is {_kind(given)} and must be an array of numbers") from None
-    if array.dtype.kind in "biuc" or array.dtype == object:
+        floats = None
+    if floats is None:
+        raise Mismatch(f"{what} is {_kind(given)} and must be an array of numbers")
+    if array.dtype.kind in "biuc":
         raise Mismatch(f"{what} is an array of {array.dtype} and must be one of real floating-point numbers")
     if array.shape != shape:
         raise Mismatch(f"{what} has the shape {array.shape} and must have {shape}")
@@ -119,7 +122,7 @@ def _causes(given: Array, wanted: Array, allowed: Any, variants: Variants) -> li
 
 
 def _times(off: float) -> str:
-    return f", {off:.3g} times what is allowed" if np.isfinite(off) else ""
+    return f", {off:.3g} times what is allowed" if off < EXACT else ""
 
 
 def _kind(thing: object) -> str:

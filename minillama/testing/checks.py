@@ -30,7 +30,9 @@ def check_rms_norm(fn: Callable[..., Any], level: str | Level = "float32") -> li
 def check_rope(fn: Callable[..., Any], level: str | Level = "float32", *, layout: str = "halves") -> list[Outcome]:
     """rope(x (B, heads, T, K), positions (B, T), theta, scaling) -> (B, heads, T, K). layout: which components are a
     pair, "halves" j and j + K/2, "interleaved" 2j and 2j + 1. scaling: None or a dictionary as config.rope_scaling."""
-    return check(rope.rope, {"rope": fn, "layout": layout}, level_named(level))
+    implementation = {"rope": fn, "layout": layout}
+    rope.layout_of(implementation)
+    return check(rope.rope, implementation, level_named(level))
 
 
 def check_attention(fn: Callable[..., Any], level: str | Level = "float32") -> list[Outcome]:

@@ -64,6 +64,7 @@ def implementation_of(module: Any) -> Implementation:
     """The functions and constants of an adapter. ValueError if it has no function to test."""
     try:
         from minillama.testing.checks import CONSTANTS, FUNCTIONS
+        from minillama.testing.properties.rope import layout_of
     except ModuleNotFoundError as error:
         if error.name != "hypothesis":
             raise
@@ -71,4 +72,5 @@ def implementation_of(module: Any) -> Implementation:
     found = {name: getattr(module, name) for name in (*FUNCTIONS, *CONSTANTS) if hasattr(module, name)}
     if not found.keys() & set(FUNCTIONS):
         raise ValueError(f"{module.__name__} has none of the functions {', '.join(FUNCTIONS)}: define one or more")
+    layout_of(found)
     return found

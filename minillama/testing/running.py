@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from hypothesis import HealthCheck, Phase, configuration, given, settings
 
+from minillama.config import LlamaConfig
 from minillama.testing.base import Case, Implementation, Mismatch, Property
 from minillama.testing.levels import Level
 
@@ -123,10 +124,16 @@ def shown(value: Any) -> str:
     """A drawn value in a line: arrays by their type and shape, small ones with their numbers."""
     if isinstance(value, dict) and any(isinstance(item, np.ndarray) for item in value.values()):
         return f"{len(value)} arrays"
+    if isinstance(value, LlamaConfig):
+        usual = LlamaConfig().to_dict()
+        return ", ".join(f"{name}={item!r}" for name, item in value.to_dict().items() if item != usual[name])
     if not isinstance(value, np.ndarray):
         return repr(value)
     kind = f"{value.dtype} {value.shape}"
-    return f"{kind} {value.tolist()}" if value.size <= SHOWN else kind
+    if value.size > SHOWN:
+        return kind
+    numbers = np.array2string(value, separator=", ", formatter={"float_kind": str})
+    return f"{kind} {' '.join(numbers.split())}"
 
 
 def _where(error: Exception) -> str:

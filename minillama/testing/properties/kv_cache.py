@@ -87,17 +87,6 @@ def pieces(fn: Implementation, case: Case, level: Level) -> None:
     run(fn, case, level)
 
 
-@kv_cache("a cache keeps the numbers it was given, and not the arrays, which may be used again", cases(pieces=2))
-def copied(fn: Implementation, case: Case, level: Level) -> None:
-    cache, first = new_cache(fn, case), case["pieces"][0]
-    k, v = case["k"][0, :, :, :first].copy(), case["v"][0, :, :, :first].copy()
-    cache.append(0, k, v)
-    k[:], v[:] = 1000, 1000
-    compare(
-        append(cache, case, 0, first, first + 1), case, 0, first + 1, level, "after the first arrays were overwritten"
-    )
-
-
 @kv_cache("two caches have nothing in common", cases(pieces=2))
 def apart(fn: Implementation, case: Case, level: Level) -> None:
     first = case["pieces"][0]

@@ -21,6 +21,12 @@ from minillama.weights import Parameters, names
 from minillama.weights.safetensors import ArrayTensor
 
 model = Properties("model")
+BIASES = {
+    "all biases are": "",
+    "the bias of o is": "o_proj",
+    "biases of attention are": "attn",
+    "biases of the mlp are": "mlp",
+}
 
 
 def cases(*features: str, rows: int = 1, ragged: bool = False) -> Callable[[Level], st.SearchStrategy[Case]]:
@@ -85,6 +91,9 @@ def mistakes(case: Case) -> Variants:
         by_head = w.reshape(G, -1, *w.shape[1:])
         return np.concatenate((by_head,) * (H // G)).reshape(-1, *w.shape[1:])
 
+    def without(part: str) -> dict[str, Array]:
+        return {name: 0 * w for name, w in weights.items() if part in name and name.endswith("bias")}
+
     interleaved = {name: names.interleaved_to_halves(w, H) for name, w in of("q").items()}
     interleaved |= {name: names.interleaved_to_halves(w, G) for name, w in of("k").items()}
     tiles = {name: tiled(w) for name, w in of("k", "v").items()}
@@ -94,7 +103,12 @@ def mistakes(case: Case) -> Variants:
             with_weights, tiles, num_key_value_heads=H
         ),
         "rope scaling is left out": partial(with_fields, rope_scaling=None),
-        "biases are left out": partial(with_weights, {name: 0 * w for name, w in weights.items() if "bias" in name}),
+        **{f"{told} left out": partial(with_weights, without(names_of)) for told, names_of in BIASES.items()},
+    }
+    if case["mask"] is not None:
+        variants["the mask is left out"] = partial(expected, case)
+    variants |= {
+        f"the activation is {act}": partial(with_fields, hidden_act=act) for act in ("gelu", "gelu_new", "relu")
     }
     variants |= {f"eps is {eps:g}": partial(with_fields, rms_norm_eps=eps) for eps in (1e-12, 1e-8, 1e-6, 1e-5)}
     variants |= {f"theta is {theta:g}": partial(with_fields, rope_theta=theta) for theta in (10000.0, 500000.0)}

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from minillama.arrays import Array
 from minillama.config import LlamaConfig
 from minillama.model.rope import Rotary, rotate
-from minillama.testing.base import Case, Implementation, Mismatch, Properties, Variants, agree, as_floats
+from minillama.testing.base import Case, Implementation, Properties, Variants, agree, as_floats
 from minillama.testing.levels import FLOAT32, Level
 from minillama.testing.strategies import SEEDS, rotary_settings, spiky
 
@@ -112,9 +112,10 @@ def mistakes(case: Case, layout: str) -> Variants:
 
 
 def layout_of(fn: Implementation) -> str:
+    """Which components are a pair. ValueError for a layout that nobody knows."""
     layout = fn.get("layout", "halves")
     if layout not in LAYOUTS:
-        raise Mismatch(f"layout is {layout!r} and must be one of {', '.join(LAYOUTS)}")
+        raise ValueError(f"layout {layout!r} is unknown: use one of {', '.join(LAYOUTS)}")
     return str(layout)
 
 

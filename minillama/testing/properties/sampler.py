@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from minillama.testing.strategies import SEEDS
 
 sampler = Properties("sampler")
 DRAWS = 1000
+OFF: dict[str, Any] = {"repetition_penalty": 1.0, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
 NEVER = 1e-12  # the probability that a right sampler fails a case
 
 
@@ -74,9 +76,10 @@ def mistakes(case: Case) -> Variants:
 
     variants: dict[str, Callable[[], Array]] = {
         "what stays is not divided by its sum": lambda: of(case, top_k=0, top_p=1.0, min_p=0.0) * (of(case) > 0),
-        "the temperature is multiplied": lambda: np.exp(log_softmax(logits * settings.temperature)),
-        "the settings are left out": lambda: plain,
+        **{f"{name} is left out": partial(of, case, **{name: value}) for name, value in OFF.items()},
     }
+    if settings.temperature:
+        variants["logits are multiplied by the temperature"] = partial(of, case, temperature=1 / settings.temperature)
     if settings.top_k:
         variants |= {
             "top_k keeps one id too many": lambda: of(case, top_k=settings.top_k + 1),
