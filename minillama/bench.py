@@ -15,7 +15,7 @@ from typing import Any
 from tqdm import tqdm
 
 from minillama import commands
-from minillama.benchmarks.ceilings import matmul_rate, read_bandwidth
+from minillama.benchmarks.ceilings import handover_time, matmul_rate, read_bandwidth
 from minillama.benchmarks.contestants import OURS, PEERS
 from minillama.benchmarks.gguf_file import FORMATS
 from minillama.benchmarks.measure import Figures, Measure, compare, measures, room_for, steps, write_gguf
@@ -152,6 +152,7 @@ def run(args: argparse.Namespace, work: Path) -> Run:
         repeats=args.repeats,
         plan=plan,
         memory_gb_s=read_bandwidth(threads, args.repeats),
+        handover_ns=handover_time(threads, args.repeats),
         matmul_gflop_s=matmul_rate(threads, args.repeats),
         figures=[],
     )
@@ -170,10 +171,12 @@ def run(args: argparse.Namespace, work: Path) -> Run:
             group = {name: Figures(name, dtype, matrices) for name in names}
             compare(contestants, group, plan, args.repeats, threads, step)
             measured.figures.append(list(group.values()))
-            measured.memory_gb_s += read_bandwidth(threads, args.repeats)  # it changes while others use the machine
+            # Both change while others use the machine, and when its host moves a core
+            measured.memory_gb_s += read_bandwidth(threads, args.repeats)
+            measured.handover_ns += handover_time(threads, args.repeats)
             with bar.external_write_mode(file=sys.stdout):
                 show(table(measured, group.values()))
-    show(["", ceilings(measured)])
+    show(["", *ceilings(measured)])
     return measured
 
 

@@ -15,12 +15,13 @@ import numpy as np
 import pytest
 
 from minillama.bench import main
-from minillama.benchmarks.ceilings import read_bandwidth, reader
+from minillama.benchmarks.ceilings import handover_time, read_bandwidth, reader
 from minillama.benchmarks.gguf_file import gguf_file
 from minillama.benchmarks.measure import Child, Figures, measures, most, ratio, spread
 from minillama.benchmarks.report import Run, aligned
 from minillama.benchmarks.roofline import point
 from minillama.benchmarks.shapes import SHAPES, matrix_parameters, random_checkpoint
+from minillama.engines import cores
 from minillama.weights import names, open_checkpoint
 from tests.tiny import ODD, ROPES, odd_model
 
@@ -67,6 +68,7 @@ def test_the_object(work: Path, capfd: Capture) -> None:
     assert found["operations_a_token"] == 2 * (2 * (2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 96) + 160 * 64)
     assert is_spread(found["memory_gb_s"])
     assert is_spread(found["matmul_gflop_s"])
+    assert found["handover_ns"] is None  # one thread has nobody to hand to
     (result,) = found["results"]
     assert (result["name"], result["dtype"], result["format"]) == ("minillama", "f32", "f32")
     assert list(result["tokens_per_s"]) == ["prefill 6", "prefill 9", "decode at 0", "decode at 5", "batch of 3"]
@@ -84,9 +86,10 @@ def test_the_object(work: Path, capfd: Capture) -> None:
 def test_the_table_of_the_tale_model(capfd: Capture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     out = bench(capfd, *OURS, "float64", "--prefill", 6, "--depth", 0, "--repeats", 1)
-    heading, *_, ceilings = lines = out.splitlines()
+    heading, *_ = lines = out.splitlines()
     assert heading.startswith("tale model: ")
-    assert ceilings.startswith("this machine reads memory at ")
+    assert any(line.startswith("this machine reads memory at ") for line in lines[-2:])
+    assert any(line.startswith("a core sees what another has written after ") for line in lines) == (cores() > 1)
     for words in (
         "f32 ",
         "f64 ",
@@ -203,7 +206,7 @@ def test_points_of_the_roofline() -> None:
     layers, head = matrix_parameters(SHAPES["tiny"])
     figures = Figures("minillama", "q8_0", layers + head, "q8_0")
     figures.tokens_per_s = {measure.name: [10.0] for measure in plan}
-    run = Run("tiny", SHAPES["tiny"], 0, 1, 1, plan, [1.0], [1.0], [[figures]])
+    run = Run("tiny", SHAPES["tiny"], 0, 1, 1, plan, [1.0], [], [1.0], [[figures]])
     short, long, decode, batch = (point(run, figures, measure) for measure in plan)
     assert decode == pytest.approx((2 * 8 / 8.5, 2e-8 * (layers + head)))
     assert batch == pytest.approx((8 * decode[0], decode[1]))  # as many tokens a second, of eight sequences
@@ -215,6 +218,13 @@ def test_the_probe_reads_everything() -> None:
     words = np.random.default_rng(0).integers(0, 1 << 63, 4096, np.uint64)
     assert reader()(words) == np.sum(words)
     assert reader()(words[:4001]) == np.sum(words[:4000])
+
+
+def test_a_word_goes_from_core_to_core() -> None:
+    assert handover_time(1, 3) == []
+    times = handover_time(2, 3)
+    assert len(times) == 3
+    assert min(times) > 0
 
 
 def test_a_roofline_is_drawn(work: Path, tmp_path: Path, capfd: Capture) -> None:

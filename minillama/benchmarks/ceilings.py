@@ -1,4 +1,5 @@
-"""What the machine can do at most: reading memory, which bounds decoding, and NumPy's matrix product."""
+"""What the machine can do at most: reading memory, which bounds decoding, NumPy's matrix product, and how soon one core
+sees what another has written."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ from minillama.arrays import Array
 
 LARGEST = 1 << 30  # bytes: several times what any cache holds
 SIDE = 2048  # of the matrices multiplied
+HANDOVERS = 20_000
 
 
 def read_bandwidth(threads: int, repeats: int, nbytes: int = LARGEST) -> list[float]:
@@ -51,3 +53,23 @@ def matmul_rate(threads: int, repeats: int) -> list[float]:
             a @ a
             rates.append(2 * SIDE**3 / (time.perf_counter() - begin) / 1e9)
     return rates[1:]
+
+
+def handover_time(threads: int, repeats: int) -> list[float]:
+    """Nanoseconds until one core sees what another has written, the first measurement not counted: some 40 where the
+    two share a cache, and with it their way to memory, some 200 where they do not. Empty for one thread, or without
+    Numba."""
+    try:
+        from minillama.kernels.probe import hand_over
+    except ImportError:
+        return []
+    if threads < 2:
+        return []
+    times = []
+    with ThreadPoolExecutor(2) as pool:
+        for count in [1] + [HANDOVERS] * (repeats + 1):
+            word = np.zeros(1, np.int64)
+            begin = time.perf_counter()
+            list(pool.map(lambda me: hand_over(word, me, count), (0, 1)))  # noqa: B023 (ends within the loop)
+            times.append((time.perf_counter() - begin) / (2 * count) * 1e9)
+    return times[2:]

@@ -25,6 +25,7 @@ class Run:
     repeats: int
     plan: list[Measure]
     memory_gb_s: list[float]  # of the probe
+    handover_ns: list[float]  # between two cores; empty for one
     matmul_gflop_s: list[float]
     figures: list[list[Figures]]  # for each number format, ours first
 
@@ -66,6 +67,7 @@ def as_object(run: Run) -> dict[str, Any]:
         "threads": run.threads,
         "repeats": run.repeats,
         "memory_gb_s": spread(run.memory_gb_s),
+        "handover_ns": spread(run.handover_ns) if run.handover_ns else None,
         "matmul_gflop_s": spread(run.matmul_gflop_s),
         "results": results,
         "ratios": ratios,
@@ -87,12 +89,14 @@ def heading(run: Run) -> Iterator[str]:
     yield "median (least-most); prefill, decode and batch in tokens/s, a ratio above 1 where minillama is faster"
 
 
-def ceilings(run: Run) -> str:
+def ceilings(run: Run) -> Iterator[str]:
     """What is printed last, when the probe has run its last time."""
-    return (
+    yield (
         f"this machine reads memory at {shown(spread(run.memory_gb_s))} GB/s and multiplies float32 matrices in NumPy "
         f"at {shown(spread(run.matmul_gflop_s))} GFLOP/s"
     )
+    if run.handover_ns:
+        yield f"a core sees what another has written after {shown(spread(run.handover_ns))} ns"
 
 
 def table(run: Run, group: Iterable[Figures]) -> Iterator[str]:

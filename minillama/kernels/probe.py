@@ -1,4 +1,5 @@
-"""How fast memory can be read: the ceiling of decoding, which reads every weight once a token."""
+"""How fast memory can be read, the ceiling of decoding, which reads every weight once a token; and how far apart two
+cores are."""
 
 from typing import Any
 
@@ -6,6 +7,7 @@ import numpy as np
 from numba import njit
 
 from minillama.arrays import Array
+from minillama.kernels.threads import fetch_add, wait_for
 
 
 @njit(nogil=True, cache=True)
@@ -24,3 +26,12 @@ def sum_streams(words: Array) -> Any:
         y += c[i]
         z += d[i]
     return w + x + y + z
+
+
+@njit(nogil=True, cache=True)
+def hand_over(word: Array, me: int, times: int) -> None:
+    """Hand a word to another thread and take it back, so many times. The two threads are 0 and 1; word: (1,), int64,
+    counts how often it changed hands."""
+    for i in range(times):
+        wait_for(word, 0, 2 * i + me)
+        fetch_add(word, 0, 1)
