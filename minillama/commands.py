@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
@@ -125,7 +125,12 @@ def check_picture(file: str | None) -> None:
         return
     if find_spec("matplotlib") is None:
         raise ValueError("--plot needs matplotlib: run `pip install 'minillama[notebooks]'`")
-    if Path(file).suffix not in (".png", ".svg"):
-        raise ValueError(f"--plot writes a .png or .svg file, not {file!r}")
+    check_output("--plot", file, (".png", ".svg"))
+
+
+def check_output(option: str, file: str, endings: Sequence[str]) -> None:
+    """ValueError if a file that an option names cannot be one of these kinds, or has no folder to be written into."""
+    if Path(file).suffix not in endings:
+        raise ValueError(f"{option} writes a {' or '.join(endings)} file, not {file!r}")
     if not Path(file).absolute().parent.is_dir():
-        raise ValueError(f"--plot cannot write {file}: make its folder first")
+        raise ValueError(f"{option} cannot write {file}: make its folder first")

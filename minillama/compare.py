@@ -11,10 +11,12 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
+import minillama
 from minillama import commands
 from minillama.config import LlamaConfig
 from minillama.debug.comparison import Comparison, as_object, compare
@@ -30,6 +32,7 @@ EXAMPLES = """examples:
   python -m minillama.compare trace.safetensors dump.npz --map transformers
   python -m minillama.compare trace.safetensors folder-of-npy --map mine.toml --rtol 1e-3
   python -m minillama.compare trace.safetensors theirs.safetensors --weights path/to/llama --json
+  python -m minillama.compare trace.safetensors dump --map llama2c --html report.html
 """
 
 
@@ -50,6 +53,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--atol", type=positive, metavar="X", help="allowed error besides (default: by their format)")
     p.add_argument("--all", action="store_true", help="every intermediate, not only those that tell most")
     p.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
+    p.add_argument("--html", metavar="FILE", help="write a page with pictures, to be opened in a browser, into this .html")
     return p
 
 
@@ -68,6 +72,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def work() -> int:
         result = run(args)
+        if args.html:
+            from minillama.debug.page import write_page  # Jinja takes a while, which others need not wait
+
+            write_page(result, Path(args.html), minillama.__version__)
         print(json.dumps(as_object(result)) if args.json else table(result, args.all), flush=True)
         return 0 if result.equal else 1
 
@@ -76,7 +84,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(args: argparse.Namespace) -> Comparison:
     """Everything between the arguments and the printed report."""
-    commands.check_paths(args.ours, args.theirs, args.map, args.weights)
+    commands.check_paths(args.ours, args.theirs, args.map, args.weights, args.html)
+    if args.html is not None:
+        commands.check_output("--html", args.html, (".html",))
     ours = open_dump(args.ours)
     theirs = open_dump(args.theirs)
     if args.map is not None:

@@ -63,7 +63,7 @@ class Finding:
 class Comparison:
     """a: the reference. b: what is compared with it, under the same names. rows: what both have, in the order it is
     computed. first: where they part, if they do. only_a, only_b: what only one has. findings: what explains the first
-    divergence, best first (minillama/debug/diagnosis.py); unexplained: why that was not looked for."""
+    divergence, best first (minillama/debug/diagnosis.py); unexplained: why that was not looked for. layers: of a."""
 
     a: Trace
     b: Trace
@@ -74,6 +74,12 @@ class Comparison:
     only_b: list[str] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     unexplained: str | None = None
+    layers: int = 1
+
+    def allowed(self, where: Place) -> Tolerance:
+        """How far an intermediate may be off."""
+        outside = 0 if where.local == EMBED_TOKENS else self.layers
+        return self.tolerance.after(outside if where.layer is None else where.layer)
 
     @property
     def same_ids(self) -> bool | None:
@@ -101,15 +107,12 @@ def compare(a: Trace, b: Trace, rtol: float | None = None, atol: float | None = 
         tolerance = tolerance._replace(rtol=rtol, grows=False)
     if atol is not None:
         tolerance = tolerance._replace(atol=atol)
-    result = Comparison(a, b, tolerance)
+    result = Comparison(a, b, tolerance, layers=1 + max((where.layer or 0 for where in ordered(a)), default=0))
     result.only_a = [where.name for where in ordered(a) if where.name not in b]
     result.only_b = [where.name for where in ordered(b) if where.name not in a]
-    layers = 1 + max((where.layer or 0 for where in ordered(a)), default=0)
     for where in shared:
         ours, theirs = pair(a, b, where)
-        alike = ours.shape == theirs.shape
-        before = where.layer if where.layer is not None else 0 if where.local == EMBED_TOKENS else layers
-        allowed = tolerance.after(before)
+        alike, allowed = ours.shape == theirs.shape, result.allowed(where)
         row = Row(where.name, ours.shape, theirs.shape, measure(ours, theirs, allowed) if alike else None)
         result.rows.append(row)
         if result.first is None and not row.same:

@@ -6,6 +6,7 @@ computed for the second token after the prompt.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
@@ -73,6 +74,11 @@ def axes(local: str) -> str:
     return (FIRST | LAYER | LAST)[local]
 
 
+def sides(local: str) -> list[str]:
+    """The axes of an intermediate one by one, merged ones as "H K"."""
+    return [merged or single for merged, single in re.findall(r"\(([^)]*)\)|(\w)", axes(local))]
+
+
 def in_order(layers: int, steps: Iterable[int]) -> Iterator[Place]:
     """Everything that is computed, in order."""
     for step in steps:
@@ -90,13 +96,7 @@ def sizes(config: LlamaConfig) -> dict[str, int]:
 
 def shape(local: str, known: dict[str, int]) -> tuple[int, ...]:
     """The shape of an intermediate, with the size of every letter known."""
-    sides = []
-    for merged, single in re.findall(r"\(([^)]*)\)|(\w)", axes(local)):
-        side = 1
-        for letter in merged.split() or [single]:
-            side *= known[letter]
-        sides.append(side)
-    return tuple(sides)
+    return tuple(math.prod(known[letter] for letter in letters.split()) for letters in sides(local))
 
 
 def is_chosen(where: Place, names: Sequence[str], layers: Collection[int] | None) -> bool:
