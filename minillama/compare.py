@@ -53,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--atol", type=positive, metavar="X", help="allowed error besides (default: by their format)")
     p.add_argument("--all", action="store_true", help="every intermediate, not only those that tell most")
     p.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
-    p.add_argument("--html", metavar="FILE", help="write a page with pictures, to be opened in a browser, into this .html")
+    p.add_argument("--html", metavar="FILE", help="write a page with pictures into this .html, for a browser")
     return p
 
 

@@ -105,7 +105,7 @@ class Chart:
 
     @property
     def radius(self) -> float:
-        return min(4.0, max(1.5, WIDTH / (2 * len(self.points))))
+        return min(4.0, max(2.0, WIDTH / (2 * len(self.points))))
 
 
 def times(row: Row) -> float:

@@ -17,7 +17,7 @@ AXES = {
     "B": "sequence", "T": "position", "S": "key position", "H": "head", "G": "key/value head", "K": "component",
     "H K": "feature, heads side by side", "D": "feature", "F": "feature", "V": "token id",
 }  # fmt: skip
-PIXELS = 360_000  # of all pictures of a page: some 0.3 MB, as data: URIs 0.4
+PIXELS = 400_000  # of all pictures of a page: up to 0.3 MB, as data: URIs 0.4
 MOST = 64  # heads of which there are pictures
 SIZES = 4.0  # root mean squares of ours that the scale of values reaches to, for one outlier would pale all others
 FAINTEST = 0.25  # of the full colour: what is off by just more than is allowed
@@ -49,10 +49,10 @@ class Slice:
 
 @dataclass
 class HeatMaps:
-    """down, across: the names of the axes that are drawn, the last two. shape: their lengths. block: how many numbers of
-    each are one pixel. limit: where the scale of values ends; clipped: whether some are beyond. most: where the scale of
-    errors ends. finite: whether all numbers are. chosen: the slice with the first divergence. left_out: how many slices
-    have no pictures; they are off by less."""
+    """down, across: the names of the axes that are drawn, the last two. shape: their lengths. block: how many numbers
+    of each are one pixel. limit: where the scale of values ends; clipped: whether some are beyond. most: where that
+    of errors ends. finite: whether all numbers are. chosen: the slice with the first divergence. left_out: how many
+    slices have no pictures; they are off by less."""
 
     down: str
     across: str
@@ -87,7 +87,8 @@ def heat_maps(result: Comparison, first: Divergence) -> HeatMaps | str:
 
 def drawn(ours: Array, theirs: Array, off: Array, first: Divergence, axes: list[str]) -> HeatMaps:
     """Pictures of two tensors of one shape. off: how many times what is allowed each number is off."""
-    assert first.index is not None and first.worst is not None
+    assert first.index is not None
+    assert first.worst is not None
     *before, rows, columns = ours.shape
     here = first.index[:-2]
     by_error = sorted(np.ndindex(*before), key=lambda at: (at != here, -off[at].max()))
@@ -106,9 +107,10 @@ def drawn(ours: Array, theirs: Array, off: Array, first: Divergence, axes: list[
         ]
         pictures = [picture(values[at], block) for values in (ours / limit, theirs / limit, signs)]
         slices.append(Slice(label, int((off[at] > 1).sum()), float(off[at].max()), marks, *pictures))
+    finite = bool(np.isfinite(ours).all() and np.isfinite(theirs).all())
     return HeatMaps(
-        axes[-2], axes[-1], (rows, columns), block, limit, largest > limit, most,
-        bool(np.isfinite(ours).all() and np.isfinite(theirs).all()), slices, kept.index(here), len(by_error) - len(kept),
+        axes[-2], axes[-1], (rows, columns), block, limit, largest > limit, most, finite, slices, kept.index(here),
+        len(by_error) - len(kept),
     )  # fmt: skip
 
 

@@ -18,7 +18,6 @@ from minillama.debug import chart, pixels
 from minillama.debug.comparison import Comparison, Divergence
 from minillama.debug.heatmap import AXES, heat_maps
 from minillama.debug.names import place, sides
-from minillama.debug.report import explained
 from minillama.debug.traces import Trace
 from minillama.files import write_files
 
@@ -52,7 +51,6 @@ def contents(result: Comparison) -> dict[str, Any]:
         "result": result,
         "first": result.first,
         "axes": axes_of(result.first),
-        "diagnosis": explained(result),
         "groups": groups,
         "off": sum(group.off for group in groups),
         "chart": chart.chart(groups, None if result.first is None else result.first.name),

@@ -45,8 +45,8 @@ def largest(values: Array, block: tuple[int, int]) -> Array:
     """Of each block the number with the largest absolute value; what is not finite is larger than all."""
     (rows, columns), (high, wide) = values.shape, block
     padded = np.pad(values, ((0, -rows % high), (0, -columns % wide)))  # zeros are never larger
-    blocks = padded.reshape(len(padded) // high, high, -1, wide).swapaxes(1, 2)
-    blocks = blocks.reshape(*blocks.shape[:2], -1)
+    tiles = padded.reshape(len(padded) // high, high, -1, wide).swapaxes(1, 2)
+    blocks = tiles.reshape(*tiles.shape[:2], -1)
     at = np.where(np.isfinite(blocks), np.abs(blocks), np.inf).argmax(axis=-1)
     return np.take_along_axis(blocks, at[..., None], axis=-1)[..., 0]
 
