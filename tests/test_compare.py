@@ -13,6 +13,7 @@ from minillama.debug import Trace, record
 from minillama.llama import LlamaForCausalLM
 from minillama.shipped import tale_model
 from tests.bad import Capture, checkpoint, command
+from tests.debug.markup import Page
 
 IDS = [[1, 300, 17, 4000, 12, 77]]
 
@@ -137,6 +138,43 @@ def test_a_later_step_is_diagnosed_with_what_came_before(trace: Trace, tmp_path:
     assert told["findings"][0]["cause"] == "the scale 1/sqrt(K) is missing"
 
 
+def test_a_page_says_what_the_table_does(trace: Trace, tmp_path: Path, capfd: Capture) -> None:
+    a = saved(trace, tmp_path / "a")
+    b = saved(trace, tmp_path / "a&b", **{"model.norm": trace["model.layers.5.output"]})
+    file = tmp_path / "report.html"
+    file.write_text("an earlier one")
+    plain = command(capfd, a, b, run=main)
+    outcome = command(capfd, a, b, "--html", file, run=main)
+    assert outcome == plain
+    assert outcome.status == 1
+    page = Page(file.read_text(encoding="utf-8"))
+    assert page.find("h1")[0].text == "Different, first at model.norm"
+    assert [each.text for each in page.find("dd")][:2] == [str(a), str(b)]
+    assert page.find("li")[0].text.startswith("the norm is left out")
+    cells = [each.text for each in page.find("tbody")[0].inside if each.tag in ("th", "td")]
+    told = json.loads(command(capfd, a, b, "--json", "--html", file, run=main).out)["first"]
+    assert cells[:3] == [f"first {told['index']}", f"{told['ours']:.9g}", f"{told['theirs']:.9g}"]
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["a", "a&b", "report.html"]
+
+
+def test_a_page_of_equal_traces(trace: Trace, tmp_path: Path, capfd: Capture) -> None:
+    a, file = saved(trace, tmp_path / "a"), tmp_path / "report.html"
+    assert command(capfd, a, a, "--html", file, run=main).status == 0
+    page = Page(file.read_text(encoding="utf-8"))
+    assert page.find("h1")[0].text == "Equal: all 210 intermediates agree"
+    assert [step.text for step in page.find("text") if step.text.startswith("step")] == ["step 1"]
+
+
+def test_a_page_that_cannot_be_written_is_told_and_nothing_printed(
+    trace: Trace, tmp_path: Path, capfd: Capture
+) -> None:
+    a = saved(trace, tmp_path / "a")
+    (tmp_path / "folder.html").mkdir()
+    outcome = command(capfd, a, a, "--html", tmp_path / "folder.html", run=main)
+    assert (outcome.status, outcome.out, outcome.err.count("\n")) == (2, "", 1)
+    assert "folder.html cannot be written: a folder has its name" in outcome.err
+
+
 @pytest.mark.parametrize(
     ("names", "arguments", "complaint"),
     [
@@ -145,6 +183,9 @@ def test_a_later_step_is_diagnosed_with_what_came_before(trace: Trace, tmp_path:
         (("a", "a"), ["--map", "nobody"], "there is no mapping nobody"),
         (("foreign.npz", "foreign.npz"), ["--map", "llama2c"], "no config"),
         (("a", "b"), ["--weights", "nowhere"], "nowhere"),
+        (("a", "b"), ["--html", "report.pdf"], "--html writes a .html file, not 'report.pdf'"),
+        (("a", "b"), ["--html", "nowhere/report.html"], "make its folder first"),
+        (("a", "b"), ["--html", ""], "a path is empty"),
     ],
 )
 def test_what_cannot_be_compared(

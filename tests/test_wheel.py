@@ -36,6 +36,10 @@ def test_a_wheel_in_a_fresh_environment(tmp_path: Path) -> None:
     assert story.startswith("Once upon a time")
     assert len(story.split()) > 12
 
+    run(python, "-m", "minillama.trace", "--prompt", "The fox", "--out", "a.safetensors", cwd=elsewhere)
+    run(python, "-m", "minillama.compare", "a.safetensors", "a.safetensors", "--html", "report.html", cwd=elsewhere)
+    assert (elsewhere / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+
     run(python, "-m", "minillama.notebooks", "course", "--no-open", cwd=elsewhere)
     copied = {file.relative_to(elsewhere / "course") for file in (elsewhere / "course").rglob("*") if file.is_file()}
     assert copied == {Path(name) for name in course_files()}
