@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +12,10 @@ from minillama.debug.comparison import Comparison, Finding, compare
 from minillama.debug.heatmap import MOST, HeatMaps, heat_maps
 from minillama.debug.names import in_order, shape
 from minillama.debug.page import render, write_page
-from minillama.debug.pixels import NONE, SHADES, block_of, largest, picture
+from minillama.debug.pixels import NONE, SHADES
 from minillama.debug.traces import Trace
 from tests.debug.markup import Element, Page
+from tests.debug.test_pixels import pixels
 
 SIZES = {"B": 1, "T": 5, "S": 5, "D": 12, "H": 4, "G": 2, "K": 3, "F": 14, "V": 30}
 UP, PROBS = "model.layers.1.mlp.up", "model.layers.0.self_attn.probs"
@@ -54,27 +52,6 @@ def page(result: Comparison) -> Page:
 
 def rows(found: Page) -> list[Element]:
     return [each for each in found.find("tr") if "id" in each.attributes]
-
-
-def pixels(uri: str | None) -> Array:
-    """The shades of a picture, read as the standard says."""
-    assert uri is not None
-    data = base64.b64decode(uri.removeprefix("data:image/png;base64,"))
-    assert data.startswith(b"\x89PNG\r\n\x1a\n")
-    chunks, at = {}, 8
-    while at < len(data):
-        (length,) = struct.unpack_from(">I", data, at)
-        body = data[at + 4 : at + 8 + length]
-        assert struct.unpack_from(">I", data, at + 8 + length) == (zlib.crc32(body),)
-        chunks[body[:4]] = body[4:]
-        at += 12 + length
-    assert list(chunks) == [b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"]
-    columns, lines, *kind = struct.unpack(">IIBBBBB", chunks[b"IHDR"])
-    assert kind == [8, 3, 0, 0, 0]
-    assert len(chunks[b"PLTE"]) == 3 * len(chunks[b"tRNS"]) == 3 * (SHADES + 1)
-    flat = np.frombuffer(zlib.decompress(chunks[b"IDAT"]), np.uint8).reshape(lines, columns + 1)
-    assert not flat[:, 0].any()
-    return flat[:, 1:]
 
 
 def test_where_they_part_and_by_how_much() -> None:
@@ -116,6 +93,7 @@ def test_all_rows_are_in_the_table_and_all_points_lead_to_one() -> None:
 
 def test_the_heads_of_what_differs_first() -> None:
     found = page(planted())
+    assert ["hidden" in each.attributes for each in found.find("p", "controls")] == [True]  # until its script runs
     options = found.find("option")
     assert [option.text.split(", up")[0] for option in options] == [
         "head 0: agrees", "head 1: agrees", "head 2: 2 off", "head 3: agrees",
@@ -162,6 +140,7 @@ def test_equal_traces() -> None:
     assert found.find("title")[0].text.startswith("Equal")
     assert not found.find("select")
     assert not found.find("img")
+    assert ["hidden" in each.attributes for each in found.find("div", "controls")] == [True]  # until its script runs
     assert not [row for row in rows(found) if row.has("off")]
     assert len(rows(found)) == 37
 
@@ -269,23 +248,6 @@ def test_of_very_many_heads_those_that_are_off_the_most() -> None:
     assert [each.label for each in maps.slices] == ["head 0", *(f"head {i}" for i in range(11, MOST + 10))]
     assert (maps.chosen, maps.left_out) == (0, 10)
     assert "10 more are not drawn; they are off by less." in [each.text for each in page(result).find("p")]
-
-
-def test_a_block_shows_its_largest_number() -> None:
-    values = np.zeros((5, 7))
-    values[1, 2], values[0, 0], values[4, 6], values[2, 5] = -0.9, 0.4, 0.1, np.nan
-    np.testing.assert_array_equal(largest(values, (2, 3)), [[-0.9, 0, 0], [0, np.nan, 0], [0, 0, 0.1]])
-    np.testing.assert_array_equal(largest(values, (1, 1)), values)
-    shades = pixels(picture(np.array([[-2, -1, 0, 1, 2, np.inf]]), (1, 1)))
-    assert shades.tolist() == [[0, 0, SHADES // 2, SHADES - 1, SHADES - 1, NONE]]
-
-
-@pytest.mark.parametrize("sides", [(1, 1), (1, 32000), (128, 2048), (3000, 3000)])
-def test_blocks_are_as_small_as_there_is_room_for(sides: tuple[int, int]) -> None:
-    high, wide = block_of(sides, 4000)
-    drawn = -(-sides[0] // high) * -(-sides[1] // wide)
-    assert drawn <= 4000
-    assert drawn > 1000 or (high, wide) == (1, 1) or sides[0] == 1
 
 
 def test_it_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

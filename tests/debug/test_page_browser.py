@@ -37,11 +37,13 @@ seen.text = shown();
 head.value = "1";
 head.dispatchEvent(new Event("change"));
 seen.head = heads();
-document.querySelector(".chart a[href='#row-30']").dispatchEvent(new MouseEvent("click", { bubbles: true }));
+document.querySelector(".chart a[href='#row-36']").dispatchEvent(new MouseEvent("click", { bubbles: true }));
 setTimeout(() => {
-  seen.point = [text.value, shown().length, rows[30].closest("details").open, location.hash];
+  seen.point = [text.value, shown().length, rows[36].closest("details").open, location.hash];
   document.querySelector("button[data-open=no]").click();
   seen.closed = opened();
+  show("#row-0"); // where a browser opens nothing by itself
+  seen.reopened = opened();
   const told = document.createElement("pre");
   told.textContent = JSON.stringify(seen);
   document.body.append(told);
@@ -77,6 +79,7 @@ def test_what_a_reader_clicks(tmp_path: Path) -> None:
         "only": [[PROBS, "model.layers.1.mlp.up"], "2 of 37"],
         "text": ["model.layers.0.self_attn.q_rope", "model.layers.1.self_attn.q_rope"],
         "head": ["1"],
-        "point": ["", 37, True, "#row-30"],
+        "point": ["", 37, True, "#row-36"],
         "closed": [],
+        "reopened": [0],
     }
