@@ -146,22 +146,21 @@ def _bytes_of(piece, space=" "):
     return bytes([int(piece[3:5], 16)]) if _is_byte(piece) else piece.replace("▁", space).encode()
 
 
-def _all_text(ids, pieces):
-    return b"".join(_bytes_of(pieces[i]) for i in ids if i > 2).decode()
+def _all_text(ids, pieces, errors="replace"):
+    return b"".join(_bytes_of(pieces[i]) for i in ids if i > 2).decode(errors=errors)
 
 
-def decode(ids, pieces):
-    text = _all_text(ids, pieces)
+def decode(ids, pieces, errors="replace"):
+    text = _all_text(ids, pieces, errors)
     return text[1:] if text.startswith(" ") else text
 
 
 def _one_by_one(ids, pieces):
-    return "".join(decode_or_replace([i], pieces) for i in ids)
+    return "".join(decode([i], pieces) for i in ids)
 
 
-def decode_or_replace(ids, pieces):
-    text = b"".join(_bytes_of(pieces[i]) for i in ids if i > 2).decode(errors="replace")
-    return text[1:] if text.startswith(" ") else text
+def _unfinished_hidden(ids, pieces):
+    return decode(ids, pieces, "ignore")
 
 
 def _bytes_one_by_one(ids, pieces):
@@ -194,17 +193,17 @@ def _spaces_at_both_ends(ids, pieces):
 
 
 def _marker_kept(ids, pieces):
-    return b"".join(_bytes_of(pieces[i], "▁") for i in ids if i > 2).decode()
+    return b"".join(_bytes_of(pieces[i], "▁") for i in ids if i > 2).decode(errors="replace")
 
 
 def _special_tokens_shown(ids, pieces):
-    text = b"".join(_bytes_of(pieces[i]) for i in ids).decode()
+    text = b"".join(_bytes_of(pieces[i]) for i in ids).decode(errors="replace")
     return text[1:] if text.startswith(" ") else text
 
 
 def _special_tokens_stripped(ids, pieces):
     """text.strip("<s>") takes off letters, not a word."""
-    text = b"".join(_bytes_of(pieces[i]) for i in ids).decode().strip("</s>")
+    text = b"".join(_bytes_of(pieces[i]) for i in ids).decode(errors="replace").strip("</s>")
     return text[1:] if text.startswith(" ") else text
 
 
@@ -215,6 +214,7 @@ def _spaces_between(ids, pieces):
 _TEXTS = ["the naïve princess", "  two spaces before, two behind  ", "fox 🦊 and mouse 🐭s"]
 _IDS = [(_tokenizer.encode(text) + [2] * (i < 2), _PIECES) for i, text in enumerate(_TEXTS)]
 _IDS.append((_tokenizer.encode("milestone", add_special_tokens=False)[1:], _PIECES))  # begins within a word
+_IDS.append((_tokenizer.encode("foxes 🦊")[:-1], _PIECES))  # ends within a character
 
 
 EXERCISES = {
@@ -275,6 +275,7 @@ EXERCISES = {
             "you drop the first character whatever it is: only a space is the tokenizer's": _first_letter_dropped,
             "a ▁ in a piece stands for a space": _marker_kept,
             "the special tokens, ids 0 to 2, are no text: leave them out": _special_tokens_shown,
+            "errors='ignore' hides that a character is not complete: errors='replace' shows it": _unfinished_hidden,
             "strip('<s>') takes letters off the text: leave out special tokens by their ids": _special_tokens_stripped,
             "pieces are joined without anything between them: the spaces are in them, as ▁": _spaces_between,
         },

@@ -40,5 +40,5 @@ def decode(ids, pieces):
             spelled += bytes([int(piece[3:5], 16)])
         else:
             spelled += piece.replace("▁", " ").encode()
-    text = spelled.decode()
+    text = spelled.decode(errors="replace")
     return text[1:] if text.startswith(" ") else text

@@ -228,7 +228,15 @@ def decode_without_looking(ids: list[int], pieces: list[str]) -> str:  # 1.4
         if i not in (0, 1, 2):
             match = re.fullmatch("<0x(..)>", pieces[i])
             raw += bytes.fromhex(match[1]) if match else pieces[i].replace("▁", " ").encode()
-    return "".join(list(raw.decode())[1:])
+    return "".join(list(raw.decode(errors="replace"))[1:])
+
+
+def decode_what_is_whole(ids: list[int], pieces: list[str]) -> str:  # 1.4
+    raw = b"".join(
+        bytes.fromhex(piece[3:5]) if piece.startswith("<0x") else piece.replace("▁", " ").encode()
+        for piece in (pieces[i] for i in ids if i >= 3)
+    )
+    return raw.decode("utf-8", "ignore").removeprefix(" ")
 
 
 def nearest_by_columns(index: int, table: Any, number: int) -> list[int]:  # 2.1
@@ -339,6 +347,7 @@ PLANTED: list[Planted] = [
     ("1.1", "add to the number it has", pairs_set_anew),
     ("1.2", "last learned", encode_newest_merge),
     ("1.4", "whatever it is", decode_without_looking),
+    ("1.4", "is not complete", decode_what_is_whole),
     ("2.1", "lengths of the columns", nearest_by_columns),
     ("2.2", "subtract the mean", softmax_around_the_mean),
     ("3.1", "root of the sum of squares", norm_of_length_one),
@@ -362,7 +371,7 @@ def told(number: str, answer: Callable[..., Any]) -> str:
 
 
 def test_planted_mistakes_are_told_by_name() -> None:
-    assert len(PLANTED) == 48
+    assert len(PLANTED) == 49
     answers = [(number, words, answer.__name__, told(number, answer)) for number, words, answer in PLANTED]
     missed = [(number, name, said) for number, words, name, said in answers if words not in said]
     assert len(missed) <= 5, missed
