@@ -35,6 +35,16 @@ def own_room(head_dim: int) -> int:
     return QUERIES * (head_dim + KEYS + 2 * LANES + -(-head_dim // LANES) * LANES)
 
 
+@njit
+def nothing(x: Any, i: int, size: int) -> float:
+    """0; but NaN if a number of x[i : i + size] is infinite or none: a query that has no weights because of that must
+    not pass for one that sees no key."""
+    none = 0.0
+    for k in range(i, i + size):
+        none += x[k] * 0
+    return none
+
+
 def _attend(rows: int) -> Any:
     """Attention of `rows` query rows, which share a key/value head."""
 
@@ -111,7 +121,8 @@ def _attend(rows: int) -> Any:
         for r in range(min(rows, last - row)):
             token, h = divmod(row + r, heads)
             total = sum_of(load(own, totals + r * LANES))
-            inverse = splat(1 / total if total > 0 else 0.0)
+            i = (first_row + token) * row_step + (head * heads + h) * head_dim
+            inverse = splat(1 / total if total != 0 else nothing(q, i, head_dim))
             i = (first_row + token) * out_step + (head * heads + h) * head_dim
             for k in range(0, width, LANES):
                 x = load(own, sums + k * rows + r * LANES) * inverse

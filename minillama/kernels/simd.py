@@ -14,6 +14,7 @@ Nothing here checks an index.
 
 from __future__ import annotations
 
+import math
 import operator
 from typing import Any
 
@@ -23,6 +24,8 @@ from numba.extending import intrinsic, overload
 
 from minillama.kernels import llvm
 from minillama.kernels.llvm import LANES, f32x16
+
+ABOVE_87 = -86.99999237060547  # the float32 next to -87, above it
 
 
 @intrinsic
@@ -76,15 +79,18 @@ def prefetch(typing: Any, a: Any, i: Any, ahead: Any) -> Any:
 
 @intrinsic
 def put(typing: Any, a: Any, i: Any, x: Any) -> Any:
-    """a[i] = x, one number, rounded as `store` rounds; what is too large for float16 becomes its largest."""
+    """a[i] = x, one number, rounded as `store` rounds; what is too large for float16 becomes its largest, but for what
+    is infinite: that has to show."""
 
     def build(context: Any, b: Any, signature: Any, args: Any) -> Any:
         array, index, value = args
         kind = signature.args[0]
         stored = llvm.STORED[kind.dtype]
         if stored == "f16":
-            for sign, limit in ((">", 65504.0), ("<", -65504.0)):
-                value = b.select(b.fcmp_ordered(sign, value, llvm.FLOAT(limit)), llvm.FLOAT(limit), value)
+            for sign, limit, none in ((">", 65504.0, math.inf), ("<", -65504.0, -math.inf)):
+                beyond = b.fcmp_ordered(sign, value, llvm.FLOAT(limit))
+                beyond = b.and_(beyond, b.fcmp_ordered("!=", value, llvm.FLOAT(none)))
+                value = b.select(beyond, llvm.FLOAT(limit), value)
             value = llvm.narrow_half(b, value)
         elif stored == "bf16":
             value = llvm.narrow_bfloat16(b, value)
@@ -237,7 +243,7 @@ def where_above(typing: Any, x: Any, least: Any, value: Any, other: Any) -> Any:
 
 @njit
 def exp(x: Any) -> Any:
-    """e ** x for x <= 88, lane by lane, within 2.5e-7 of its size; 0 from -87 down, for -inf too.
+    """e ** x for x <= 88, lane by lane, within 2.5e-7 of its size; 0 from -87 down, for -inf too. NaN stays NaN.
 
     x = n ln 2 + r, |r| <= ln 2 / 2: 2 ** n is an exponent, e ** r a polynomial of degree 6 (its Taylor series; the
     first term left out is below 1.2e-7). ln 2 is taken off in two parts, so that n ln 2 is exact to the last bit.
@@ -251,7 +257,7 @@ def exp(x: Any) -> Any:
     p = fma(p, r, splat(0.5))
     p = fma(p, r, splat(1.0))
     p = fma(p, r, splat(1.0))
-    return where_above(x, splat(-87.0), p * _power_of_two(maximum(n, splat(-126.0))), splat(0.0))
+    return where_above(splat(ABOVE_87), x, splat(0.0), p * _power_of_two(maximum(n, splat(-126.0))))
 
 
 # -- 8 and 16 bits ------------------------------------------------------------------------------------------------

@@ -80,7 +80,7 @@ class RowCache:
 
     def _stored(self, x: Array) -> Array:
         name = STORED[self.form]
-        x = np.clip(x, -65504, 65504) if name == "F16" else x
+        x = np.where(np.isinf(x), x, np.clip(x, -65504, 65504)) if name == "F16" else x  # as `put` of kernels/simd.py
         return narrow(x, name).view(KINDS[self.form])
 
     def _floats(self, x: Array) -> Array:

@@ -199,3 +199,33 @@ def test_the_largest_score_may_come_first_or_last() -> None:
         case.q[:] = 1
         case.k[:] = np.linspace(0, 20, 256)[None, :: -1 if falling else 1, None]
         case.check()
+
+
+def test_a_query_without_weights_shows() -> None:
+    case = Case(np.random.default_rng(65), "f32", 4, 2, 18, 3, 70)
+    case.k = np.abs(case.k)
+    case.q[1, 2, 5] = -np.inf  # all its scores
+    out = case.by_kernel()
+    assert np.isnan(out[1, 2]).all()
+    out[1, 2] = 0
+    assert np.isfinite(out).all()
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("what", ["q", "k", "v"])
+def test_what_is_not_finite_shows(form: str, bad: float, what: str) -> None:
+    """In the token whose query it is; in every token that sees its key or value; and in no other head."""
+    case = Case(np.random.default_rng(64), form, 4, 2, 18, 9, 70)
+    case.q = np.abs(case.q)  # a score of -inf would be a weight of 0
+    clean = case.by_kernel()
+    if what == "q":
+        case.q[5, :2, 3] = bad  # of both heads that share the first keys
+    else:
+        getattr(case, what)[0, 20, 3] = bad
+    out = case.by_kernel()
+    spoiled = out[5:6, :2] if what == "q" else out[:, :2, 3] if what == "v" else out[:, :2]
+    assert not np.isfinite(spoiled).any()
+    np.testing.assert_array_equal(out[:, 2:], clean[:, 2:])
+    if what == "q":
+        np.testing.assert_array_equal(np.delete(out, 5, axis=0), np.delete(clean, 5, axis=0))

@@ -113,3 +113,16 @@ def test_cut_back_and_gone_on() -> None:
     assert_holds(cache, np.concatenate((k[:, :, :37], more_k), axis=2), np.concatenate((v[:, :, :37], more_v), axis=2))
     cache.reserve(200)
     assert_holds(cache, np.concatenate((k[:, :, :37], more_k), axis=2), np.concatenate((v[:, :, :37], more_v), axis=2))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_numbers_that_are_written_stay_finite_if_they_are(form: str) -> None:
+    """As where kernels write them."""
+    cache, k = RowCache(1, 1, 6, form), np.array([[[1e5, -1e5, np.inf, -np.inf, np.nan, 3]]], np.float32)
+    cache.put(0, 0, k, -k, np.arange(1))
+    cache.length = 1
+    ((keys, values),) = cache.pairs()
+    kept = k if form == "f32" else widen(narrow(k, "BF16"), "BF16", np.float32)
+    kept = np.array([[[65504, -65504, np.inf, -np.inf, np.nan, 3]]], np.float32) if form == "f16" else kept
+    np.testing.assert_array_equal(keys, kept)
+    np.testing.assert_array_equal(values, -kept)

@@ -14,6 +14,7 @@ from minillama.arrays import Array
 from minillama.llama import LlamaForCausalLM, LlamaForSequenceClassification
 from minillama.runtime.decoder import BatchCache
 from minillama.runtime.model import SOME
+from minillama.weights.names import EMBED_TOKENS
 from tests.tiny import ROPES, random_ids, random_weights, tiny_config
 
 kinds = pytest.mark.parametrize("kind", ROPES)
@@ -171,15 +172,21 @@ def test_a_call_gives_the_logits_of_generation_to_the_bit(dtype: str, length: in
     np.testing.assert_array_equal(model.get_output_embeddings()(model.model(ids).last_hidden_state), logits)
 
 
+NAMES = [name for name in random_weights(tiny_config()) if name != EMBED_TOKENS and ".layers.0." not in name]
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("name", ["model.layers.1.mlp.down_proj.weight", "model.norm.weight", "lm_head.weight"])
-def test_a_weight_that_is_no_number_is_named(name: str, bad: float) -> None:
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("form", ["f32", "f16", "bf16"])
+def test_a_weight_that_is_no_number_is_named(form: str, name: str, bad: float) -> None:
+    """Scores that are none must show in what attention gives, and so must what is cached as float16."""
     config = tiny_config()
     weights = random_weights(config)
-    weights[name] = weights[name].copy()
     place = (3,) * weights[name].ndim
     weights[name][place] = bad
-    model = LlamaForCausalLM(config, weights, engine="numba", dtype="f32")
+    if form == "f16":  # used as they are: float32 weights would be refused when they are made smaller
+        weights = {key: array.astype(np.float16) for key, array in weights.items()}
+    model = LlamaForCausalLM(config, weights, engine="numba", dtype=form, cache_dtype=form)
     said = re.escape(f"the weights have a NaN or an infinite number, {name}{list(place)}: get them again")
     with pytest.raises(ValueError, match=said):
         model(IDS)
