@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from minillama.kernels.dots import DOT
+from minillama.kernels.llvm import FEATURES
+from minillama.layout import QUANTIZED
 from tests.kernels.products import FORMS, digest
 
 X86 = platform.machine().lower() in ("x86_64", "amd64")
@@ -35,6 +37,25 @@ def digests_for(cpu: str, features: str, cache: Path, *forms: str) -> dict[str, 
 @only_x86
 def test_avx2_gives_the_same_bits(tmp_path: Path) -> None:
     assert digests_for("x86-64-v3", "+avx2,+fma,+f16c", tmp_path) == {form: digest(form) for form in FORMS}
+
+
+AVX512 = "+avx512f,+avx512bw,+avx512dq,+avx512vl,+avx2,+fma,+f16c"
+
+
+@pytest.mark.parametrize(
+    ("needed", "cpu", "features"),
+    [
+        ("avx512f", "x86-64-v4", AVX512),
+        ("avx512vnni", "x86-64-v4", f"{AVX512},+avx512vnni"),
+        ("avxvnni", "x86-64-v3", "+avx2,+fma,+f16c,+avxvnni"),
+    ],
+    ids=["AVX-512 without the product of bytes", "with it", "AVX2 with it"],
+)
+def test_each_product_of_bytes_gives_the_same_bits(needed: str, cpu: str, features: str, tmp_path: Path) -> None:
+    """By the special instruction at both widths, and by none at the larger one: those that this CPU has."""
+    if needed not in FEATURES:
+        pytest.skip(f"needs a CPU with {needed}")
+    assert digests_for(cpu, features, tmp_path, *QUANTIZED) == {form: digest(form) for form in QUANTIZED}
 
 
 @pytest.mark.skipif(DOT not in ("sdot", "usdot"), reason="names a CPU of another kind")
