@@ -107,11 +107,11 @@ def product(matrix: Matrix, x: Array, threads: int = 1) -> Array:
 
 
 def rounded(x: Array) -> tuple[Array, Array]:
-    """Activations (T, width) as whole numbers, the same shape, with a float32 scale a group (T, groups)."""
+    """Activations (T, width) as whole numbers, the same shape, with a float32 scale a group (T, groups). Where the
+    largest number of a group is so small that 127 / it is no float32, they are 0."""
     groups = x.astype(np.float32).reshape(len(x), -1, GROUP)
     peak = np.abs(groups).max(axis=-1).astype(np.float64)
-    with np.errstate(divide="ignore"):
-        inverse = np.where(peak > 0, 127 / peak, 0).astype(np.float32)
+    inverse = np.divide(127, peak, out=np.zeros_like(peak), where=peak > 1e-36).astype(np.float32)
     return np.rint(groups * inverse[..., None]).reshape(x.shape), (peak / 127).astype(np.float32)
 
 

@@ -193,6 +193,22 @@ def test_scores_tiny_and_large(size: float) -> None:
     case.check()
 
 
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("past", [0, 100])
+@pytest.mark.parametrize("T", [1, 5])
+def test_keys_and_values_of_zeros_tiny_ones_and_one_far_out(form: str, past: int, T: int) -> None:
+    for size in (0, 6e-8 if form == "f16" else 1e-40):  # the least are denormal
+        case = Case(np.random.default_rng(66), form, 4, 2, 18, T, past)
+        case.k[:, ::2] = case._rounded(case.k[:, ::2] * size)
+        case.v[:, ::3] = case._rounded(case.v[:, ::3] * size)
+        case.check()
+        case.k[:], case.v[:] = case._rounded(case.k * size), case._rounded(case.v * size)
+        case.check()
+    case = Case(np.random.default_rng(67), form, 4, 2, 18, T, past)
+    case.k[1, past // 2, 4], case.v[0, past // 3, 5] = case._rounded(np.array([300, 3e4]))
+    case.check()
+
+
 def test_the_largest_score_may_come_first_or_last() -> None:
     for falling in (True, False):
         case = Case(np.random.default_rng(63), "f32", 1, 1, 16, 1, 255)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from minillama.arrays import Array
 from minillama.kernels.linear import COLUMNS, FEW
 from minillama.layout import GROUP, QUANTIZED
+from minillama.runtime.packing import pack, quantize
 from minillama.weights.safetensors import ArrayTensor
 from tests.kernels.products import FORMS, Matrix, expected, float_matrix, product, random_matrix
 from tests.tiny import SEEDS, spiky
@@ -66,6 +67,25 @@ def test_activations_far_out_tiny_and_zero(form: str, n_rows: int) -> None:
     x[-1, 64:] *= 1e-30
     assert_as_near_as_float32(matrix, x)
     np.testing.assert_array_equal(product(matrix, np.zeros((n_rows, 96))), 0)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("n_rows", [1, 6, 9])
+@pytest.mark.parametrize("size", [0, 2.0**-16, 1e-40])
+def test_weights_of_zeros_and_denormal_ones(form: str, n_rows: int, size: float) -> None:
+    """In one row, and in a group of all of them. 2 ** -16 gives denormal float16, or a denormal scale."""
+    rng = np.random.default_rng(17)
+    numbers = spiky(rng, 37, 96)
+    numbers[5], numbers[:, 32:64] = size, size
+    if form in QUANTIZED:
+        tensor = quantize(ArrayTensor(numbers.astype(np.float32)), form)
+        matrix = Matrix(form, pack(tensor, form), tensor.read(np.float64))
+    else:
+        matrix = float_matrix(form, numbers)
+    x = spiky(rng, n_rows, 96)
+    assert_as_near_as_float32(matrix, x)
+    if size == 0:
+        np.testing.assert_array_equal(product(matrix, x)[:, 5], 0)
 
 
 @pytest.mark.parametrize("form", FLOATS)

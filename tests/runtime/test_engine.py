@@ -23,33 +23,30 @@ from minillama.arrays import Array
 from minillama.generation.loop import SHARED, read
 from minillama.generation.sampling import log_softmax
 from minillama.generation.search import GenerateOutput
-from minillama.layout import GROUP, QUANTIZED, rounded_up
 from minillama.llama import LlamaForCausalLM
 from minillama.model.cache import KVCache
-from minillama.model.heads import lm_logits
-from minillama.model.ops import linear
 from minillama.runtime.batch import Append
 from minillama.runtime.engine import NumbaEngine
 from minillama.runtime.model import FastModel
-from minillama.runtime.packing import STORED, quantize
-from minillama.weights.formats import narrow, widen
+from minillama.runtime.packing import quantize
+from minillama.weights.formats import narrow
 from minillama.weights.mapped import MappedFile
 from minillama.weights.names import EMBED_TOKENS
 from minillama.weights.safetensors import ArrayTensor, StoredTensor, Tensor
-from tests.kernels.products import rounded
-from tests.tiny import ROPES, SEEDS, random_ids, random_weights, tiny_config, tiny_model
+from tests.runtime.beside import (
+    FORMS,
+    ODD,
+    TOLERANCE,
+    NumpyRounded,
+    assert_like_numpy,
+    assert_near,
+    models,
+    models_of,
+    numba_engine,
+    random_rows,
+)
+from tests.tiny import ROPES, SEEDS, random_ids, random_weights, tiny_config
 
-# Formats of the weights, each with one of the cache
-FORMS = {"f32": "f32", "f16": "f16", "bf16": "bf16", "q8_0": "f16", "q4_0": "f16"}
-# How far logits are from those of NumPy on the same rounded weights, with the same roundings in between, as parts of
-# the largest:
-#   f32         float32 rounds at 6e-8; sums of some dozen terms, two layers and a softmax make some 1e-6 of that
-#   f16, bf16   keys and values are rounded, at 2 ** -11 and 2 ** -8 of their size. A number near the middle of two, a
-#               seldom one, may be rounded to the other neighbour here, and scores of some 10 pass that on tenfold; but
-#               it is one number of very many
-#   q8_0, q4_0  so may one activation be, by a 127th of the largest of its group
-TOLERANCE = {"f32": 1e-5, "f16": 2e-3, "bf16": 1e-2, "q8_0": 3e-2, "q4_0": 3e-2}
-ODD = {"hidden_size": 22, "intermediate_size": 35, "vocab_size": 37, "head_dim": 18}
 LONGER = {"max_position_embeddings": 512}
 # Queries, keys and values that are several tasks each, of whole heads: 144 rows, and 32 with 2 left over
 MANY_HEADS = {"num_attention_heads": 42, "num_key_value_heads": 21, "head_dim": 18, "attention_bias": True}
@@ -62,90 +59,6 @@ def all_threads() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("minillama.runtime.model.SMALL", 0)
         yield
-
-
-def models(form: str, threads: int = 2, **overrides: Any) -> tuple[LlamaForCausalLM, FastModel]:
-    """A model by NumPy in float64 and by the kernels, both with the weights that the format keeps."""
-    return _models(form, threads, json.dumps(overrides))
-
-
-@functools.cache
-def _models(form: str, threads: int, overrides: str) -> tuple[LlamaForCausalLM, FastModel]:
-    model = tiny_model(**json.loads(overrides))
-    for name, tensor in list(model.weights.tensors.items()):
-        if len(tensor.shape) == 2 and name != EMBED_TOKENS:
-            model.weights.replace(name, in_format(tensor, form))
-    return model, FastModel(model.config, model.weights.tensors, form, FORMS[form], threads)
-
-
-def in_format(tensor: Tensor, form: str) -> Tensor:
-    """A matrix with the numbers that a format has."""
-    if form in QUANTIZED:
-        return quantize(tensor, form)
-    name = STORED[form]
-    return ArrayTensor(widen(narrow(tensor.read(np.float32), name), name, np.float32))
-
-
-def numba_engine(form: str, threads: int = 2, **overrides: Any) -> NumbaEngine:
-    return NumbaEngine(models(form, threads, **overrides)[1])
-
-
-class NumpyRounded:
-    """The NumPy engine of a model, in float64, with activations, keys and values rounded as a format rounds them."""
-
-    def __init__(self, form: str, **overrides: Any):
-        self.form = form
-        self.engine = models(form, **overrides)[0].new_engine()
-
-    def __getattr__(self, name: str) -> Any:
-        method = getattr(self.engine, name)
-
-        def rounding(*args: Any) -> Any:
-            with pytest.MonkeyPatch.context() as patch:
-                append = KVCache.append
-                patch.setattr(
-                    KVCache, "append", lambda cache, layer, k, v: append(cache, layer, self.kept(k), self.kept(v))
-                )
-                for module in (minillama.model.attention, minillama.model.mlp):
-                    patch.setattr(module, "linear", lambda x, w, b, parts=1: linear(self.read(x), w, b, parts))
-                patch.setattr(minillama.model.engine, "lm_logits", lambda x, w: lm_logits(self.read(x), w))
-                return method(*args)
-
-        return rounding
-
-    def kept(self, x: Array) -> Array:
-        """Keys or values as they are cached."""
-        name = STORED[FORMS[self.form]]
-        return widen(narrow(x.astype(np.float32), name), name, np.float64)
-
-    def read(self, x: Array) -> Array:
-        """Activations as a product reads them."""
-        if self.form not in QUANTIZED:
-            return x
-        width = x.shape[-1]
-        rows = np.zeros((x.size // width, rounded_up(width, GROUP)))
-        rows[:, :width] = x.reshape(-1, width)
-        whole, scales = rounded(rows)
-        return (whole * np.repeat(scales.astype(np.float64), GROUP, axis=1))[:, :width].reshape(x.shape)
-
-
-def random_rows(seed: int, lengths: list[int]) -> list[list[int]]:
-    return [random_ids(seed + i, length).tolist() for i, length in enumerate(lengths)]
-
-
-def assert_near(form: str, ours: Array, theirs: Array) -> None:
-    assert (ours.shape, ours.dtype) == (theirs.shape, np.float32)
-    off = np.abs(ours - theirs).max() / np.abs(theirs).max()
-    assert off <= TOLERANCE[form], f"off by {off}"
-
-
-def assert_like_numpy(form: str, rows: list[list[int]], **overrides: Any) -> None:
-    """A ragged batch: its prompts, and two more tokens for each."""
-    ours, theirs = numba_engine(form, **overrides), NumpyRounded(form, **overrides)
-    assert_near(form, ours.prefill(rows), theirs.prefill(rows))
-    for step in range(2):
-        ids = random_ids(90 + step, len(rows))
-        assert_near(form, ours.decode(ids), theirs.decode(ids))
 
 
 # -- beside NumPy -------------------------------------------------------------------------------------------------
@@ -425,7 +338,7 @@ def test_token_by_token_where_frequencies_change(form: str, kind: str) -> None:
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 1e38])
 @pytest.mark.parametrize("form", FORMS)
 def test_a_text_that_is_not_finite_spoils_none_beside_it(form: str, bad: float) -> None:
-    fast = _models.__wrapped__(form, 2, json.dumps(ODD))[1]
+    fast = models_of.__wrapped__(form, 2, json.dumps(ODD))[1]
     x = fast.embed(random_ids(97, 5))
     clean, spoiled = logits_of(fast, x, x), x.copy()
     spoiled[2, 3] = bad
@@ -435,7 +348,7 @@ def test_a_text_that_is_not_finite_spoils_none_beside_it(form: str, bad: float) 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 1e38])
 @pytest.mark.parametrize("form", FORMS)
 def test_a_text_that_is_not_finite_spoils_none_after_it(form: str, bad: float) -> None:
-    fast = _models.__wrapped__(form, 2, json.dumps(ODD))[1]
+    fast = models_of.__wrapped__(form, 2, json.dumps(ODD))[1]
     x = fast.embed(random_ids(97, 5))
     clean, spoiled = logits_of(fast, x), x.copy()
     spoiled[2, 3] = bad
@@ -452,7 +365,7 @@ def test_what_is_not_a_number_shows_in_the_logits(form: str) -> None:
 
 
 def test_nothing_is_written_before_the_logits_of_a_tiny_vocabulary() -> None:
-    fast = _models.__wrapped__("f32", 1, json.dumps({"vocab_size": 3}))[1]
+    fast = models_of.__wrapped__("f32", 1, json.dumps({"vocab_size": 3}))[1]
     x, guarded = fast.embed(np.array([0, 1, 2])), np.full(1000, 7, np.float32)
     fast.run([Append(fast.new_cache(), x, np.arange(3))])  # room for three tokens
     fast.room = fast.room._replace(logits=guarded[500:])
