@@ -142,12 +142,22 @@ def _fitting(form: str, tensors: Mapping[str, Tensor], where: object) -> str:
             if others := _quantized_otherwise(candidate, tensors):
                 log.warning("what is in %s is quantized anew, to %s", ", ".join(others), candidate)
             return candidate
-    smallest = min(QUANTIZED, key=BITS.__getitem__)
-    least = memory_needed(smallest, tensors)
-    hint = f"{smallest} would do with {least / 1e9:.1f}" if least <= free else "use a smaller model, or free some"
     raise MemoryError(
         f"{where} needs {memory_needed(candidates[-1], tensors) / 1e9:.1f} GB of memory in {candidates[-1]} and "
-        f"{free / 1e9:.1f} GB are free: {hint}"
+        f"{free / 1e9:.1f} GB are free: {_what_would_fit(tensors, free)}"
+    )
+
+
+def _what_would_fit(tensors: Mapping[str, Tensor], free: int) -> str:
+    """The largest of the quantized formats that fits; if none does, how much is missing for the smallest."""
+    for form in sorted(QUANTIZED, key=BITS.__getitem__, reverse=True):
+        need = memory_needed(form, tensors)
+        if need <= free:
+            return f"{form} would do with {need / 1e9:.1f}"
+    most = free * 8 / BITS[form]
+    return (
+        f"{form} would do with {(need - free) / 1e9:.1f} GB more, "
+        f"and a model of up to {most / 1e9:.1f} billion weights with what is free"
     )
 
 

@@ -112,12 +112,22 @@ def test_the_smallest_format_that_is_needed(free: Any, caplog: pytest.LogCapture
         assert chosen("numba", "auto", tensors) == ("numba", form)
         assert caplog.records[-1].getMessage() == words
         assert (caplog.records[-1].levelno > logging.INFO) == (form != "bf16")
-    free(four - 1)
-    with pytest.raises(MemoryError, match=r"here needs 0\.1 GB of memory in q4_0 and 0\.1 GB are free: use a smaller"):
-        chosen("numba", "auto", tensors)
-    free(eight)
-    with pytest.raises(MemoryError, match=r"here needs 0\.2 GB of memory in bf16 .* free: q4_0 would do with 0\.1"):
-        chosen("numba", "bf16", tensors)
+    for room, form in ((eight, "q8_0"), (eight - 1, "q4_0")):
+        free(room)
+        with pytest.raises(MemoryError, match=rf"needs 0\.2 GB of memory in bf16 .* free: {form} would do with 0\.1$"):
+            chosen("numba", "bf16", tensors)
+
+
+@pytest.mark.parametrize(
+    ("form", "needed"), [("auto", r"225\.0 GB of memory in q4_0"), ("bf16", r"800\.0 GB of .* bf16")]
+)
+def test_what_would_fit_where_nothing_does(form: str, needed: str, free: Any) -> None:
+    free(45e9)
+    said = (
+        rf"here needs {needed} and 45\.0 GB are free: q4_0 would do with 180\.0 GB more, and a model of up to 80\.0 b"
+    )
+    with pytest.raises(MemoryError, match=said):
+        chosen("numba", form, stored("BF16", rows=4 * 10**9))
 
 
 def test_what_is_quantized_stays_so(free: Any) -> None:

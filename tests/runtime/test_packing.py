@@ -5,11 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from minillama import convert
 from minillama.layout import GROUP, QUANTIZED, TILE
+from minillama.llama import LlamaForCausalLM
 from minillama.runtime.packing import KINDS, STORED, aligned, pack, quantize, row_width
 from minillama.weights.formats import narrow, widen
 from minillama.weights.safetensors import ArrayTensor, StoredTensor, Tensor, open_safetensors
-from tests.tiny import spiky, write_safetensors
+from tests.tiny import odd_model, spiky, write_safetensors
 
 FLOATS = tuple(form for form in KINDS if form not in QUANTIZED)
 
@@ -63,6 +65,20 @@ def test_what_fits_is_used_where_it_lies(form: str) -> None:
     tensor.dtype, tensor.array = STORED[form], stored  # bfloat16 comes in files only
     assert np.shares_memory(pack(tensor, form).numbers, stored)
     assert not np.shares_memory(pack(tensor, "f32" if form != "f32" else "f16").numbers, stored)
+
+
+@pytest.mark.parametrize("form", FLOATS)
+def test_matrices_of_a_checkpoint_are_used_in_the_mapped_file(form: str, tmp_path: Path) -> None:
+    """All of them, so that a model takes no memory of its own."""
+    odd_model(tmp_path / "made")
+    assert convert.main([str(tmp_path / "made"), str(tmp_path / "kept"), "--dtype", form]) == 0
+    model = LlamaForCausalLM.from_pretrained(tmp_path / "kept", engine="numba")
+    fast, tensors = model.new_engine().model, model.weights.tensors
+    assert (fast.form, len(fast.packed)) == (form, 2 * 7 + 1)
+    for name, packed in fast.packed.items():
+        tensor = tensors[name]
+        assert isinstance(tensor, StoredTensor), name
+        assert np.shares_memory(packed.numbers, tensor.stored()), name
 
 
 def test_what_a_file_has_at_an_odd_address_is_copied(tmp_path: Path) -> None:
