@@ -296,7 +296,7 @@ def _room(m: Sizes, form: str, threads: int, n: int) -> Room:
         floats(stream), floats(stream), floats(stream), floats(rows * m.qkv_width),
         floats(inner), floats(inner), floats(m.vocab_width), arranged,
         floats(groups), np.zeros(groups, np.int32),
-        np.zeros((threads, own_room(m.head_dim)), np.float32),
+        np.zeros((threads, own_room(m.head_dim, m.heads // m.kv_heads)), np.float32),
         np.zeros((threads, 1 if quantized else panel_room(rows)), np.float32),
         np.zeros(2 + (m.layers + 1) * SLOTS, np.int64), floats(0), floats(0),
     )  # fmt: skip

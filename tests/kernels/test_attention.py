@@ -21,7 +21,7 @@ from minillama.weights.formats import narrow, widen
 from tests.kernels.products import STEP
 from tests.tiny import SEEDS, spiky
 
-HEADS = {"all their own": (4, 4), "shared by two": (6, 3), "one for all": (5, 1)}
+HEADS = {"all their own": (4, 4), "shared by two": (6, 3), "one for all": (5, 1), "more than a block": (19, 1)}
 SIZES, PASTS = (6, 16, 18, 64), (0, 1, 63, 64, 65, 200)
 FORMS = ("f32", "f16", "bf16")
 
@@ -80,7 +80,7 @@ class Case:
         q = np.full((T + 2, row_step), np.nan, np.float32)
         q[2:, : H * K] = self.q.reshape(T, -1)
         out, count = np.full_like(q, np.nan), T * (H // G)
-        own = np.full(kernels.own_room(K) + 8, np.nan, np.float32)
+        own = np.full(kernels.own_room(K, H // G) + 8, np.nan, np.float32)
         for g in range(G):
             for row in range(0, count, step or count):
                 last = min(row + (step or count), count)
