@@ -3,10 +3,11 @@ from __future__ import annotations
 import numpy as np
 
 from minillama.arrays import Array
+from minillama.layout import rounded_up
 from minillama.model.rope import Rotary
 from minillama.runtime.batch import Append, Description, shape_of
 from minillama.runtime.cache import RowCache
-from tests.tiny import tiny_config
+from tests.tiny import ROPES, tiny_config
 
 CONFIG = tiny_config()
 
@@ -62,3 +63,18 @@ def test_passes_have_one_shape_if_their_rows_and_what_is_wanted_of_them_are_the_
     assert shape_of([append(cache, 3, (1,))]) != shape
     assert shape_of([append(cache, 3, (2,)), append(row(0), 3, (2,))]) != shape
     assert shape_of([append(cache, 3, (2,), np.ones(8))]) != shape
+
+
+def test_keys_whose_positions_change_are_turned_anew() -> None:
+    """After a cut the next tokens may be elsewhere: their angles, and those of no key before them, are others."""
+    rotary, cache = Rotary(tiny_config(**ROPES["longrope"])), row(0)
+    for past, positions in ((0, np.arange(20, 90)), (12, np.arange(70, 73))):
+        cache.length = past
+        appends = [Append(cache, np.zeros((len(positions), 16), np.float32), positions)]
+        Description(rotary, "f32", shape_of(appends)).fill(appends)
+    wanted = np.concatenate((np.arange(20, 32), np.arange(70, 73)))
+    cos, sin = rotary.angles(wanted, rotary.inv_freq(wanted[:1], 15)[0], np.float32)
+    angles = cache.key_angles
+    for ours, theirs in ((angles._cos, cos), (angles._sin, sin)):
+        rows = ours.swapaxes(1, 2).reshape(rounded_up(cache.capacity, 16), -1)
+        np.testing.assert_array_equal(rows[:15], theirs)

@@ -126,3 +126,10 @@ def test_numbers_that_are_written_stay_finite_if_they_are(form: str) -> None:
     kept = np.array([[[65504, -65504, np.inf, -np.inf, np.nan, 3]]], np.float32) if form == "f16" else kept
     np.testing.assert_array_equal(keys, kept)
     np.testing.assert_array_equal(values, -kept)
+
+
+def test_keys_that_are_written_have_no_angles_yet() -> None:
+    cache = RowCache(1, 1, 6, "f32")
+    cache.key_angles.count = 20
+    cache.put(0, 9, np.zeros((1, 2, 6)), np.zeros((1, 2, 6)), np.arange(2))
+    assert cache.key_angles.count == 9
