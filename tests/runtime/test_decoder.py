@@ -123,6 +123,26 @@ def test_a_call_that_fails_leaves_the_cache(monkeypatch: pytest.MonkeyPatch) -> 
     assert past.length == 5
 
 
+def test_a_call_that_fails_between_two_pieces_leaves_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    fast = both()[0]
+    whole, past = fast(IDS).logits, fast(IDS[:, :5]).past_key_values
+    run, passes = past.model.run, []
+
+    def failing(*args: Any, **settings: Any) -> Any:
+        passes.append(run(*args, **settings))
+        if len(passes) == 2:
+            raise MemoryError
+        return passes[-1]
+
+    monkeypatch.setattr("minillama.runtime.decoder.CHUNK", 7)
+    with monkeypatch.context() as patch:
+        patch.setattr(past.model, "run", failing)
+        with pytest.raises(MemoryError):
+            fast(IDS[:, 5:], past_key_values=past)
+    assert past.length == 5
+    np.testing.assert_array_equal(fast(IDS[:, 5:], past_key_values=past).logits, whole[:, 5:])
+
+
 def test_long_texts_come_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     fast = both()[0]
     whole = fast(IDS, output_hidden_states=True)

@@ -350,8 +350,10 @@ def test_a_text_that_is_not_finite_spoils_none_beside_it(form: str, bad: float) 
 def test_a_text_that_is_not_finite_spoils_none_after_it(form: str, bad: float) -> None:
     fast = models_of.__wrapped__(form, 2, json.dumps(ODD))[1]
     x = fast.embed(random_ids(97, 5))
-    clean, spoiled = logits_of(fast, x), x.copy()
+    clean, of_head, spoiled = logits_of(fast, x), fast.lm_logits(x), x.copy()
     spoiled[2, 3] = bad
+    logits_of(fast, spoiled)
+    np.testing.assert_array_equal(fast.lm_logits(x), of_head)
     logits_of(fast, spoiled)
     np.testing.assert_array_equal(logits_of(fast, x), clean)
 
