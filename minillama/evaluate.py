@@ -20,7 +20,7 @@ from minillama import commands
 from minillama.debug.divergence import divergences
 from minillama.debug.evaluation import Result, as_object, table
 from minillama.debug.perplexity import RECIPES, windows
-from minillama.engines import DTYPES, ENGINES, FORMATS
+from minillama.engines import DTYPES, ENGINES, FORMATS, check_engine
 from minillama.generate import encode_prompt
 from minillama.llama import LlamaForCausalLM
 from minillama.loading import load_tokenizer, tokenizer_place
@@ -99,6 +99,8 @@ def evaluate(args: argparse.Namespace) -> Result:
     texts = read_texts(args.file, args.separator)
     first = {"weights": args.weights or str(tale_model()), "engine": args.engine, "dtype": args.dtype}
     settings = [first, *(first | parsed(setting) for setting in args.against)]
+    for each in settings:
+        check_engine(each["engine"], each["dtype"], None)  # before the first is opened, which may take its time
     models = [opened(each, args.threads) for each in settings]
     tokenizer = load_tokenizer(args.tokenizer or tokenizer_place(Path(first["weights"])))
     for model, each in zip(models, settings, strict=True):
@@ -111,20 +113,21 @@ def evaluate(args: argparse.Namespace) -> Result:
     context = min(room, LARGEST) if args.context is None else args.context
     if not 2 <= context <= room:
         raise ValueError(f"--context must be between 2 and the {room} tokens the model takes, not {context}")
-    stride = args.stride if args.stride is not None else max(context // 2, 1)
+    stride = args.stride if args.stride is not None else max(context // 2, 2)
 
     rows = [np.array(encode_prompt(tokenizer, text)) for text in texts]
     plans = [windows(args.recipe, len(ids), context, stride) for ids in rows]
     bos = tokenizer.bos_token_id if tokenizer.add_bos_token and args.recipe == "llama.cpp" else None
     said = [each | {"engine": model.engine, "dtype": model.form} for each, model in zip(settings, models, strict=True)]
     result = Result([named(each, said) for each in said], context, len(texts))
+    whole = all(sum(w.stop - w.first for w in plan) == len(ids) - 1 for ids, plan in zip(rows, plans, strict=True))
     total = sum(window.stop - window.start for plan in plans for window in plan)
     with tqdm(total=total, unit=" tokens", leave=False, disable=None, file=sys.stderr) as bar:
         for text, ids, plan in zip(texts, rows, plans, strict=True):
             ours, others = divergences(models[0], models[1:], ids, plan, bos, bar.update)
             # Nothing predicts the first token, which is no text where it is the beginning-of-text token
             size = len(text.encode()) - len(tokenizer.decode(ids[:1].tolist(), skip_special_tokens=True).encode())
-            result.add(ours, others, size if args.recipe == "strided" else 0)
+            result.add(ours, others, size if whole else 0)
     return result
 
 

@@ -6,8 +6,10 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from minillama.debug.divergence import Divergence
-from minillama.debug.perplexity import Perplexity
+from minillama.debug.perplexity import Perplexity, standard_error
 
 CLOSE = 0.01  # nats
 
@@ -37,10 +39,15 @@ def figures(result: Result, number: int) -> dict[str, Any]:
     told: dict[str, Any] = {
         "name": result.names[number],
         "perplexity": scores.perplexity,
+        "perplexity_error": scores.error,
         "bits_per_byte": scores.bits_per_byte if scores.size else None,
     }
     if number:
         other = result.divergences[number - 1]
+        # Both have read the same text, which makes the ratio far surer than either perplexity
+        ratio = scores.perplexity / result.scores[0].perplexity
+        error = standard_error(np.subtract(scores.nll, result.scores[0].nll).tolist())
+        told |= {"ratio": ratio, "ratio_error": ratio * error}
         told |= {"kl_mean": other.mean_kl, "kl_99": other.kl_at(0.99), "kl_max": max(other.kl)}
         told |= {"same_top": other.agreement, "largest_overturned_margin": other.overturned}
     return told
@@ -58,15 +65,17 @@ def as_object(result: Result) -> dict[str, Any]:
 
 def table(result: Result) -> str:
     """All figures, for people."""
-    head = ["", "perplexity", "bits/byte", "KL mean", "KL 99 %", "same top", "overturned"]
-    lines = [head[: 7 if result.divergences else 3]]
+    head = ["", "perplexity", "±", "bits/byte", "ratio", "±", "KL mean", "KL 99 %", "KL max", "same top", "overturned"]
+    lines = [head if result.divergences else head[:4]]
     for number in range(len(result.names)):
         told = figures(result, number)
         bits = told["bits_per_byte"]
-        line = [told["name"], f"{told['perplexity']:.4f}", "-" if bits is None else f"{bits:.4f}"]
+        line = [told["name"], f"{told['perplexity']:.4f}", uncertain(told["perplexity_error"])]
+        line.append("-" if bits is None else f"{bits:.4f}")
         if number:
-            line += [f"{told['kl_mean']:.3g}", f"{told['kl_99']:.3g}", f"{told['same_top']:.2%}",
-                     f"{told['largest_overturned_margin']:.3g}"]  # fmt: skip
+            line += [f"{told['ratio']:.5f}", uncertain(told["ratio_error"])]
+            line += [f"{told[name]:.3g}" for name in ("kl_mean", "kl_99", "kl_max")]
+            line += [f"{told['same_top']:.2%}", f"{told['largest_overturned_margin']:.3g}"]
         lines.append(line)
     widths = [max(len(line[i]) for line in lines if i < len(line)) for i in range(len(lines[0]))]
     rows = [
@@ -74,8 +83,18 @@ def table(result: Result) -> str:
                   for i, (cell, width) in enumerate(zip(line, widths, strict=False))).rstrip()
         for line in lines
     ]  # fmt: skip
-    note = f"{len(result.scores[0].nll):,} tokens of {result.texts} texts, windows of {result.context}"
+    tokens = len(result.scores[0].nll)
+    note = f"{counted(tokens, 'token')} of {counted(result.texts, 'text')}, windows of {result.context}"
     if result.divergences:
         share = result.divergences[0].close(CLOSE)
         note += f"; KL and margins in nats; {share:.2%} of the first model's choices were closer than {CLOSE}"
     return "\n".join([*rows, note])
+
+
+def uncertain(error: float) -> str:
+    """A standard error, to two digits; a dash if there is none."""
+    return "-" if math.isnan(error) else f"{error:.2g}"
+
+
+def counted(number: int, what: str) -> str:
+    return f"{number:,} {what}{'s' * (number != 1)}"

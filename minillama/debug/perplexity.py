@@ -22,7 +22,8 @@ from minillama.arrays import Array
 from minillama.model.heads import log_softmax
 
 RECIPES = ("strided", "llama.cpp")
-CHUNK = 256  # tokens whose logits are held at once
+CHUNK = 256  # tokens that are read at once
+NUMBERS = 1 << 22  # log-probabilities that are held at once, in float64 and of each model: 32 MiB
 
 
 class CausalLM(Protocol):
@@ -62,8 +63,9 @@ def halves(tokens: int, context: int) -> Iterator[Window]:
 def windows(recipe: str, tokens: int, context: int, stride: int) -> list[Window]:
     """The windows of a text of so many tokens. ValueError if the recipe has none for it."""
     if recipe == "strided":
-        if not 1 <= stride <= context:
-            raise ValueError(f"the stride must be between 1 and the context of {context} tokens, not {stride}")
+        # The weight of a window that adds one token is 0: a stride of 1 would leave the first window alone
+        if not 2 <= stride <= context:
+            raise ValueError(f"the stride must be between 2 and the context of {context} tokens, not {stride}")
         if tokens < 2:
             raise ValueError(f"a text of {tokens} tokens has nothing to predict: 2 are the least")
         return list(strided_windows(tokens, context, stride))
@@ -111,9 +113,20 @@ class Perplexity:
             return math.nan
 
     @property
+    def error(self) -> float:
+        """Standard error of the perplexity, to first order: that of the mean times the perplexity."""
+        return self.perplexity * standard_error(self.nll)
+
+    @property
     def bits_per_byte(self) -> float:
         """Bits of all predicted tokens over their bytes of text: the measure that does not depend on the tokenizer."""
         return math.fsum(self.nll) / math.log(2) / self.size if self.size else math.nan
+
+
+def standard_error(values: Sequence[float]) -> float:
+    """Of the mean of values that were drawn independently: their standard deviation over the root of their number; NaN
+    for fewer than two. Tokens of a text are not quite independent, so that it is rather too small for them."""
+    return float(np.std(values, ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.nan
 
 
 def predictions(model: CausalLM, ids: Array, window: Window, bos: int | None) -> Iterator[tuple[Array, Array]]:
@@ -131,5 +144,7 @@ def predictions(model: CausalLM, ids: Array, window: Window, bos: int | None) ->
         kept = wanted if len(wanted) else np.array([len(part) - 1])
         out = model.forward(part[None], past_key_values=past, use_cache=True, logits_to_keep=kept)
         past = out.past_key_values
-        if len(wanted):
-            yield log_softmax(out.logits[0].astype(np.float64)), ids[window.start + begin + 1 + wanted]
+        rows = max(NUMBERS // out.logits.shape[-1], 1)
+        for i in range(0, len(wanted), rows):
+            logits = out.logits[0, i : i + rows].astype(np.float64)
+            yield log_softmax(logits), ids[window.start + begin + 1 + wanted[i : i + rows]]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minillama.debug.perplexity import Perplexity, Window, halves, predictions, strided_windows, windows
+from minillama.debug.perplexity import Perplexity, Window, halves, predictions, standard_error, strided_windows, windows
 from minillama.model.ops import softmax
 from tests.tiny import random_ids, tiny_model
 
@@ -45,7 +45,7 @@ def test_halves_by_hand() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("strided", 10, 6, 0), "stride must be between 1 and the context of 6 tokens, not 0"),
+        (("strided", 10, 6, 1), "stride must be between 2 and the context of 6 tokens, not 1"),
         (("strided", 10, 6, 7), "not 7"),
         (("strided", 1, 6, 3), "a text of 1 tokens has nothing to predict"),
         (("llama.cpp", 11, 6, 3), "wants two contexts, of 6 tokens each"),
@@ -61,8 +61,9 @@ def test_windows_that_there_are_not(arguments: tuple[str, int, int, int], words:
 def test_predictions_are_the_model_s_own(bos: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the size of the parts, each token by a pass over exactly what its window has before it."""
     model, ids = tiny_model(), random_ids(1, 21)
-    for chunk in (3, 4, 100):
+    for chunk, rows in ((3, 100), (4, 2), (100, 3), (100, 0)):
         monkeypatch.setattr("minillama.debug.perplexity.CHUNK", chunk)
+        monkeypatch.setattr("minillama.debug.perplexity.NUMBERS", rows * model.config.vocab_size)
         for window in strided_windows(21, 9, 5):
             seen = list(predictions(model, ids, window, bos))
             log_p, came = np.concatenate([part for part, _ in seen]), np.concatenate([part for _, part in seen])
@@ -95,3 +96,19 @@ def test_a_perplexity_beyond_any_number() -> None:
     nothing.add(Window(0, 2, 1, 0), [1.0])
     assert hopeless.perplexity == math.inf
     assert math.isnan(nothing.perplexity)
+
+
+def test_the_standard_error() -> None:
+    """Of 1, 2, 6 by hand: the squares of -2, -1, 3 add up to 14, of two degrees of freedom."""
+    assert standard_error([1.0, 2.0, 6.0]) == pytest.approx(math.sqrt(14 / 2 / 3))
+    assert math.isnan(standard_error([1.0]))
+    scores = Perplexity()
+    scores.add(Window(0, 4, 1, 3), [1.0, 2.0, 6.0])
+    assert scores.error == pytest.approx(math.exp(3) * math.sqrt(7 / 3))
+
+
+def test_the_standard_error_is_how_far_means_scatter() -> None:
+    """Of 2,000 means of 50 numbers each, whose scatter is known to 1 / sqrt(2 * 2000) = 1.6 %."""
+    draws = np.random.default_rng(0).exponential(3, (2000, 50))
+    told = math.sqrt(np.mean([standard_error(row.tolist()) ** 2 for row in draws]))
+    assert told == pytest.approx(np.std(draws.mean(axis=1)), rel=0.05)
