@@ -18,9 +18,12 @@ from numpy.typing import DTypeLike
 
 from minillama.arrays import Array
 from minillama.kernels.decoder import (
+    DOWN_PROJ,
+    GATE_PROJ,
+    O_PROJ,
     arrange_step,
     attention_step,
-    gated_step,
+    gated_pass,
     norm_step,
     product,
     qkv_pass,
@@ -113,7 +116,7 @@ def _rope(n: int, rows: int, layer: int, m: Any, w: Any, batch: Any, room: Any) 
 @njit
 def _linear(n: int, rows: int, layer: int, m: Any, w: Any, batch: Any, room: Any) -> None:
     arrange_step(0, 1, n, rows, w, room.normed, m.hidden_width, m.hidden_width, room)
-    product(0, room.gate, m.inner_width, w, layer, 4, m.inner, m.hidden_width, n, room, 0)
+    product(0, room.logits, m.inner_width, room.arranged, w, layer, GATE_PROJ, m.inner, m.hidden_width, n, room, 0)
 
 
 @njit
@@ -122,23 +125,21 @@ def _attention(n: int, rows: int, layer: int, m: Any, w: Any, batch: Any, room: 
     qkv_pass(0, n, layer, 0, m, w, batch, room)
     attention_step(0, layer, 1, m, batch, room)
     arrange_step(0, 1, n, rows, w, room.qkv, m.qkv_width, m.q_width, room)
-    product(0, room.change, m.hidden_width, w, layer, 3, m.hidden, m.q_width, n, room, 2)
+    product(0, room.change, m.hidden_width, room.arranged, w, layer, O_PROJ, m.hidden, m.q_width, n, room, 2)
 
 
 @njit
 def _mlp(n: int, rows: int, layer: int, m: Any, w: Any, batch: Any, room: Any) -> None:
     arrange_step(0, 1, n, rows, w, room.normed, m.hidden_width, m.hidden_width, room)
-    product(0, room.gate, m.inner_width, w, layer, 4, m.inner, m.hidden_width, n, room, 0)
-    product(0, room.up, m.inner_width, w, layer, 5, m.inner, m.hidden_width, n, room, 1)
-    gated_step(0, 1, n, rows, layer, m, w, room)
-    product(0, room.change, m.hidden_width, w, layer, 6, m.hidden, m.inner_width, n, room, 2)
+    gated_pass(0, n, rows, layer, 0, m, w, room)
+    product(0, room.change, m.hidden_width, room.joined, w, layer, DOWN_PROJ, m.hidden, m.inner_width, n, room, 1)
 
 
 # The room that each reads, and the room it leaves its result in
 STEPS = {
     "norm": (_norm, "x", "normed"),
     "rope": (_rope, "qkv", "qkv"),
-    "linear": (_linear, "normed", "gate"),
+    "linear": (_linear, "normed", "logits"),
     "attention": (_attention, "normed", "change"),
     "mlp": (_mlp, "normed", "change"),
 }
@@ -155,8 +156,8 @@ def of_kernels(model: FastModel, ids: Array, inputs: Inputs) -> Outputs:
     """What the kernels give, in the format of the model."""
     n, m = len(ids), model.sizes
     widths = {"x": m.hidden_width, "normed": m.hidden_width, "change": m.hidden_width}
-    sizes = {"normed": m.hidden, "change": m.hidden, "qkv": m.heads * m.head_dim, "gate": m.inner}
-    widths |= {"qkv": m.qkv_width, "gate": m.inner_width}
+    sizes = {"normed": m.hidden, "change": m.hidden, "qkv": m.heads * m.head_dim, "logits": m.inner}
+    widths |= {"qkv": m.qkv_width, "logits": m.inner_width}
 
     def rows_of(place: str) -> Array:
         room: Array = getattr(model.room, place)

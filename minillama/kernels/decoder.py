@@ -13,7 +13,7 @@ import numpy as np
 from numba import njit
 
 from minillama.kernels.attention import attention
-from minillama.kernels.linear import linear, linear_rows, task_count, task_end, task_rows
+from minillama.kernels.linear import PART, from_row, linear, linear_rows, task_count, task_end, task_rows
 from minillama.kernels.llvm import LANES, SOURCES
 from minillama.kernels.mlp import gated
 from minillama.kernels.norm import rms_norm
@@ -22,9 +22,10 @@ from minillama.kernels.rope import rotate
 from minillama.kernels.simd import load, put, store
 from minillama.kernels.state import SLOTS
 from minillama.kernels.threads import at, fetch_add, wait_for
+from minillama.layout import GROUP
 
 FLAGS, SCALES = np.zeros(1, np.uint8), np.zeros(1, np.int16)  # which kind of array is at an address
-Q_PROJ, K_PROJ, V_PROJ = range(3)  # places in MATRICES
+Q_PROJ, K_PROJ, V_PROJ, O_PROJ, GATE_PROJ, UP_PROJ, DOWN_PROJ = range(7)  # places in MATRICES
 
 
 @njit
@@ -40,6 +41,12 @@ def add_row(x: Any, i: int, y: Any, j: int, width: int) -> None:
     """x[i : i + width] += y[j : j + width]"""
     for k in range(0, width, LANES):
         store(x, i + k, load(x, i + k) + load(y, j + k))
+
+
+@njit
+def arrange(to: Any, w: Any, x: Any, i: int, width: int, row: int, rows: int) -> None:
+    """x[i : i + width] as a row of what the next product reads."""
+    arrange_row(w.like, x, i, 0, width, width, to.a, to.s, to.z, row, rows)
 
 
 @njit
@@ -62,7 +69,7 @@ def norm_step(
                 add_row(room.change, i, w.biases[(norm - 1) // 2], bias, width)
             add_row(room.x, i, room.change, i, width)
         rms_norm(room.x, i, w.norms[norm], width, m.hidden, m.eps, room.normed, i)
-        arrange_row(w.like, room.normed, i, width, room.a, room.s, room.z, row, rows)
+        arrange(room.arranged, w, room.normed, i, width, row, rows)
 
 
 @njit
@@ -71,21 +78,7 @@ def arrange_step(
 ) -> None:
     """Rows of x, x_step apart, arranged for the next product."""
     for row in range(thread, n, threads):
-        arrange_row(w.like, x, row * x_step, width, room.a, room.s, room.z, row, rows)
-
-
-@njit
-def gated_step(thread: int, threads: int, n: int, rows: int, layer: int, m: Any, w: Any, room: Any) -> None:
-    """act(gate) * up, arranged for the next product."""
-    width = m.inner_width
-    bias = m.qkv_width + m.hidden_width
-    for row in range(thread, n, threads):
-        i = row * width
-        if m.mlp_bias:
-            add_row(room.gate, i, w.biases[layer], bias, width)
-            add_row(room.up, i, w.biases[layer], bias + width, width)
-        gated(m.act, room.gate, i, room.up, i, width)
-        arrange_row(w.like, room.gate, i, width, room.a, room.s, room.z, row, rows)
+        arrange(room.arranged, w, x, row * x_step, width, row, rows)
 
 
 @njit
@@ -145,28 +138,26 @@ def attention_step(thread: int, layer: int, slot: int, m: Any, batch: Any, room:
 
 @njit
 def product(
-    thread: int, out: Any, out_step: int, w: Any, layer: int, matrix: int, n_out: int, width: int, n: int, room: Any,
-    slot: int,
+    thread: int, out: Any, out_step: int, x: Any, w: Any, layer: int, matrix: int, n_out: int, width: int, n: int,
+    room: Any, slot: int,
 ) -> None:  # fmt: skip
-    """This thread's share of the arranged activations times one matrix."""
+    """This thread's share of the arranged activations x times one matrix."""
     here = w.table[layer, matrix]
     linear(
-        out, out_step, at(here[0], w.like), at(here[1], SCALES), n_out, width, room.a, room.s, room.z, n,
-        room.panel[thread], room.work, slot,
+        out, out_step, at(here[0], w.like), at(here[1], SCALES), n_out, width, x.a, x.s, x.z, n, room.panel[thread],
+        room.work, slot,
     )  # fmt: skip
 
 
 @njit
 def product_rows(
-    thread: int, out: Any, out_step: int, w: Any, layer: int, matrix: int, row: int, last: int, width: int, n: int,
-    room: Any,
+    thread: int, out: Any, out_step: int, x: Any, w: Any, layer: int, matrix: int, first: int, last: int, width: int,
+    n: int, room: Any,
 ) -> None:  # fmt: skip
-    """The arranged activations times the rows row .. last - 1 of one matrix."""
+    """The arranged activations x times the rows first .. last - 1 of one matrix, as the first columns of out."""
     here = w.table[layer, matrix]
-    linear_rows(
-        out, out_step, at(here[0], w.like), at(here[1], SCALES), row, last, width, room.a, room.s, room.z, n,
-        room.panel[thread],
-    )  # fmt: skip
+    rows, scales = from_row(at(here[0], w.like), at(here[1], SCALES), first, width)
+    linear_rows(out, out_step, rows, scales, 0, last - first, width, x.a, x.s, x.z, n, room.panel[thread])
 
 
 @njit
@@ -184,12 +175,50 @@ def qkv_pass(thread: int, n: int, layer: int, slot: int, m: Any, w: Any, batch: 
             if matrix == len(sizes):
                 return
         row, last = task * step, task_end(task, sizes[matrix], step)
-        out, i = room.qkv[starts[matrix] :], starts[matrix] + row
-        product_rows(thread, out, m.qkv_width, w, layer, matrix, row, last, m.hidden_width, n, room)
+        i = starts[matrix] + row
+        out, x = room.qkv[i:], room.arranged
+        product_rows(thread, out, m.qkv_width, x, w, layer, matrix, row, last, m.hidden_width, n, room)
         if m.attention_bias:
             for token in range(n):
                 add_row(room.qkv, i + token * m.qkv_width, w.biases[layer], i, last - row)
         rope_step(matrix, row // m.head_dim, last // m.head_dim, n, i, layer, m, batch, room)
+
+
+@njit
+def gated_step(
+    gate: Any, up: Any, step: int, first: int, last: int, n: int, rows: int, layer: int, m: Any, w: Any, room: Any
+) -> None:
+    """act(gate) * up of the features first .. last - 1, which lie in rows `step` apart, arranged for down_proj. What is
+    behind the last feature is 0."""
+    width, bias = last - first, m.qkv_width + m.hidden_width + first
+    end = m.inner_width if last == m.inner else last
+    # Taken out of the tuples once: each time counts references, which costs as much as the numbers of a short row
+    like, a, s, z = w.like, room.joined.a, room.joined.s, room.joined.z
+    for row in range(n):
+        i = row * step
+        if m.mlp_bias:
+            add_row(gate, i, w.biases[layer], bias, width)
+            add_row(up, i, w.biases[layer], bias + m.inner_width, width)
+        gated(m.act, gate, i, up, i, width)
+        for k in range(width, end - first):
+            gate[i + k] = 0
+        arrange_row(like, gate, i, first, end, m.inner_width, a, s, z, row, rows)
+
+
+@njit
+def gated_pass(thread: int, n: int, rows: int, layer: int, slot: int, m: Any, w: Any, room: Any) -> None:
+    """act(gate) * up, in one pass over the rows of the two matrices. A task is the same rows of both: whoever has
+    computed these features, in room of his own, joins and arranges them."""
+    step, x = max(task_rows(w.like, n), PART), room.arranged
+    gate, up, apart = room.gate[thread], room.up[thread], step + GROUP  # the last task may be a little larger
+    while True:
+        task = fetch_add(room.work, slot, 1)
+        if task >= task_count(m.inner, step):
+            return
+        first, last = task * step, task_end(task, m.inner, step)
+        product_rows(thread, gate, apart, x, w, layer, GATE_PROJ, first, last, m.hidden_width, n, room)
+        product_rows(thread, up, apart, x, w, layer, UP_PROJ, first, last, m.hidden_width, n, room)
+        gated_step(gate, up, apart, first, last, n, rows, layer, m, w, room)
 
 
 @njit
@@ -204,7 +233,7 @@ def final_step(thread: int, threads: int, n: int, rows: int, m: Any, w: Any, bat
         rms_norm(room.x, i, w.norms[2 * m.layers], width, m.hidden, m.eps, room.normed, i)
         for place in range(len(batch.chosen)):
             if batch.chosen[place] == row:
-                arrange_row(w.like, room.normed, i, width, room.a, room.s, room.z, place, rows)
+                arrange(room.arranged, w, room.normed, i, width, place, rows)
         if len(room.hidden):
             for k in range(width):
                 room.hidden[i + k] = room.normed[i + k]
@@ -243,20 +272,19 @@ def _kept(sources: str) -> Any:
             width = m.hidden_width
             qkv_pass(thread, n, layer, slot, m, w, batch, room)
             meeting = meet(room.work, threads, meeting)
-            attention_step(thread, layer, slot + 5, m, batch, room)
+            attention_step(thread, layer, slot + 1, m, batch, room)
             meeting = meet(room.work, threads, meeting)
             arrange_step(thread, threads, n, rows, w, room.qkv, m.qkv_width, m.q_width, room)
             meeting = meet(room.work, threads, meeting)
-            product(thread, room.change, width, w, layer, 3, m.hidden, m.q_width, n, room, slot + 1)
+            x = room.arranged
+            product(thread, room.change, width, x, w, layer, O_PROJ, m.hidden, m.q_width, n, room, slot + 2)
             meeting = meet(room.work, threads, meeting)
             norm_step(thread, threads, n, rows, m, w, room, 2 * layer + 1, True, o_bias)
             meeting = meet(room.work, threads, meeting)
-            product(thread, room.gate, m.inner_width, w, layer, 4, m.inner, width, n, room, slot + 2)
-            product(thread, room.up, m.inner_width, w, layer, 5, m.inner, width, n, room, slot + 3)
+            gated_pass(thread, n, rows, layer, slot + 3, m, w, room)
             meeting = meet(room.work, threads, meeting)
-            gated_step(thread, threads, n, rows, layer, m, w, room)
-            meeting = meet(room.work, threads, meeting)
-            product(thread, room.change, width, w, layer, 6, m.hidden, m.inner_width, n, room, slot + 4)
+            x, inner = room.joined, m.inner_width
+            product(thread, room.change, width, x, w, layer, DOWN_PROJ, m.hidden, inner, n, room, slot + 4)
             meeting = meet(room.work, threads, meeting)
         final_step(thread, threads, n, head_rows, m, w, batch, room, down_bias)
         if len(room.states):
@@ -264,7 +292,9 @@ def _kept(sources: str) -> Any:
         meeting = meet(room.work, threads, meeting)
         if chosen:
             slot = 1 + L * SLOTS
-            product(thread, room.logits, m.vocab_width, w, L, 0, m.vocab, m.hidden_width, chosen, room, slot)
+            product(
+                thread, room.logits, m.vocab_width, room.arranged, w, L, 0, m.vocab, m.hidden_width, chosen, room, slot
+            )
 
     return forward
 
@@ -279,7 +309,7 @@ def _kept_head(sources: str) -> Any:
             return
         arrange_step(thread, threads, n, rows, w, room.normed, m.hidden_width, m.hidden_width, room)
         meet(room.work, threads, 1)
-        product(thread, room.logits, m.vocab_width, w, m.layers, 0, m.vocab, m.hidden_width, n, room, 1)
+        product(thread, room.logits, m.vocab_width, room.arranged, w, m.layers, 0, m.vocab, m.hidden_width, n, room, 1)
 
     return head
 

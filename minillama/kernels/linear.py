@@ -46,6 +46,7 @@ PANELS, COLUMNS = 8, 2048  # so many times OUTPUTS rows and so many columns of t
 MANY = PANELS * OUTPUTS  # rows, then
 STREAMS = 4  # rows of floats, or tiles, that are read side by side: several streams are what memory is fastest at
 TASK = 256  # rows of weights, that a thread reads as its streams: so many runs of neighbours
+PART = 64  # rows at least, where two matrices are read in one pass: whole lines of what they give
 AHEAD, LINE = 2048, 64  # bytes: so far ahead of every stream memory is asked for, a cache line at a time
 
 # The number format of weights by the type of the array that has them; floats travel as simd.py says
@@ -256,6 +257,28 @@ def _linear_rows(
         rows(out, out_step, w, scales, row, last, width, a, s, z, n_rows, panel)
 
     return of_kind
+
+
+def from_row(w: Any, scales: Any, row: int, width: int) -> Any:
+    """Weights and scales from a row on, the first one of a task."""
+    raise NotImplementedError("called in kernels only")
+
+
+@overload(from_row)
+def _from_row(w: Any, scales: Any, row: int, width: int) -> Any:
+    if w.dtype in (Q8_0, Q4_0):
+        size = tile_bytes("q8_0" if w.dtype is Q8_0 else "q4_0")
+
+        def quantized(w: Any, scales: Any, row: int, width: int) -> Any:
+            groups = row // TILE * ((width + GROUP - 1) // GROUP)
+            return w[groups * size :], scales[groups * TILE :]
+
+        return quantized
+
+    def floats(w: Any, scales: Any, row: int, width: int) -> Any:
+        return w[row * width :], scales
+
+    return floats
 
 
 def task_rows(w: Any, n_rows: int) -> int:

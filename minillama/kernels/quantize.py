@@ -39,16 +39,19 @@ LARGEST = 65504.0  # float16
 
 
 @njit
-def quantize_row(x: Any, i: int, width: int, a: Any, s: Any, z: Any, row: int, rows: int, offset: int) -> None:
-    """x[i : i + width] as row `row` of the arranged activations, blocks of `rows` rows.
+def quantize_row(
+    x: Any, i: int, first: int, last: int, width: int, a: Any, s: Any, z: Any, row: int, rows: int, offset: int
+) -> None:
+    """x[i :] as the columns first .. last - 1 of row `row` of the arranged activations, blocks of `rows` rows.
 
     a: int8, [block][column / 4][row of the block][4]. s: float32 scales, [block][group][row]. z: int32, as s: minus
-    `offset` times the sum of the group, which undoes the offset of the weights. width: a multiple of 32.
+    `offset` times the sum of the group, which undoes the offset of the weights. first, last, width: multiples of 32.
     """
     groups = width // GROUP
     block, r = row // rows, row % rows
-    for g in range(groups):
-        one, other = load(x, i + g * GROUP), load(x, i + g * GROUP + LANES)
+    for g in range(first // GROUP, last // GROUP):
+        k = i + g * GROUP - first
+        one, other = load(x, k), load(x, k + LANES)
         peak = largest(maximum(absolute(one), absolute(other)))
         none = sum_of(fma(one, splat(0.0), other * splat(0.0)))  # 0, unless a number is infinite or none: then NaN
         scale = splat(127 / peak if peak > 1e-36 and none == 0 else 0.0)
@@ -61,30 +64,39 @@ def quantize_row(x: Any, i: int, width: int, a: Any, s: Any, z: Any, row: int, r
 
 
 @njit
-def interleave_row(x: Any, i: int, width: int, a: Any, row: int, rows: int) -> None:
-    """x[i : i + width] as row `row` of the arranged activations, [block][column / 16][row of the block][16]."""
+def interleave_row(x: Any, i: int, first: int, last: int, width: int, a: Any, row: int, rows: int) -> None:
+    """x[i :] as the columns first .. last - 1 of row `row` of the arranged activations, [block][column / 16][row of the
+    block][16]."""
     start = (row // rows) * rows * width + (row % rows) * LANES
-    for k in range(0, width, LANES):
-        store(a, start + k * rows, load(x, i + k))
+    for k in range(first, last, LANES):
+        store(a, start + k * rows, load(x, i + k - first))
 
 
-def arrange_row(w: Any, x: Any, i: int, width: int, a: Any, s: Any, z: Any, row: int, rows: int) -> None:
-    """One row of activations, arranged for weights like w."""
+def arrange_row(
+    w: Any, x: Any, i: int, first: int, last: int, width: int, a: Any, s: Any, z: Any, row: int, rows: int
+) -> None:
+    """Columns of one row of activations, arranged for weights like w."""
     raise NotImplementedError("called in kernels only")
 
 
 @overload(arrange_row)
-def _arrange_row(w: Any, x: Any, i: int, width: int, a: Any, s: Any, z: Any, row: int, rows: int) -> Any:
+def _arrange_row(
+    w: Any, x: Any, i: int, first: int, last: int, width: int, a: Any, s: Any, z: Any, row: int, rows: int
+) -> Any:
     if w.dtype in (Q8_0, Q4_0):
         offset = OFFSET["q8_0" if w.dtype is Q8_0 else "q4_0"]
 
-        def whole(w: Any, x: Any, i: int, width: int, a: Any, s: Any, z: Any, row: int, rows: int) -> None:
-            quantize_row(x, i, width, a, s, z, row, rows, offset)
+        def whole(
+            w: Any, x: Any, i: int, first: int, last: int, width: int, a: Any, s: Any, z: Any, row: int, rows: int
+        ) -> None:
+            quantize_row(x, i, first, last, width, a, s, z, row, rows, offset)
 
         return whole
 
-    def as_they_are(w: Any, x: Any, i: int, width: int, a: Any, s: Any, z: Any, row: int, rows: int) -> None:
-        interleave_row(x, i, width, a, row, rows)
+    def as_they_are(
+        w: Any, x: Any, i: int, first: int, last: int, width: int, a: Any, s: Any, z: Any, row: int, rows: int
+    ) -> None:
+        interleave_row(x, i, first, last, width, a, row, rows)
 
     return as_they_are
 

@@ -8,7 +8,7 @@ from minillama.arrays import Array
 
 MATRICES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")  # of a layer, in this order
 BIASES = ("q_bias", "k_bias", "v_bias", "o_bias", "gate_bias", "up_bias", "down_bias")
-SLOTS = 6  # of the work counters, for a layer: q, k and v; o; gate; up; down; attention
+SLOTS = 5  # of the work counters, for a layer: q, k and v; attention; o; gate and up; down
 
 
 class Sizes(NamedTuple):
@@ -74,21 +74,30 @@ class Batch(NamedTuple):
     turned: bool
 
 
+class Arranged(NamedTuple):
+    """Activations as a product reads them, all of it one-dimensional: their numbers, and of whole numbers the scales
+    and what undoes the weights' offset; see kernels/quantize.py."""
+
+    a: Array
+    s: Array
+    z: Array
+
+
 class Room(NamedTuple):
-    """Memory to work in, all of it one-dimensional: x, the stream of activations, its change, and what is between.
-    qkv: of each row the queries, keys and values; contexts take the place of the queries. a, s, z: arranged
-    activations. own, panel: (threads, ...), each thread's own. work: counters, 0 at the beginning."""
+    """Memory to work in, most of it one-dimensional: x, the stream of activations, its change, and what is between.
+    qkv: of each row the queries, keys and values; contexts take the place of the queries. arranged, joined: what the
+    next product reads, the latter before down_proj. gate, up, own, panel: (threads, ...), each thread's own. work:
+    counters, 0 at the beginning."""
 
     x: Array
     change: Array
     normed: Array
     qkv: Array
+    arranged: Arranged
+    joined: Arranged
     gate: Array
     up: Array
     logits: Array
-    a: Array
-    s: Array
-    z: Array
     own: Array
     panel: Array
     work: Array

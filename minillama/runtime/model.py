@@ -17,8 +17,8 @@ from minillama.kernels import ACTIVATIONS
 from minillama.kernels.attention import own_room
 from minillama.kernels.decoder import forward, head
 from minillama.kernels.kept import is_compiled
-from minillama.kernels.linear import block_rows, panel_room, whole_blocks
-from minillama.kernels.state import BIASES, MATRICES, SLOTS, Batch, Room, Sizes, Weights
+from minillama.kernels.linear import TASK, block_rows, panel_room, whole_blocks
+from minillama.kernels.state import BIASES, MATRICES, SLOTS, Arranged, Batch, Room, Sizes, Weights
 from minillama.layout import GROUP, QUANTIZED, TILE
 from minillama.model.rope import Rotary
 from minillama.runtime.batch import Append, Description, shape_of
@@ -281,21 +281,23 @@ def _room(m: Sizes, form: str, threads: int, n: int) -> Room:
     """Room for n rows."""
     quantized = form in QUANTIZED
     rows = whole_blocks(quantized, n)
-    widest = max(m.hidden_width, m.inner_width, m.q_width)
 
     def floats(count: int) -> Array:
         room = aligned(count, np.float32)
         room[:] = 0  # what is behind a row's numbers stays 0
         return room
 
-    groups = rows * widest // GROUP if quantized else 1
-    stream, inner = rows * m.hidden_width, rows * m.inner_width
-    arranged = aligned(rows * widest, np.int8 if quantized else np.float32)
-    arranged[:] = 0
+    def arranged(width: int) -> Arranged:
+        numbers = aligned(rows * width, np.int8 if quantized else np.float32)
+        numbers[:] = 0
+        groups = rows * width // GROUP if quantized else 1
+        return Arranged(numbers, floats(groups), np.zeros(groups, np.int32))
+
+    stream, part = rows * m.hidden_width, (threads, rows * (TASK + GROUP))
     return Room(
         floats(stream), floats(stream), floats(stream), floats(rows * m.qkv_width),
-        floats(inner), floats(inner), floats(m.vocab_width), arranged,
-        floats(groups), np.zeros(groups, np.int32),
+        arranged(max(m.hidden_width, m.q_width)), arranged(m.inner_width),
+        np.zeros(part, np.float32), np.zeros(part, np.float32), floats(m.vocab_width),
         np.zeros((threads, own_room(m.head_dim, m.heads // m.kv_heads)), np.float32),
         np.zeros((threads, 1 if quantized else panel_room(rows)), np.float32),
         np.zeros(2 + (m.layers + 1) * SLOTS, np.int64), floats(0), floats(0),

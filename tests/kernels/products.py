@@ -29,7 +29,7 @@ STEP = 2.0**-24  # the largest relative error of one float32 operation
 @njit
 def _arrange(w: Any, x: Any, width: int, a: Any, s: Any, z: Any, n_rows: int, rows: int) -> None:
     for row in range(n_rows):
-        arrange_row(w, x, row * width, width, a, s, z, row, rows)
+        arrange_row(w, x, row * width, 0, width, width, a, s, z, row, rows)
 
 
 @njit(nogil=True)
