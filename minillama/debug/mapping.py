@@ -12,7 +12,7 @@
                                                       "garbage": nor is any after the query
 
 A source with {t} is one array a position, which are put together along T. Names that no rule has are kept if they are
-ours. The first rule that matches a name counts; of several sources for one name, the first rule's.
+ours. `step.n.` before a name, of the nth call after the prompt's, stays. The first rule that matches a name counts; of several sources for one name, the first rule's.
 """
 
 from __future__ import annotations
@@ -74,10 +74,11 @@ def mapped(trace: Trace, rules: Sequence[Rule], config: LlamaConfig) -> Trace:
     it is compared with. ValueError, when an array is read, if it does not have the axes that a rule says."""
     found: dict[tuple[str, int], list[tuple[int, str, Rule]]] = {}  # our name, rule -> positions and sources
     for source in trace.tensors:
+        step, local = _of_step(source)
         for number, rule in enumerate(rules):
-            if match := rule.match(source):
+            if match := rule.match(local):
                 groups = match.groupdict()
-                ours = rule.name.replace("{layer}", str(int(groups.get("layer") or 0)))
+                ours = step + rule.name.replace("{layer}", str(int(groups.get("layer") or 0)))
                 found.setdefault((ours, number), []).append((int(groups.get("t") or 0), source, rule))
                 break
         else:
@@ -155,6 +156,13 @@ def _read(trace: Trace, ours: str, sources: Sequence[tuple[int, str, Rule]], siz
         return in_our_layout(array, rule, where.local, sizes, stacked)
     except ValueError as error:
         raise ValueError(f"{trace.source}: {source} cannot be {ours}: {error}; see --map") from None
+
+
+def _of_step(source: str) -> tuple[str, str]:
+    """`step.2.Qcur-0` as `step.2.` and `Qcur-0`."""
+    match = re.match(r"(step\.\d+\.)?", source)
+    step = match.group() if match else ""
+    return step, source.removeprefix(step)
 
 
 def _without_ones(array: Array, axes: int) -> Array:

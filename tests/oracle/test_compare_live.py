@@ -18,10 +18,10 @@ import pytest
 
 from minillama.compare import main
 from minillama.debug import record
-from minillama.debug.capture import capture
 from minillama.llama import LlamaForCausalLM
 from minillama.shipped import tale_model
 from tests.bad import Capture, command
+from tests.oracle.planting import attend, attention_like, captured, causal, layer_forward
 
 torch = pytest.importorskip("torch", reason="needs the oracle extra")
 transformers = pytest.importorskip("transformers", reason="needs the oracle extra")
@@ -44,25 +44,6 @@ def fault(tensor: str, key: str) -> Callable[[Fault], Fault]:
         return plant
 
     return add
-
-
-def attention_like(change: Callable[..., Any]) -> Callable[..., Any]:
-    """transformers' eager attention, with a function that is handed all parts and may change them."""
-
-    def forward(module: Any, query: Any, key: Any, value: Any, attention_mask: Any, scaling: float, **_: Any) -> Any:
-        return change(module, query, key, value, scaling)
-
-    return forward
-
-
-def causal(T: int, diagonal: int = 1) -> Any:
-    return torch.full((T, T), -math.inf).triu(diagonal)
-
-
-def attend(q: Any, k: Any, v: Any, scaling: float, bias: Any, groups: int) -> Any:
-    k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
-    probs = torch.softmax(q @ k.transpose(2, 3) * scaling + bias, dim=-1)
-    return (probs @ v).transpose(1, 2), probs
 
 
 # -- ids and embedding --------------------------------------------------------------------------------------------
@@ -324,18 +305,6 @@ def gate_and_up_exchanged(model: Any, patch: Patch) -> Any:
     patch.setattr(modeling.LlamaMLP, "forward", forward)
 
 
-def layer_forward(add: Callable[..., tuple[Any, Any]]) -> Callable[..., Any]:
-    """transformers' decoder layer, with a function that says what is added to what."""
-
-    def forward(self: Any, hidden_states: Any, **named: Any) -> Any:
-        h = self.input_layernorm(hidden_states)
-        x = add(hidden_states, h, self.self_attn(hidden_states=h, **named)[0])
-        h = self.post_attention_layernorm(x)
-        return add(x, h, self.mlp(h), second=True)
-
-    return forward
-
-
 @fault("model.layers.0.residual", "stream.residual_missing")
 def residual_missing(model: Any, patch: Patch) -> Any:
     def add(x: Any, h: Any, y: Any, second: bool = False) -> Any:
@@ -386,13 +355,6 @@ def ours(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-def captured(model: Any, file: Path, ids: list[int] = IDS, **named: Any) -> Path:
-    with capture(model) as trace, torch.no_grad():
-        model(torch.tensor([ids]), **named)
-    trace.save(file)
-    return file
-
-
 @pytest.fixture(scope="module")
 def outcomes(
     theirs: Any, ours: Path, tmp_path_factory: pytest.TempPathFactory
@@ -416,7 +378,7 @@ def outcomes(
 
 
 def test_without_a_fault_they_are_equal(theirs: Any, ours: Path, tmp_path: Path, capfd: Capture) -> None:
-    file = captured(theirs, tmp_path / "theirs")
+    file = captured(theirs, tmp_path / "theirs", IDS)
     done = command(capfd, ours, file, "--json", run=main)
     told = json.loads(done.out)
     assert (done.status, told["first"]) == (0, None)
@@ -443,7 +405,7 @@ def test_the_causes_of_most_are_named(outcomes: Any, capfd: Capture) -> None:
 def test_a_run_in_bfloat16_is_measured_by_what_bfloat16_can(
     theirs: Any, ours: Path, tmp_path: Path, capfd: Capture
 ) -> None:
-    file = captured(copy.deepcopy(theirs).bfloat16(), tmp_path / "theirs")
+    file = captured(copy.deepcopy(theirs).bfloat16(), tmp_path / "theirs", IDS)
     done = command(capfd, ours, file, "--json", run=main)
     told = json.loads(done.out)
     assert (done.status, told["tolerance"]["form"]) == (0, "bf16")
