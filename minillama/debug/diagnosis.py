@@ -17,6 +17,7 @@ from minillama.config import LlamaConfig
 from minillama.debug.comparison import Comparison, Finding, ordered
 from minillama.debug.errors import TOLERANCES, Tolerance, excess, scale
 from minillama.debug.hypotheses import Case, Hypothesis, hypotheses
+from minillama.debug.hypotheses.part import off_part
 from minillama.debug.hypotheses.precision import rounded_to
 from minillama.debug.names import LAYER, Place, place
 from minillama.debug.steps import masked
@@ -83,7 +84,10 @@ def _wrong_elsewhere(case: Case, hypothesis: Hypothesis, rivals: list[tuple[floa
         where = case.target._replace(local=local)
         if where.name in case.known and where.layer is not None and local in LAYER:
             other = replace(case, target=where, theirs=np.asarray(case.known[where.name], np.float64))
-            before = _error(other, other.honest.value(where))
+            try:
+                before = _error(other, other.honest.value(where))
+            except ValueError:  # what it is made of has another shape
+                continue
             left = _left(other, hypothesis, before)
             wrong += left is None or left * before > max(before * EXPLAINED_ROUNDING, SAME)
     return wrong
@@ -121,12 +125,15 @@ def _left(case: Case, hypothesis: Hypothesis, before: float) -> float | None:
 
 
 def _error(case: Case, made: Array) -> float:
-    """Root mean square of what theirs is off, each number in units of its size."""
+    """Root mean square of what theirs is off, each number in units of its size, theirs or what it should be."""
     if made.shape != case.theirs.shape:
         return np.inf
     ours, theirs = _seen(case, made)
+    honest = case.honest.value(case.target)
+    size = np.maximum(scale(theirs), scale(honest) if honest.shape == theirs.shape else 0)
     with np.errstate(all="ignore"):
-        off = np.where(ours == theirs, 0, (theirs - ours) / np.maximum(scale(theirs), 1e-30))
+        same = (ours == theirs) | (np.isnan(ours) & np.isnan(theirs))
+        off = np.where(same, 0, (theirs - ours) / np.maximum(size, 1e-30))
         return float(np.sqrt(np.mean(np.square(np.where(np.isnan(off), np.inf, off)))))
 
 
@@ -142,7 +149,7 @@ def _signs(case: Case, honest: Array) -> list[Finding]:
     """What can be seen of numbers that no hypothesis gives."""
     theirs, name = case.theirs, case.target.name
     if not np.isfinite(theirs).all():
-        return [Finding("any.not_finite", f"{case.target.local} has numbers that are not finite", 0, True, name)]
+        return [Finding("any.not_finite", _said_of_infinite(case, honest), 0, True, name)]
     if honest.shape != theirs.shape:
         return []
     cosine = float(np.sum(honest * theirs) / max(float(np.linalg.norm(honest) * np.linalg.norm(theirs)), 1e-300))
@@ -154,8 +161,25 @@ def _signs(case: Case, honest: Array) -> list[Finding]:
         return [Finding("head.not_tied", said, 0, True, name)]
     if abs(cosine) < 0.2:
         said = f"{case.target.local} has nothing to do with ours: its weight may never have been loaded"
-        return [Finding("weight.not_loaded", said, NEAREST / 2, False, name)]
+        return [Finding("weight.not_loaded", said, 1.0, False, name)]
+    if part := off_part(case, honest):
+        return [Finding("part", f"only {part[1]} of {case.target.local} differ", 1.0, False, name)]
     return []
+
+
+def _said_of_infinite(case: Case, honest: Array) -> str:
+    """Which of their numbers are not finite, and whether these are the largest."""
+    local, finite = case.target.local, np.isfinite(case.theirs)
+    said = f"{local} has numbers that are not finite, {np.count_nonzero(~finite):,} of {finite.size:,}"
+    if honest.shape == finite.shape and finite.any() and np.isinf(case.theirs).any():
+        largest, least = np.abs(honest[finite]).max(), np.abs(honest[~finite]).min()
+        if largest <= least * (1 + SAME):
+            return f"{said}: an overflow of all beyond {largest:.6g}" + (
+                ", as float16 has it beyond 65504"
+                if largest < 65520 <= least * 1.001
+                else ", such as of float16 on the way"
+            )
+    return said
 
 
 def _one_of_each(found: list[Finding]) -> list[Finding]:

@@ -12,7 +12,8 @@
                                                       "garbage": nor is any after the query
 
 A source with {t} is one array a position, which are put together along T. Names that no rule has are kept if they are
-ours. `step.n.` before a name, of the nth call after the prompt's, stays. The first rule that matches a name counts; of several sources for one name, the first rule's.
+ours. `step.n.` before a name, which says that it is of the nth call after the prompt's, stays. The first rule that
+matches a name counts; of several sources for one name, the first rule's.
 """
 
 from __future__ import annotations

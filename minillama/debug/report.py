@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from minillama.debug.comparison import Comparison, Divergence, Row
+from minillama.debug.comparison import Comparison, Divergence, Finding, Row
 
 AFTER = 3  # rows that are shown after the first that differs
 
@@ -63,10 +63,15 @@ def explained(result: Comparison) -> list[str]:
     if not result.findings:
         return ["diagnosis: none of the hypotheses explains it"]
     if not result.findings[0].reproduced:
-        nearest = [f"  nearest, {1 - finding.left:.0%} of the error: {finding.cause}" for finding in result.findings]
-        return ["diagnosis: none of the hypotheses gives these numbers", *nearest]
+        return ["diagnosis: none of the hypotheses gives these numbers", *map(_nearest, result.findings)]
     elsewhere = "" if result.findings[0].target == result.first.name else f" (seen at {result.findings[0].target})"
     return [f"diagnosis{elsewhere}: {result.findings[0].cause}", *(f"  or: {f.cause}" for f in result.findings[1:])]
+
+
+def _nearest(finding: Finding) -> str:
+    """What explains a part of the error, or is only seen."""
+    share = f"nearest, {1 - finding.left:.0%} of the error: " if finding.left < 1 else ""
+    return f"  {share}{finding.cause}"
 
 
 def said(first: Divergence) -> list[str]:

@@ -61,8 +61,8 @@ class Recomputation:
 class Scene:
     """A place in a recomputation, and what a step finds there."""
 
-    def __init__(self, run: Recomputation, where: Place):
-        self._run, self._where = run, where
+    def __init__(self, run: Recomputation, where: Place, weights_of: int | None = None):
+        self._run, self._where, self._weights_of = run, where, weights_of
         self.config, self.weights = run.config, run.weights
 
     def __getitem__(self, local: str) -> Array:
@@ -82,7 +82,11 @@ class Scene:
     @property
     def w(self) -> Layer:
         """The weights of this layer."""
-        return self.weights.layers[self.layer]
+        return self.weights.layers[self.layer if self._weights_of is None else self._weights_of]
+
+    def with_weights_of(self, layer: int) -> Scene:
+        """The same place with another layer's weights."""
+        return Scene(self._run, self._where, layer)
 
     @property
     def ids(self) -> Array:

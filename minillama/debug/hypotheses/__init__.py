@@ -8,10 +8,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from minillama.debug.hypotheses import attention, embedding, head, mlp, norm, precision, projection, rope, stream
+from minillama.debug.hypotheses import (
+    attention,
+    cache,
+    embedding,
+    head,
+    layer,
+    mlp,
+    norm,
+    part,
+    positions,
+    precision,
+    projection,
+    quantization,
+    rope,
+    stream,
+)
 from minillama.debug.hypotheses.base import Case, Hypothesis
 
-COMPONENTS = (embedding, norm, projection, rope, attention, mlp, stream, head, precision)
+COMPONENTS = (
+    *(embedding, norm, projection, rope, positions, attention, cache, mlp, stream, layer, head),
+    *(precision, quantization, part),  # any step
+)
 
 
 def hypotheses(case: Case) -> Iterator[Hypothesis]:

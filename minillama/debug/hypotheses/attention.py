@@ -11,6 +11,7 @@ import numpy as np
 
 from minillama.arrays import Array
 from minillama.debug.hypotheses.base import Case, Hypothesis, table
+from minillama.debug.hypotheses.rope import turned_in_place
 from minillama.debug.steps import How, Scene, masked, scores
 from minillama.model.attention import grouped_context, merge_heads
 from minillama.model.ops import softmax
@@ -48,6 +49,12 @@ def hypotheses(case: Case) -> Iterator[Hypothesis]:
         yield Hypothesis(key, f"of values only: {cause}", {CONTEXT: _grouped_context(group)})
     yield from table(SOFTMAX)
     yield from table(AVERAGES)
+    for size in (2**n for n in range(2, 9)):
+        yield Hypothesis(
+            "attention.blocks",
+            f"the softmax over blocks of {size} keys: what has been added up is not rescaled when the maximum grows",
+            {CONTEXT: partial(_without_rescaling, size=size)},
+        )
     for window in (2**n for n in range(1, 13)):
         yield Hypothesis(
             "attention.window", f"queries see {window} tokens only", {PROBS: partial(_in_window, size=window)}
@@ -66,6 +73,10 @@ SOFTMAX: dict[str, tuple[str, dict[str, How]]] = {
     "attention.mask_behind_mean": (
         "the mask is one off, and a query that sees nothing averages everything",
         {PROBS: lambda s: _mean_if_blind(masked(s[SCORES], -1))},
+    ),
+    "attention.mask_behind_nan": (
+        "the mask is one off: queries do not see themselves, and the first sees nothing and has no number",
+        {PROBS: lambda s: _nan_if_blind(masked(s[SCORES], -1))},
     ),
     "attention.mask_missing": ("there is no causal mask", {PROBS: lambda s: softmax(s[SCORES])}),
     "attention.mask_upper": (
@@ -143,6 +154,14 @@ AVERAGES: dict[str, tuple[str, dict[str, How]]] = {
         "keys are averaged instead of values",
         {CONTEXT: lambda s: merge_heads(grouped_context(s["self_attn.probs"], s.keys("self_attn.k_rope")))},
     ),
+    "attention.values_turned": (
+        "values are rotated too, as queries and keys are",
+        {
+            CONTEXT: lambda s: merge_heads(
+                grouped_context(s["self_attn.probs"], turned_in_place(s, s.keys("self_attn.v_proj")))
+            )
+        },
+    ),
     "attention.probs_transposed": (
         "values are averaged with transposed probabilities",
         {
@@ -164,6 +183,19 @@ AVERAGES: dict[str, tuple[str, dict[str, How]]] = {
         },
     ),
 }
+
+
+def _without_rescaling(s: Scene, size: int) -> Array:
+    """Dao et al. 2022, FlashAttention, without the factor exp(old maximum - new one) on what has been added up."""
+    scores = masked(s[SCORES])
+    H, G, S = scores.shape[1], s.config.num_key_value_heads, scores.shape[3]
+    values = np.repeat(s.keys("self_attn.v_proj"), H // G, axis=1)
+    top, total, out = np.full((*scores.shape[:3], 1), -np.inf), np.zeros(()), np.zeros(())
+    for block in (slice(start, start + size) for start in range(0, S, size)):
+        top = np.maximum(top, scores[..., block].max(axis=-1, keepdims=True))
+        weights = np.exp(scores[..., block] - top)
+        total, out = total + weights.sum(axis=-1, keepdims=True), out + weights @ values[:, :, block]
+    return merge_heads(out / total)
 
 
 def _times(factor: float) -> How:
@@ -205,6 +237,10 @@ def _in_window(s: Scene, size: int) -> Array:
 
 def _mean_if_blind(scores: Array) -> Array:
     return softmax(np.where(np.isneginf(scores).all(axis=-1, keepdims=True), 0, scores))
+
+
+def _nan_if_blind(scores: Array) -> Array:
+    return np.asarray(np.where(np.isneginf(scores).all(axis=-1, keepdims=True), np.nan, softmax(scores)))
 
 
 def _softmax_one(scores: Array) -> Array:

@@ -12,6 +12,8 @@ from minillama.debug.hypotheses.base import Case, Hypothesis
 from minillama.debug.names import EMBED_TOKENS
 from minillama.debug.steps import How, Scene
 
+SOME, FIRST = 4096, 8  # rows of the table that are searched at a time, by so many of their numbers
+
 
 def hypotheses(case: Case) -> Iterator[Hypothesis]:
     bos, eos = case.config.bos_token_id, next(iter(case.config.eos_token_ids), None)
@@ -38,6 +40,29 @@ def hypotheses(case: Case) -> Iterator[Hypothesis]:
     root = math.sqrt(case.config.hidden_size)
     for factor, name in ((root, "sqrt(D)"), (1 / root, "1/sqrt(D)")):
         yield Hypothesis("embedding.scale", f"embeddings are multiplied by {name}", {EMBED_TOKENS: _times(factor)})
+
+    fitted = fitted_ids(case)
+    own = case.ids[case.target.step]
+    if fitted is not None and fitted.shape == own.shape:
+        at = np.argwhere(fitted != own)
+        first = tuple(at[0])
+        said = f"id {own[first]} finds the row of {fitted[first]}; {len(at)} of {own.size} tokens find another's"
+        yield of_ids("any.ids", said, lambda ids: fitted)
+
+
+def fitted_ids(case: Case) -> Array | None:
+    """The ids (B, T) of the rows that theirs are; None if they are the right ones, or some are no rows."""
+    own, theirs, table = case.ids[case.target.step], case.theirs, case.weights.embed_tokens
+    if case.target.local != EMBED_TOKENS or theirs.shape[-1] != case.config.hidden_size:
+        return None
+    rows, fitted = theirs.reshape(-1, theirs.shape[-1]), np.full(theirs.shape[:2], -1)
+    for start in range(0, case.config.vocab_size, SOME):
+        ids = np.arange(start, min(start + SOME, case.config.vocab_size))
+        some = table[ids]
+        near = np.abs(rows[:, None, :FIRST] - some[None, :, :FIRST]).max(axis=-1).argmin(axis=1)
+        found = np.isclose(rows, some[near], rtol=1e-5, atol=1e-8).all(axis=1).reshape(fitted.shape)
+        fitted = np.where(found & (fitted < 0), ids[near].reshape(fitted.shape), fitted)
+    return None if (fitted < 0).any() or np.array_equal(fitted, own) else fitted
 
 
 def _looked_up(change: object) -> How:

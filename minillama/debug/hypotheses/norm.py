@@ -10,7 +10,7 @@ import numpy as np
 from minillama.arrays import Array
 from minillama.debug.hypotheses.base import Case, Hypothesis
 from minillama.debug.names import NORM
-from minillama.debug.steps import How, Scene
+from minillama.debug.steps import STEPS, How, Scene
 from minillama.model.norm import rms_norm
 from minillama.weights.formats import narrow_bfloat16, widen
 
@@ -61,7 +61,14 @@ def hypotheses(case: Case) -> Iterator[Hypothesis]:
         if eps != own:
             yield Hypothesis("norm.eps", f"eps of the norm is {eps:g} and not {own:g}", everywhere(_with_eps(eps)))
     for key, (cause, norm) in INSTEAD.items():
-        yield Hypothesis(key, cause, everywhere(norm))
+        changed = everywhere(norm)
+        yield Hypothesis(key, cause, changed)
+        for local, which in (
+            ("input_norm", "the norm before attention"),
+            ("post_attention_norm", "the norm before the MLP"),
+        ):
+            honest = {name: STEPS[name] for name in NORMS}
+            yield Hypothesis(key, f"{cause}, of {which} only", honest | {local: changed[local]})
     for key, (cause, norm) in ROUNDED.items():
         yield Hypothesis(key, cause, everywhere(norm), rounds=True)
     yield Hypothesis(

@@ -80,6 +80,10 @@ def _of_the_whole(case: Case) -> Iterator[Hypothesis]:
         return
     factor = float(np.sum(ours * theirs) / np.sum(ours * ours)) if ours.any() and np.isfinite(theirs).all() else 1.0
     yield Hypothesis("any.scale", f"{local} is multiplied by {factor:.6g}", {local: partial(multiplied, by=factor)})
+    if dropped := _dropout(ours, theirs):
+        kept, times = dropped
+        said = f"dropout is on: some of {local} are zero, and all others multiplied by {times:.4g}"
+        yield Hypothesis("any.dropout", said, {local: lambda s: np.where(kept, STEPS[local](s) * times, 0)})
     if local != "self_attn.scores":
         for by, said in ((1, "late"), (-1, "early")):
             yield Hypothesis("any.token", f"{local} is one token {said}", {local: partial(_shifted, by=by)})
@@ -87,6 +91,16 @@ def _of_the_whole(case: Case) -> Iterator[Hypothesis]:
         value = None if case.target.layer is None or other == local else case.beside(other)
         if value is not None and value.shape == theirs.shape and _comes_before(other, local):
             yield Hypothesis("any.other", f"what is called {local} is {other}", {local: partial(_another, local=other)})
+
+
+def _dropout(ours: Array, theirs: Array) -> tuple[Array, float] | None:
+    """Which numbers are kept, and what these are multiplied by; None if it is nothing like 1 over their share."""
+    kept = (theirs != 0) & (ours != 0)
+    if not kept.any() or np.array_equal(kept, ours != 0):
+        return None
+    times = float(np.median(theirs[kept] / ours[kept]))
+    share = float(kept.sum() / np.count_nonzero(ours))
+    return (kept, times) if times > 1.01 and abs(1 / times - share) < 0.1 else None  # the share is a matter of chance
 
 
 def _rounded(s: Scene, to: Rounding) -> Array:

@@ -14,6 +14,7 @@ from minillama.config import LlamaConfig
 from minillama.debug.hypotheses.base import Case, Hypothesis
 from minillama.debug.hypotheses.norm import bf16, f16
 from minillama.debug.steps import STEPS, How, Scene
+from minillama.model.attention import merge_heads, split_heads
 from minillama.model.rope import Rotary, rotate
 from minillama.model.rope_scaling import inverse_frequencies
 
@@ -40,8 +41,6 @@ TURNS: dict[str, tuple[str, Turn]] = {
     "rope.direction": ("pairs turn the wrong way, by -position", lambda x, p, f: turned(x, -p, f)),
     "rope.missing": ("nothing is turned", lambda x, p, f: x),
     "rope.twice": ("everything is turned twice", lambda x, p, f: turned(turned(x, p, f), p, f)),
-    "rope.positions": ("positions begin at 1", lambda x, p, f: turned(x, p + 1, f)),
-    "rope.positions_before": ("positions begin at -1", lambda x, p, f: turned(x, p - 1, f)),
     "rope.positions_same": ("all tokens have position 0", lambda x, p, f: turned(x, 0 * p, f)),
     "rope.positions_reset": ("positions begin anew with every call", lambda x, p, f: turned(x, p - p[:, :1], f)),
     "rope.positions_reverse": ("positions are counted backwards", lambda x, p, f: turned(x, p[:, ::-1], f)),
@@ -54,25 +53,71 @@ TURNS: dict[str, tuple[str, Turn]] = {
     "rope.exponent": ("exponents are j/K and not 2j/K", lambda x, p, f: turned(x, p, np.sqrt(f))),
     "rope.exponent_double": ("exponents are 4j/K and not 2j/K", lambda x, p, f: turned(x, p, f**2)),
     "rope.frequency_order": ("frequencies are in reverse order", lambda x, p, f: turned(x, p, f[::-1])),
+    "rope.frequencies_rounded": ("frequencies are rounded to bfloat16", lambda x, p, f: turned(x, p, bf16(f))),
+    "rope.frequencies_rounded_f16": ("frequencies are rounded to float16", lambda x, p, f: turned(x, p, f16(f))),
+    "rope.width": (
+        "the whole width is turned as one head, before it is split into heads",
+        lambda x, p, f: _whole(x, p, f, lambda y: y, lambda y: y),
+    ),
+    "rope.width_neighbours": (
+        "neighbours of the whole width are turned, as of one head, before it is split into heads",
+        lambda x, p, f: _whole(x, p, f, _unwoven, _woven),
+    ),
+    "rope.angles_woven": (
+        "cos and sin have each frequency twice in a row, as for neighbours, where halves are turned",
+        lambda x, p, f: _half_turned(x, p, np.repeat(f, 2)),
+    ),
+    "rope.angles_halved": (
+        "cos and sin have all frequencies twice over, as for halves, where neighbours are turned",
+        lambda x, p, f: _woven(_half_turned(_unwoven(x), p, _unwoven(np.concatenate((f, f))))),
+    ),
 }
 
 
 def hypotheses(case: Case) -> Iterator[Hypothesis]:
     config = case.config
-    if config.rope_type in ("dynamic", "longrope"):
-        return  # frequencies are each token's own
+    if config.rope_type in ("dynamic", "longrope"):  # frequencies are each token's own
+        yield from _of_length(config)
+        return
+    if case.target.step and case.target._replace(step=0).name in case.known:  # where any other would have shown
+        yield from both("rope.positions_reset", "positions begin anew with every call",
+                        partial(_by, turn=lambda x, p, f: turned(x, p - p[:, :1], f), config=config))  # fmt: skip
+        return
     for key, (cause, turn) in TURNS.items():
-        yield from _both(key, cause, partial(_by, turn=turn, config=config))
+        yield from both(key, cause, partial(_by, turn=turn, config=config))
     for cause, other in _configs(config):
-        yield from _both("rope.theta" if "theta" in cause else "rope.scaling", cause, partial(_by, config=other))
-    yield from _both("rope.factor", "the attention factor of the scaling is left out",
+        yield from both("rope.theta" if "theta" in cause else "rope.scaling", cause, partial(_by, config=other))
+    yield from both("rope.factor", "the attention factor of the scaling is left out",
                      lambda s, x: turned(x, s.positions, frequencies(config)))  # fmt: skip
+    for cause, inv_freq in _frequencies(config):
+        yield from both("rope.scaling", cause, lambda s, x, f=inv_freq: turned(x, s.positions, f) * scale(config))  # type: ignore[misc]
     fitted = fitted_frequencies(case)
     if fitted is not None and not np.isclose(THETAS, _theta(fitted), rtol=1e-2).any():
-        yield from _both("rope.theta", _said(fitted, config), lambda s, x: turned(x, s.positions, fitted))
+        yield from both("rope.theta", _said(fitted, config), lambda s, x: turned(x, s.positions, fitted))
     for name, rounding in (("bfloat16", bf16), ("float16", f16)):
-        low = _both("rope.low_precision", f"angles are computed in {name}", partial(_rounded, to=rounding))
+        low = both("rope.low_precision", f"angles are computed in {name}", partial(_rounded, to=rounding))
         yield from (hypothesis._replace(rounds=True) for hypothesis in low)
+
+
+def _of_length(config: LlamaConfig) -> Iterator[Hypothesis]:
+    """Frequencies that are not those of each token's own length."""
+    short = "the short factors are taken" if config.rope_type == "longrope" else "the dynamic scaling is never applied"
+    whole = "frequencies are those of the whole text, for every token of it, as transformers has them"
+    factor = scale(config)
+    changes: list[tuple[str, str, int | None, float]] = [
+        ("rope.short", f"{short}, whatever the length", 1, factor),
+        ("rope.whole_text", whole, None, factor),
+    ]
+    if factor != 1:
+        changes.append(("rope.factor", f"{whole}, and the attention factor is left out", None, 1.0))
+    for key, cause, length, times in changes:
+
+        def q(s: Scene, length: int | None = length, times: float = times) -> Array:
+            positions = s.positions
+            inv_freq = inverse_frequencies(config, np.asarray(length or positions.max() + 1))
+            return turned(s["self_attn.q_proj"], positions, inv_freq) * times
+
+        yield Hypothesis(key, f"rope: {cause}", {Q: q})
 
 
 def _by(s: Scene, x: Array, config: LlamaConfig, turn: Turn | None = None) -> Array:
@@ -122,6 +167,11 @@ def _theta(inv_freq: Array) -> float:
     return float(inv_freq[-1] ** (-len(inv_freq) / max(len(inv_freq) - 1, 1)))
 
 
+def turned_in_place(s: Scene, x: Array) -> Array:
+    """Heads of the first tokens (B, heads, S, K), turned by their positions."""
+    return turned(x, np.arange(x.shape[2])[None], frequencies(s.config)) * scale(s.config)
+
+
 def _configs(config: LlamaConfig) -> Iterator[tuple[str, LlamaConfig]]:
     """Other thetas and scalings than the config's."""
     base = config.to_dict() | {"rope_parameters": None}
@@ -147,7 +197,20 @@ def _configs(config: LlamaConfig) -> Iterator[tuple[str, LlamaConfig]]:
             yield f"frequencies are scaled as in Llama 3.1, by {factor:g}", other(config.rope_theta, llama3)
 
 
-def _both(key: str, cause: str, turn: Callable[[Scene, Array], Array]) -> Iterator[Hypothesis]:
+def _frequencies(config: LlamaConfig) -> Iterator[tuple[str, Array]]:
+    """Scalings that no config says."""
+    plain = config.rope_theta ** (-np.arange(0, config.head_dim, 2) / config.head_dim)
+    scaling = config.rope_scaling or {}
+    if factor := scaling.get("factor"):
+        yield f"frequencies are multiplied by the factor {factor:g}, not divided", plain * factor
+    if config.rope_type == "llama3":
+        turns = config.original_max_position_embeddings * plain / (2 * math.pi)
+        for limit, what in (("low_freq_factor", "kept"), ("high_freq_factor", "divided")):
+            said = f"pairs between the two limits of the llama3 scaling are {what}, and not blended"
+            yield said, np.where(turns < scaling[limit], plain / scaling["factor"], plain)
+
+
+def both(key: str, cause: str, turn: Callable[[Scene, Array], Array]) -> Iterator[Hypothesis]:
     """A hypothesis about queries and keys, and about each alone."""
     q: How = lambda s: turn(s, s["self_attn.q_proj"])  # noqa: E731
     k: How = lambda s: turn(s, s["self_attn.k_proj"])  # noqa: E731
@@ -178,12 +241,30 @@ def _by_head(x: Array, inv_freq: Array) -> Array:
     return turned(x.swapaxes(1, 2), np.broadcast_to(np.arange(heads), (B, heads)), inv_freq).swapaxes(1, 2)
 
 
+def _whole(x: Array, p: Array, f: Array, before: Callable[[Array], Array], after: Callable[[Array], Array]) -> Array:
+    """All heads side by side, turned as one."""
+    flat = before(merge_heads(x))
+    inv_freq = _base(x, f) ** (-np.arange(0, flat.shape[-1], 2) / flat.shape[-1])
+    return split_heads(after(turned(flat[:, None], p, inv_freq))[:, 0], x.shape[-1])
+
+
+def _half_turned(x: Array, positions: Array, inv_freq: Array) -> Array:
+    """x cos + rotate_half(x) sin, with a frequency (K,) for each component."""
+    angles = positions[:, None, :, None] * inv_freq
+    a, b = np.split(x, 2, axis=-1)
+    return np.asarray(x * np.cos(angles) + np.concatenate((-b, a), axis=-1) * np.sin(angles))
+
+
+def _base(x: Array, inv_freq: Array) -> float:
+    """Theta, by the second pair."""
+    slow = float(inv_freq[1]) if len(inv_freq) > 1 else 1.0
+    return slow ** (-x.shape[-1] / 2) if slow > 0 else math.inf
+
+
 def _part(x: Array, positions: Array, inv_freq: Array, parts: int) -> Array:
     """The first of so many parts of a head is turned, with frequencies of its own."""
     width = x.shape[-1] // parts // 2 * 2
-    slow = float(inv_freq[1]) if len(inv_freq) > 1 else 1.0
-    base = slow ** (-x.shape[-1] / 2) if slow > 0 else math.inf
-    own = base ** (-np.arange(0, width, 2) / width)
+    own = _base(x, inv_freq) ** (-np.arange(0, width, 2) / width)
     return np.concatenate((turned(x[..., :width], positions, own), x[..., width:]), axis=-1)
 
 

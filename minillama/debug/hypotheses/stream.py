@@ -33,7 +33,6 @@ TABLE: dict[str, tuple[str, dict[str, How]]] = {
         "the layer's input is added once more",
         {OUTPUT: lambda s: s.x + s[RESIDUAL] + s[DOWN]},
     ),
-    "stream.layer_skipped": ("the layer is skipped", {OUTPUT: lambda s: s.x}),
 }
 
 
