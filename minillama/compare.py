@@ -90,7 +90,8 @@ def run(args: argparse.Namespace) -> Comparison:
     ours = open_dump(args.ours)
     theirs = open_dump(args.theirs)
     if args.map is not None:
-        theirs = mapped(theirs, read_mapping(args.map), config_of(ours))
+        tokens = ours.input_ids[0].shape[1] if ours.input_ids else None
+        theirs = mapped(theirs, read_mapping(args.map), config_of(ours), tokens)
     result = compare(ours, theirs, args.rtol, args.atol)
     if result.first is not None:
         explain(result, args.weights)

@@ -42,7 +42,8 @@ MAY_IMPORT = {
     "debug": GROUND | {"model", "weights"},
     "testing": GROUND | {"model", "weights", "generation"},
     "benchmarks": GROUND
-    | {"__init__", "model", "weights", "generation", "llama", "loading", "kernels", "engines", "runtime", "shipped"},
+    | {"__init__", "model", "weights", "generation", "llama", "loading", "kernels", "engines", "runtime", "shipped"}
+    | {"commands", "debug", "trace"},  # which is timed
 }
 # The map of the package, and the commands
 MAY_IMPORT_ALL = {"__init__", "generate", "convert", "bench", "evaluate", "notebooks", "trace", "compare"}

@@ -70,9 +70,10 @@ def read_mapping(name: str) -> list[Rule]:
         raise ValueError(f"{file} is no mapping: {error}; see docs/debugging.md") from None
 
 
-def mapped(trace: Trace, rules: Sequence[Rule], config: LlamaConfig) -> Trace:
+def mapped(trace: Trace, rules: Sequence[Rule], config: LlamaConfig, tokens: int | None = None) -> Trace:
     """The same dump under our names and in our layout; what has no place among them is left out. config: of the model
-    it is compared with. ValueError, when an array is read, if it does not have the axes that a rule says."""
+    it is compared with. tokens: how many arrays of one position each are put together, as a port goes on to generate;
+    None for all. ValueError, when an array is read, if it does not have the axes that a rule says or one is missing."""
     found: dict[tuple[str, int], list[tuple[int, str, Rule]]] = {}  # our name, rule -> positions and sources
     for source in trace.tensors:
         step, local = _of_step(source)
@@ -80,7 +81,9 @@ def mapped(trace: Trace, rules: Sequence[Rule], config: LlamaConfig) -> Trace:
             if match := rule.match(local):
                 groups = match.groupdict()
                 ours = step + rule.name.replace("{layer}", str(int(groups.get("layer") or 0)))
-                found.setdefault((ours, number), []).append((int(groups.get("t") or 0), source, rule))
+                position = int(groups.get("t") or 0)
+                if tokens is None or position < tokens:
+                    found.setdefault((ours, number), []).append((position, source, rule))
                 break
         else:
             if names.place(source) is not None:
@@ -151,6 +154,12 @@ def _read(trace: Trace, ours: str, sources: Sequence[tuple[int, str, Rule]], siz
     where = names.place(ours)
     assert where is not None
     stacked = "{t}" in rule.source
+    missing = sorted({*range(sources[-1][0])} - {position for position, _, _ in sources})
+    if stacked and missing:
+        lacking = rule.source.replace("{t}", str(missing[0])).replace("{layer}", str(where.layer))
+        raise ValueError(
+            f"{trace.source} has no {lacking}, and has that of position {sources[-1][0]}: dump all positions"
+        )
     try:
         axes = len(_groups(rule.axes or names.axes(where.local)))
         array = np.stack([_without_ones(trace[name], axes) for _, name, _ in sources]) if stacked else trace[source]

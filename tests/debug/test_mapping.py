@@ -79,11 +79,30 @@ def test_what_is_no_factor(text: str) -> None:
 
 @pytest.mark.parametrize("shape", [(24,), (1, 24), (1, 1, 24)])
 def test_one_array_a_position_is_stacked_in_their_order(shape: tuple[int, ...]) -> None:
-    tensors = {f"pos{t}.l1.q": numbered(*shape) + 100 * t for t in (10, 2, 0, 1)}
+    tensors = {f"pos{t}.l1.q": numbered(*shape) + 100 * t for t in (10, 2, 0, 1, *range(3, 10))}
     rules = [Rule("pos{t}.l{layer}.q", "model.layers.{layer}.self_attn.q_rope", "(H K)")]
     ours = mapped(Trace(tensors), rules, CONFIG)["model.layers.1.self_attn.q_rope"]
-    assert ours.shape == (1, 4, 4, 6)
-    np.testing.assert_array_equal(ours[0, 0, :, 0], [0, 100, 200, 1000])
+    assert ours.shape == (1, 4, 11, 6)
+    np.testing.assert_array_equal(ours[0, 0, :, 0], np.arange(11) * 100)
+
+
+def test_positions_beyond_the_text_are_left_out_and_none_before_may_lack() -> None:
+    rules = [Rule("pos{t}.l{layer}.x", "model.layers.{layer}.output", "D")]
+    tensors = {f"pos{t}.l0.x": numbered(16) + 100 * t for t in (0, 1, 2, 4)}
+    cut = mapped(Trace(tensors), rules, CONFIG, tokens=3)["model.layers.0.output"]
+    np.testing.assert_array_equal(cut[0, :, 0], [0, 100, 200])
+    whole = mapped(Trace(tensors, source="dump"), rules, CONFIG)
+    with pytest.raises(ValueError, match=r"dump has no pos3\.l0\.x, and has that of position 4"):
+        whole["model.layers.0.output"]
+
+
+def test_the_names_of_later_calls_keep_what_says_so() -> None:
+    rules = [Rule("h-{layer}", "model.layers.{layer}.output"), Rule("out", "logits")]
+    ours = mapped(
+        Trace({"step.2.h-1": numbered(1, 16), "step.1.out": numbered(1, 37), "out": numbered(T, 37)}), rules, CONFIG
+    )
+    assert set(ours.tensors) == {"step.2.model.layers.1.output", "logits", "step.1.logits"}
+    assert ours["step.2.model.layers.1.output"].shape == (1, 1, 16)
 
 
 def test_names_of_ours_stay_and_others_are_left_out() -> None:

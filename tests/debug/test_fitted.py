@@ -1,0 +1,115 @@
+"""Hypotheses that are read off the data: parts, rows, positions and ids, planted in a trace of our own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from minillama.arrays import Array
+from minillama.debug import Trace, record
+from minillama.debug.comparison import Finding, compare
+from minillama.debug.diagnosis import diagnose
+from minillama.debug.hypotheses.rope import turned
+from minillama.debug.report import table
+from minillama.llama import LlamaForCausalLM
+from minillama.model.rope_scaling import inverse_frequencies
+from minillama.weights.parameters import Parameters
+from tests.tiny import random_weights, tiny_config
+
+IDS = [1, 30, 17, 4, 12, 30, 5, 22]
+CONFIG = tiny_config()
+MODEL = LlamaForCausalLM(CONFIG, random_weights(CONFIG, seed=3), dtype="float32")
+Edit = Callable[[Array], Array]
+Q, K, EMBED, LAYER = "self_attn.q_rope", "self_attn.k_rope", "model.embed_tokens", "model.layers.1."
+
+
+@pytest.fixture(scope="module")
+def ours() -> Trace:
+    with record(MODEL) as trace:
+        out = MODEL([IDS[:6]], use_cache=True)
+        for token in IDS[6:]:
+            out = MODEL([[token]], past_key_values=out.past_key_values, use_cache=True)
+    return trace
+
+
+def diagnosed(ours: Trace, changed: dict[str, Edit]) -> list[Finding]:
+    theirs = Trace({name: changed.get(name, np.array)(array) for name, array in ours.tensors.items()}, ours.input_ids)
+    result = compare(ours, theirs)
+    result.findings = diagnose(result, Parameters(MODEL.weights.tensors, CONFIG, np.float64), CONFIG)
+    assert result.first is not None
+    assert result.first.name == next(iter(changed))
+    return result.findings
+
+
+def zero(*where: slice | int | list[int]) -> Edit:
+    def edit(x: Array) -> Array:
+        x = np.array(x)
+        x[(slice(None), *where)] = 0
+        return x
+
+    return edit
+
+
+def late(x: Array) -> Array:
+    return np.concatenate((x[..., :12], np.roll(x, 1, axis=1)[..., 12:]), axis=-1)
+
+
+def turned_to(*positions: int) -> Edit:
+    """Undo the rotation of step 0 and do another."""
+    inv_freq = inverse_frequencies(CONFIG, np.asarray(1))
+
+    def edit(x: Array) -> Array:
+        own = np.arange(len(positions))[None]
+        return np.asarray(turned(x, np.array([positions]) - own, inv_freq), np.float32)
+
+    return edit
+
+
+ROWS = np.random.default_rng(1).permutation(20)  # of gate_proj
+CASES: dict[str, tuple[dict[str, Edit], str]] = {
+    "a head": ({LAYER + "self_attn.v_proj": zero(1)}, "head 1 of self_attn.v_proj is zero"),
+    "a token": ({LAYER + "mlp.up": zero(3)}, "token 3 of mlp.up is zero"),
+    "a head of a token": ({LAYER + "self_attn.q_proj": zero(2, 4)}, "token 4 of head 2 of self_attn.q_proj is zero"),
+    "a tile": ({LAYER + "mlp.down": zero(slice(None), slice(12, 16))},
+               "numbers 12 to 15, the last 4, of mlp.down are zero"),
+    "some": ({LAYER + "mlp.down": zero(slice(None), [1, 5])}, "numbers 1, 5 of mlp.down are zero"),
+    "a row of the table": ({EMBED: zero([1, 5])}, "row 30 of model.embed_tokens is zero"),
+    "a stale slice": ({LAYER + "self_attn.o_proj": late},
+                      "numbers 12 to 15, the last 4, of self_attn.o_proj are one token late"),
+    "a part of another size": ({LAYER + "mlp.gate": lambda x: x * np.repeat([1, 3], [13, 7]).astype(np.float32)},
+                               "numbers 13 to 19, the last 7, of mlp.gate are multiplied by 3"),
+    "rows": ({LAYER + "mlp.gate": lambda x: x[..., ROWS]}, "rows of gate_proj are in another order"),
+    "ids": ({EMBED: lambda x: x[:, [0, 2, 2, 3, 4, 2]]}, "id 30 finds the row of 17; 2 of 6 tokens"),
+    "positions": ({LAYER + Q: turned_to(4, 5, 6, 7, 8, 9), LAYER + K: turned_to(4, 5, 6, 7, 8, 9)},
+                  "rope: positions begin at 4 and not 0"),
+    "positions of queries": ({LAYER + Q: turned_to(4, 5, 6, 7, 8, 9)}, "rope, of queries only: positions begin at 4"),
+    "one position": ({LAYER + K: turned_to(0, 1, 2, 3, 4, 9)}, "rope, of keys only: token 5 has position 9 and not 5"),
+    "dropout": ({LAYER + "mlp.act": lambda x: x * (np.random.default_rng(2).random(x.shape) > 0.2) / np.float32(0.8)},
+                "dropout is on: some of mlp.act are zero, and all others multiplied by 1.25"),
+    "an overflow": ({LAYER + "mlp.down": lambda x: np.where(np.abs(x) > 0.5, np.inf, x)},
+                    "an overflow of all beyond 0.4"),
+    "a later call": ({"step.2." + LAYER + Q: lambda x: turned_to(3)(x)}, "positions are 3 too high: 10 and not 7"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_is_read_off_the_data_is_named(name: str, ours: Trace) -> None:
+    changed, cause = CASES[name]
+    found = diagnosed(ours, changed)
+    assert found[0].reproduced
+    assert any(cause in finding.cause for finding in found), found
+
+
+def test_a_part_that_nothing_explains_is_told_and_no_cause(ours: Trace) -> None:
+    noise = np.random.default_rng(4).standard_normal((1, 6, 16)).astype(np.float32)
+    name = LAYER + "mlp.down"
+    theirs = replace(ours, tensors={**ours.tensors, name: ours[name] + noise * (np.arange(16) > 11)})
+    result = compare(ours, theirs)
+    result.findings = diagnose(result, Parameters(MODEL.weights.tensors, CONFIG, np.float64), CONFIG)
+    assert not any(finding.reproduced for finding in result.findings)
+    told = table(result).splitlines()
+    assert told[-len(result.findings) - 1] == "diagnosis: none of the hypotheses gives these numbers"
+    assert told[-len(result.findings)] == "  only numbers 12 to 15, the last 4, of mlp.down differ"
