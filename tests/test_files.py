@@ -1,3 +1,4 @@
+import errno
 import os
 import subprocess
 import sys
@@ -6,7 +7,7 @@ from typing import BinaryIO
 
 import pytest
 
-from minillama.files import PART, write_files
+from minillama.files import PART, reserve, write_files
 
 
 def test_bytes_and_writers_into_a_folder_that_is_made(tmp_path: Path) -> None:
@@ -68,3 +69,20 @@ def test_a_sentence_on_what_cannot_be_read_stays_as_it_is(tmp_path: Path) -> Non
     with pytest.raises(OSError, match=r"^source\.bin cannot be read: Input/output error$"):
         write_files({tmp_path / "out": fails})
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="the system cannot set space aside")
+def test_space_is_set_aside_or_said_to_lack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(descriptor: int, start: int, size: int, number: int = errno.ENOSPC) -> None:
+        raise OSError(number, os.strerror(number))
+
+    file = tmp_path / "file"
+    write_files({file: lambda out: reserve(out, 5)}, synced=False)
+    assert file.stat().st_size == 5
+    monkeypatch.setattr(os, "posix_fallocate", fails)
+    with pytest.raises(OSError, match="file cannot be written: No space left"):
+        write_files({file: lambda out: reserve(out, 9)}, synced=False)
+    assert [entry.stat().st_size for entry in tmp_path.iterdir()] == [5]
+    monkeypatch.setattr(os, "posix_fallocate", lambda *given: fails(*given, number=errno.EOPNOTSUPP))
+    write_files({file: lambda out: reserve(out, 9)}, synced=False)  # then it is written without
+    assert file.stat().st_size == 0

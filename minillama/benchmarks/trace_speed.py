@@ -1,4 +1,5 @@
-"""How long a trace takes beside the plain forward pass of the same model, in turns in one process:
+"""How long a trace takes beside the plain forward pass of the same model, in turns in one process, each into a new file
+(over an old one, the file system frees that too):
 
 python -m minillama.benchmarks.trace_speed
 python -m minillama.benchmarks.trace_speed --shape 1.1B --work DIR --repeats 7
@@ -60,7 +61,11 @@ def measure(weights: Path, folder: Path, tokens: int, repeats: int) -> None:
         trace = Trace({}, [np.array([ids])], model.config, str(weights))
         write_files({out: partial(write, model, trace, planned(trace, None, [0]), "F32")}, synced=False)
 
-    pairs = [(timed(plain), timed(traced)) for _ in range(WARM + repeats)][WARM:]
+    pairs = []
+    for _ in range(WARM + repeats):
+        out.unlink(missing_ok=True)
+        pairs.append((timed(plain), timed(traced)))
+    pairs = pairs[WARM:]
     forward, trace = (statistics.median(seconds) for seconds in zip(*pairs, strict=True))
     ratios = sorted(b / a for a, b in pairs)
     print(f"{weights.name}, {tokens} tokens, a trace of {out.stat().st_size / 1e6:.1f} MB, {repeats} turns")

@@ -9,6 +9,7 @@ from typing import BinaryIO
 import numpy as np
 
 from minillama.arrays import Array
+from minillama.files import reserve
 from minillama.weights.formats import STORAGE
 from minillama.weights.quantized import Part
 from minillama.weights.saving import write_header
@@ -23,6 +24,7 @@ class Filling:
         ends = list(accumulate((part.nbytes for part in self._parts.values()), initial=0))
         self._spans = dict(zip(self._parts, pairwise(ends), strict=True))
         self._begin = write_header(out, self._parts, self._spans, notes)
+        reserve(out, self._begin + ends[-1])
         self._missing = set(self._parts)
 
     def put(self, name: str, array: Array) -> None:
