@@ -12,6 +12,7 @@ from minillama.debug.hypotheses import (
     attention,
     cache,
     embedding,
+    frequencies,
     head,
     layer,
     mlp,
@@ -27,7 +28,7 @@ from minillama.debug.hypotheses import (
 from minillama.debug.hypotheses.base import Case, Hypothesis
 
 COMPONENTS = (
-    *(embedding, norm, projection, rope, positions, attention, cache, mlp, stream, layer, head),
+    *(embedding, norm, projection, rope, frequencies, positions, attention, cache, mlp, stream, layer, head),
     *(precision, quantization, part),  # any step
 )
 
