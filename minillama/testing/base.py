@@ -112,11 +112,15 @@ def as_floats(given: Any, shape: tuple[int, ...], what: str) -> Array:
 
 def _causes(given: Array, wanted: Array, allowed: Any, variants: Variants) -> list[str]:
     counts = ~np.isnan(wanted)
+
+    def same(a: Array, b: Array) -> bool:
+        return bool((np.abs(a - b) <= allowed)[counts].all())
+
     causes = []
     for told, variant in variants.items():
         with np.errstate(all="ignore"):
             numbers = np.asarray(variant(), np.float64)
-            if numbers.shape == wanted.shape and (np.abs(given - numbers) <= np.asarray(allowed) * 2)[counts].all():
+            if numbers.shape == wanted.shape and same(given, numbers) and not same(numbers, wanted):
                 causes.append(told)
     return causes
 

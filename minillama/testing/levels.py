@@ -7,7 +7,8 @@ its way, and is a sum of n terms, may be off by
 
 because numbers are handed from operation to operation in the level's format, with a unit roundoff of `unit`, and
 sums are formed in float32 at every level. Properties know r, n and the sizes; a level knows the rest. So nothing here
-is a guess with room in it but for `logits`, where errors go through whole layers and bounds say little.
+is a guess with room in it. Through whole models such bounds say little: properties/model.py tries how far rounding
+carries.
 """
 
 from __future__ import annotations
@@ -22,25 +23,32 @@ from minillama.layout import GROUP
 from minillama.weights.formats import narrow_bfloat16, widen
 
 FLOAT32 = 2.0**-24  # half the distance of 1 to the next float32, as a part of 1
+BFLOAT16 = 2.0**-8
 TINY = 1e-35  # what may be flushed to zero: above the smallest normal float32
 
 
 @dataclass(frozen=True)
 class Level:
-    """unit: roundoff of what is handed on. kept: roundoff of cached keys and values. products: what a product with a
-    weight matrix may be off by as a part of the largest number of its row, beside rounding. logits: the same of a whole
-    model. weights: the format in which weights are drawn, so that storing them loses nothing."""
+    """unit: roundoff of what is handed on. kept: roundoff of cached keys and values. step: what a number that is
+    multiplied with weights, or a weight, may be off by, as a part of the largest of its group of 32. weights: the format
+    that weights are drawn in."""
 
     name: str
     unit: float
     kept: float
-    products: float
-    logits: float
+    step: float
     weights: str
 
     def allowed(self, sizes: Any, roundings: float, terms: float = 0) -> Array:
         """By how much a number may be off: see above. sizes: of its terms, added up; any shape."""
         return np.asarray((roundings * self.unit + terms * FLOAT32) * np.abs(sizes) + TINY)
+
+    def stepped(self, x: Array) -> Array:
+        """By how much numbers that are multiplied with weights, or weights, may be off beside rounding. (..., width)"""
+        if not self.step:
+            return np.zeros_like(x)
+        largest = np.abs(x.reshape(*x.shape[:-1], -1, GROUP)).max(axis=-1)
+        return np.asarray(self.step * np.repeat(largest, GROUP, axis=-1))
 
     def rounded(self, x: Array) -> Array:
         """Inputs that the level's format has exactly, as float32."""
@@ -70,16 +78,15 @@ def on_four_bits(w: Array) -> Array:
     return np.asarray((whole * scale).reshape(w.shape), np.float32)
 
 
-# logits, float32: transformers and this model are 2e-5 of the largest apart at most (docs/numerics.md), models of which
-# both round. bf16: measured, see tests/testing/test_levels.py. quantized: products are of numbers rounded to 8 bits in
-# groups, half a step being 1/254 of the largest of the group; what that makes in a product and a model of these sizes
-# is measured in the same place. Their other operations are float32, with keys and values in bfloat16 or float16.
 LEVELS = {
     level.name: level
     for level in (
-        Level("float32", FLOAT32, FLOAT32, 0, 2e-5, "f32"),
-        Level("bf16", 2.0**-8, 2.0**-8, 0, 0.1, "bf16"),
-        Level("quantized", FLOAT32, 2.0**-8, 0.03, 0.1, "q4_0"),
+        Level("float32", FLOAT32, FLOAT32, 0, "f32"),
+        Level("bf16", BFLOAT16, BFLOAT16, 0, "bf16"),
+        # Products are of numbers of 8 bits, -127 .. 127 times a scale: half a step is 1/254 of the largest. Weights are
+        # drawn with 4 bits, and 8 may move them by as much. All else is float32, but that keys and values may be
+        # bfloat16, or float16, which is finer
+        Level("quantized", FLOAT32, BFLOAT16, 1 / 254, "q4_0"),
     )
 }
 

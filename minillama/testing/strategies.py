@@ -129,7 +129,7 @@ def weights_of(config: LlamaConfig, seed: int, embedding: float = 1.0) -> dict[s
     for number, (name, shape) in enumerate(names.expected_shapes(config).items()):
         if name == names.LM_HEAD and config.tie_word_embeddings:
             continue
-        w = spiky(seed + number, *shape) * (1.2 / np.sqrt(shape[-1]) if len(shape) == 2 else 0.2)
+        w = spiky(seed + number, *shape) * (1.2 / np.sqrt(shape[-1]) if len(shape) == 2 else 0.5)
         if name == names.EMBED_TOKENS:
             w *= embedding * np.sqrt(shape[-1])
         tensors[name] = (w + (1 if name.endswith("norm.weight") else 0)).astype(np.float32)

@@ -75,9 +75,9 @@ def allowed(case: Case, level: Level) -> Array:
     sizes = grouped_scores(np.abs(q), np.abs(k)) / root
     each = np.repeat(v, q.shape[1] // v.shape[1], axis=1)[:, :, None]  # (B, H, 1, S, K)
     away = np.abs(each - grouped_context(probs, v)[:, :, :, None])  # (B, H, T, S, K)
-    of_scores = np.einsum("bhts,bhtsk->bhtk", probs * sizes, away)
+    off = np.expm1(np.minimum(2 * level.allowed(sizes, roundings=3, terms=K + 2), 50)) / 2  # d, while it is small
     of_sums = grouped_context(probs, np.abs(v))
-    return level.allowed(of_scores, roundings=3, terms=K + 2) + level.allowed(of_sums, roundings=3, terms=2 * S + 8)
+    return np.einsum("bhts,bhtsk->bhtk", probs * off, away) + level.allowed(of_sums, roundings=3, terms=2 * S + 8)
 
 
 def mistakes(case: Case) -> Variants:

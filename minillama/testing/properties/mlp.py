@@ -23,8 +23,8 @@ def cases(size: float = 1.0) -> Callable[[Level], st.SearchStrategy[Case]]:
     @st.composite
     def draw_case(draw: st.DrawFn, level: Level) -> Case:
         B, T = draw(st.integers(1, 2)), draw(st.integers(1, 3))
-        D, F = (draw(st.integers(*(1, 2) if level.products else (2, 9))) for _ in range(2))
-        if level.products:
+        D, F = (draw(st.integers(*(1, 2) if level.step else (2, 9))) for _ in range(2))
+        if level.step:
             D, F = D * GROUP, F * GROUP
         seed = draw(SEEDS)
         gate, up, down = (
@@ -52,12 +52,17 @@ def allowed(case: Case, level: Level) -> Array:
     x, gate, up, down = (case[name].astype(np.float64) for name in ("x", "gate", "up", "down"))
     D, F = x.shape[-1], gate.shape[0]
     g, u = x @ gate.T, x @ up.T
-    off_g, off_u = (level.allowed(np.abs(x) @ np.abs(w).T, roundings=1, terms=D) for w in (gate, up))
-    hidden = np.abs(silu(g) * u)
-    off = 1.1 * off_g * np.abs(u) + np.abs(silu(g)) * off_u + level.allowed(hidden, roundings=2, terms=6)
-    rounding = (off + level.allowed(hidden, roundings=1, terms=F)) @ np.abs(down).T
-    largest = np.abs((silu(g) * u) @ down.T).max(axis=-1, keepdims=True)
-    return np.asarray(rounding + level.products * largest)
+    off_g, off_u = (
+        level.allowed(np.abs(x) @ np.abs(w).T, roundings=1, terms=D) + steps(x, w, level) for w in (gate, up)
+    )
+    hidden = silu(g) * u
+    off = 1.1 * off_g * (np.abs(u) + off_u) + np.abs(silu(g)) * off_u + level.allowed(hidden, roundings=2, terms=6)
+    return (off + level.allowed(hidden, roundings=1, terms=F)) @ np.abs(down).T + steps(hidden, down, level)
+
+
+def steps(x: Array, w: Array, level: Level) -> Array:
+    """By how much x w^T may be off for rounding both to fewer bits."""
+    return np.asarray(level.stepped(x) @ np.abs(w).T + (np.abs(x) + level.stepped(x)) @ level.stepped(w).T)
 
 
 def mistakes(case: Case) -> Variants:
