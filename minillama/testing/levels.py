@@ -30,8 +30,8 @@ TINY = 1e-35  # what may be flushed to zero: above the smallest normal float32
 @dataclass(frozen=True)
 class Level:
     """unit: roundoff of what is handed on. kept: roundoff of cached keys and values. step: what a number that is
-    multiplied with weights, or a weight, may be off by, as a part of the largest of its group of 32. weights: the format
-    that weights are drawn in."""
+    multiplied with weights, or a weight, may be off by, as a part of the largest of its group of 32. weights: the
+    format that weights are drawn in."""
 
     name: str
     unit: float

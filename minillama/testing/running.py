@@ -56,7 +56,7 @@ def run(prop: Property, implementation: Implementation, level: Level) -> Outcome
     NotImplementedError in any case, though the others are tried all the same."""
     missing = [name for name in prop.needs if name not in implementation]
     if missing:
-        return Outcome(prop, f"there is no {' and no '.join(missing)}")
+        return Outcome(prop, f"there is no function {' and no '.join(missing)}")
     lacking: list[str] = []
     causes: list[frozenset[str]] = []
     smallest: list[tuple[Case, str]] = []  # the last that hypothesis tries is the smallest

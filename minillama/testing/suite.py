@@ -17,9 +17,12 @@ from minillama.testing.running import ConformanceError, run
 
 @pytest.mark.parametrize("prop", PROPERTIES, ids=lambda prop: prop.id)
 def test_property(prop: Property, request: pytest.FixtureRequest) -> None:
+    skipped = broken = None
     try:
-        outcome = run(prop, request.config.stash[IMPLEMENTATION], request.config.stash[LEVEL])
+        skipped = run(prop, request.config.stash[IMPLEMENTATION], request.config.stash[LEVEL]).skipped
     except ConformanceError as error:
-        pytest.fail(str(error), pytrace=False)
-    if outcome.skipped:
-        pytest.skip(outcome.skipped)
+        broken = str(error)
+    if broken:
+        pytest.fail(broken, pytrace=False)
+    if skipped:
+        pytest.skip(skipped)

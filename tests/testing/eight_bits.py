@@ -1,5 +1,5 @@
-"""An adapter that works as kernels for quantized weights do: every product with weights is one of numbers that have been
-rounded to 8 bits in groups of 32."""
+"""An adapter that works as kernels for quantized weights do: every product with weights is one of numbers that have
+been rounded to 8 bits in groups of 32."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from minillama.config import LlamaConfig
 from minillama.layout import GROUP
 from minillama.model.decoder import Decoder
 from minillama.model.heads import lm_logits
-from minillama.model.mlp import silu
 from minillama.model.mlp import mlp as feed_forward
+from minillama.model.mlp import silu
 from minillama.weights import names
 
 level = "quantized"
@@ -29,7 +29,7 @@ class EightBits:
         self.w = in_groups(w)
 
     @property
-    def T(self) -> EightBits:
+    def T(self) -> EightBits:  # noqa: N802  # NumPy's name
         return self
 
     def __rmatmul__(self, x: Array) -> Array:
