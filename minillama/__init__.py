@@ -19,6 +19,7 @@ text -> tokenizer -> ids (B, T)
     trace.py       python -m minillama.trace: every intermediate of a run, in a file (debug/)
     compare.py     python -m minillama.compare: where another implementation parts from it, and why (debug/)
     evaluate.py    python -m minillama.evaluate: perplexity, and how far other weights are from it (debug/)
+    testing/       properties that any LLaMA must have, and a suite that tries another implementation
     notebooks.py   python -m minillama.notebooks: the course, to work through
 """
 

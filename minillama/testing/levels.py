@@ -30,14 +30,12 @@ TINY = 1e-35  # what may be flushed to zero: above the smallest normal float32
 @dataclass(frozen=True)
 class Level:
     """unit: roundoff of what is handed on. kept: roundoff of cached keys and values. step: what a number that is
-    multiplied with weights, or a weight, may be off by, as a part of the largest of its group of 32. weights: the
-    format that weights are drawn in."""
+    multiplied with weights, or a weight, may be off by, as a part of the largest of its group of 32."""
 
     name: str
     unit: float
     kept: float
     step: float
-    weights: str
 
     def allowed(self, sizes: Any, roundings: float, terms: float = 0) -> Array:
         """By how much a number may be off: see above. sizes: of its terms, added up; any shape."""
@@ -57,9 +55,7 @@ class Level:
 
     def weight(self, w: Array) -> Array:
         """Weights that its format has exactly, as float32: a matrix (out, in), or a vector."""
-        if self.weights == "q4_0" and w.ndim == 2:
-            return on_four_bits(w)
-        return np.asarray(w, np.float32) if self.weights == "f32" else bfloat16(w)
+        return on_four_bits(w) if self.step and w.ndim == 2 else self.rounded(w)
 
 
 def bfloat16(x: Array) -> Array:
@@ -81,12 +77,12 @@ def on_four_bits(w: Array) -> Array:
 LEVELS = {
     level.name: level
     for level in (
-        Level("float32", FLOAT32, FLOAT32, 0, "f32"),
-        Level("bf16", BFLOAT16, BFLOAT16, 0, "bf16"),
+        Level("float32", FLOAT32, FLOAT32, 0),
+        Level("bf16", BFLOAT16, BFLOAT16, 0),
         # Products are of numbers of 8 bits, -127 .. 127 times a scale: half a step is 1/254 of the largest. Weights are
         # drawn with 4 bits, and 8 may move them by as much. All else is float32, but that keys and values may be
         # bfloat16, or float16, which is finer
-        Level("quantized", FLOAT32, BFLOAT16, 1 / 254, "q4_0"),
+        Level("quantized", FLOAT32, BFLOAT16, 1 / 254),
     )
 }
 

@@ -6,7 +6,7 @@ import copy
 import tempfile
 import traceback
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,16 +57,17 @@ def run(prop: Property, implementation: Implementation, level: Level) -> Outcome
     missing = [name for name in prop.needs if name not in implementation]
     if missing:
         return Outcome(prop, f"there is no function {' and no '.join(missing)}")
+    calls = {name: with_copies(value) if callable(value) else value for name, value in implementation.items()}
     lacking: list[str] = []
     causes: list[frozenset[str]] = []
     smallest: list[tuple[Case, str]] = []  # the last that hypothesis tries is the smallest
 
     @settings(QUIET, max_examples=prop.examples)
     @given(prop.cases(level))
-    def try_case(case: Case) -> None:
-        told = None
+    def try_case(drawn: Case) -> None:
+        case, told = copy.deepcopy(drawn), None  # which a property may change
         try:
-            prop.holds(implementation, copy.deepcopy(case), level)
+            prop.holds(calls, case, level)
         except NotImplementedError as error:
             lacking.append(str(error) or "a case")
         except Mismatch as mismatch:
@@ -98,6 +99,11 @@ def check(properties: Sequence[Property], implementation: Implementation, level:
         if outcomes[-1].skipped:
             warnings.warn(f"{prop.id} is skipped: {outcomes[-1].skipped}", ConformanceWarning, stacklevel=3)
     return outcomes
+
+
+def with_copies(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """The same function, which may overwrite what it is given."""
+    return lambda *arguments: fn(*copy.deepcopy(arguments))
 
 
 @contextmanager

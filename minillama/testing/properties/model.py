@@ -65,7 +65,7 @@ def new_model(fn: Implementation, case: Case) -> Any:
 
 def call(run: Any, case: Case) -> Array:
     B, T = case["ids"].shape
-    given = run(case["ids"]) if case["mask"] is None else run(case["ids"], case["mask"])
+    given = run(case["ids"].copy()) if case["mask"] is None else run(case["ids"].copy(), case["mask"].copy())
     return as_floats(given, (B, T, case["config"].vocab_size), "the logits")
 
 
@@ -210,7 +210,7 @@ def cached(fn: Implementation, case: Case, level: Level) -> None:
     T = case["ids"].shape[1]
     wanted, slack, past, start = expected(case), allowed(case, level), None, 0
     for stop in sorted({max(T // 2, 1), *range(T // 2 + 1, T + 1)}):  # the first half at once, then id by id
-        got = run.cached(case["ids"][:, start:stop], past)
+        got = run.cached(case["ids"][:, start:stop].copy(), past)
         if not isinstance(got, tuple) or len(got) != 2:
             raise Mismatch("cached(ids, past) must return logits and the new past")
         given, past = got
