@@ -16,7 +16,7 @@ from minillama.testing.running import ConformanceError, run
 
 
 @pytest.mark.parametrize("prop", PROPERTIES, ids=lambda prop: prop.id)
-def test_property(prop: Property, request: pytest.FixtureRequest) -> None:
+def test_holds(prop: Property, request: pytest.FixtureRequest) -> None:
     skipped = broken = None
     try:
         skipped = run(prop, request.config.stash[IMPLEMENTATION], request.config.stash[LEVEL]).skipped

@@ -50,7 +50,7 @@ def test_failures_and_skips_of_an_adapter_in_the_folder(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(ADAPTER)
     status, told = suite(tmp_path, "--impl", "mine", "-rs", "-k", "rms_norm or rope or mlp")
     assert status == 1
-    assert "test_property[rms_norm::eps]" in told
+    assert "test_holds[rms_norm::eps]" in told
     assert told.count("these are the numbers one gets where eps is 1e-06") >= 2
     assert "Traceback" not in told
     assert "During handling" not in told
