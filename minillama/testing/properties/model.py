@@ -72,8 +72,8 @@ def call(run: Any, case: Case) -> Array:
 def allowed(case: Case, level: Level) -> Array:
     """How far rounding carries through all layers, found by trying (Monte Carlo arithmetic, Parker 1997): the model is
     run again with every intermediate off by chance, and the logits (B, T, 1) may be off by TIMES what the worst is.
-    Steps count twice, for those of the weights. Correct models in float32, in bfloat16 and with numbers of 8 bits use a
-    third to two thirds of it (tests/testing)."""
+    Steps count twice, for those of the weights. Of that, transformers' models in float32 and bfloat16 and one with
+    numbers of 8 bits (tests/testing) use 0.28, 0.37 and 0.62."""
     rng, wanted = np.random.default_rng(0), expected(case, case["mask"])
 
     def off_by_chance(name: str, array: Array) -> None:
