@@ -40,7 +40,7 @@ MAY_IMPORT = {
     "checking": GROUND | {"loading", "staging", "converting", "weights", "tokenizer", "generation"},
     "llama": GROUND | {"model", "weights", "generation", "outputs", "pretrained", "runtime"},
     "debug": GROUND | {"model", "weights"},
-    "testing": GROUND | {"model", "weights", "generation"},
+    "testing": GROUND | {"model", "weights", "generation", "kernels", "runtime"},  # the last two for adapters alone
     "benchmarks": GROUND
     | {"__init__", "model", "weights", "generation", "llama", "loading", "kernels", "engines", "runtime", "shipped"}
     | {"commands", "debug", "trace"},  # which is timed
@@ -77,6 +77,12 @@ def test_a_room_imports_only_what_it_stands_on(file: Path) -> None:
     room = room_of(file)
     if room not in MAY_IMPORT_ALL:
         assert rooms_imported(file) <= MAY_IMPORT[room] | {room}
+
+
+def test_what_is_expected_of_others_does_not_come_from_kernels() -> None:
+    for file in FILES:
+        if room_of(file) == "testing" and file.parent.name != "adapters":
+            assert not rooms_imported(file) & {"kernels", "runtime"}, file
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
