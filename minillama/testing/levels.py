@@ -53,6 +53,10 @@ class Level:
         single = np.asarray(x, np.float32)
         return single if self.unit == FLOAT32 else bfloat16(single)
 
+    def stored(self, x: Array) -> Array:
+        """Keys and values that a cache's format has exactly, as float32."""
+        return np.asarray(x, np.float32) if self.kept == FLOAT32 else bfloat16(x)
+
     def weight(self, w: Array) -> Array:
         """Weights that its format has exactly, as float32: a matrix (out, in), or a vector."""
         return on_four_bits(w) if self.step and w.ndim == 2 else self.rounded(w)

@@ -33,7 +33,7 @@ def cases(
         S = T + (draw(st.integers(1, 5)) if past else 0)
         seed = draw(SEEDS)
         q, k, v = spiky(seed, B, H, T, K), spiky(seed + 1, B, G, S, K), spiky(seed + 2, B, G, S, K)
-        case = {"q": level.rounded(q), "k": level.rounded(k), "v": level.rounded(v)}
+        case = {"q": level.rounded(q), "k": level.stored(k), "v": level.stored(v)}
         return case | {"mask": None if mask is None else draw(masks(B, T, S, blind=mask == "blind"))}
 
     return draw_case
