@@ -23,7 +23,8 @@ def cases(pieces: int = 1) -> Callable[[Level], st.SearchStrategy[Case]]:
     def draw_case(draw: st.DrawFn, level: Level) -> Case:
         L, B, G = draw(st.integers(1, 3)), draw(st.integers(1, 2)), draw(st.integers(1, 3))
         K = draw(st.sampled_from([2, 4, 6]))
-        lengths = draw(st.lists(st.integers(1, 4), min_size=pieces, max_size=5))
+        some = st.integers(1, 4) | st.sampled_from([16, 33])  # past the room that a cache that grows may begin with
+        lengths = draw(st.lists(some, min_size=pieces, max_size=5))
         seed, S = draw(SEEDS), sum(lengths)
         k, v = spiky(seed, L, B, G, S, K), spiky(seed + 1, L, B, G, S, K)
         return {"k": level.rounded(k), "v": level.rounded(v), "pieces": lengths, "room": S + draw(st.integers(0, 3))}
