@@ -22,7 +22,7 @@ from minillama.weights import Parameters, names
 from minillama.weights.safetensors import ArrayTensor
 
 model = Properties("model")
-RUNS, TIMES = 3, 4
+RUNS, TIMES = 3, 6
 MULTIPLIED = ("norm", "context", "act")  # with weights
 BIASES = {
     "all biases are": "",

@@ -12,8 +12,10 @@ from minillama.testing.plugin import implementation_of
 from minillama.testing.running import run
 
 
+@pytest.mark.parametrize("form", numba_kernels.LEVEL)
 @pytest.mark.parametrize("prop", PROPERTIES, ids=lambda prop: prop.id)
-def test_float32(prop: Property) -> None:
-    outcome = run(prop, implementation_of(numba_kernels), LEVELS[numba_kernels.level])
+def test_every_format(prop: Property, form: str) -> None:
+    kernels = numba_kernels.Kernels(form)
+    outcome = run(prop, implementation_of(kernels), LEVELS[kernels.level])
     # Sampling is NumPy's whatever computes the logits, and nothing else is skipped
     assert (outcome.skipped is not None) == (prop.component == "sampler")
