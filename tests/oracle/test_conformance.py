@@ -32,7 +32,8 @@ def skipped(implementation: Any, components: set[str], only: set[str] | None = N
 
 def test_torch_and_transformers_by_the_command_line() -> None:
     pytest.importorskip("transformers", reason="needs the oracle extra")
-    command = [sys.executable, "-m", "pytest", "-rs", "-p", "no:cacheprovider", "--pyargs", "minillama.testing.suite"]
+    command = [sys.executable, "-m", "pytest", "-rs", "-p", "minillama.testing.plugin", "-p", "no:cacheprovider"]
+    command += ["--pyargs", "minillama.testing.suite"]
     command += ["--impl", "tests.oracle.adapters.torch_parts"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
