@@ -70,7 +70,7 @@ def _product(
     work: Any, out: Any, out_step: int,
 ) -> None:  # fmt: skip
     for row in range(n):
-        arrange_row(w, x, row * width, width, a, s, z, row, rows)
+        arrange_row(w, x, row * width, 0, width, width, a, s, z, row, rows)
     linear(out, out_step, w, scales, n_out, width, a, s, z, n, panel, work, 0)
 
 
