@@ -293,6 +293,19 @@ def test_heads_that_several_threads_share(form: str, heads: dict[str, Any]) -> N
 
 
 @pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("inner", [2, 67, 130, 258, 300])
+def test_features_that_several_threads_share(form: str, inner: int) -> None:
+    """Widths of the gated network whose last task is all of it, a little larger than the others, or smaller."""
+    how: dict[str, Any] = {"intermediate_size": inner, "mlp_bias": True}
+    rows = random_rows(6, [1, 11, 4])
+    assert_like_numpy(form, rows, **how)
+    assert_like_numpy(form, rows[:1], **how)
+    one, three = (numba_engine(form, threads, **how) for threads in (1, 3))
+    np.testing.assert_array_equal(three.prefill(rows), one.prefill(rows))
+    np.testing.assert_array_equal(three.decode(random_ids(7, 3)), one.decode(random_ids(7, 3)))
+
+
+@pytest.mark.parametrize("form", FORMS)
 def test_alone_and_token_by_token_as_in_a_batch(form: str) -> None:
     engine = numba_engine(form, 1, **ALL)
     for text, wanted in zip(TEXTS, one_pass(form, 2), strict=True):
