@@ -125,10 +125,11 @@ class Kernels:
                 flags = np.zeros(cache.capacity, np.uint8)
                 flags[:S] = 1 if mask is None else mask[b, 0, start]
                 part = np.empty((stop - start) * H * K, np.float32)
+                own, no_angles = np.empty(attending.own_room(K, H // G), np.float32), np.zeros(0, np.float32)
                 _attend(
                     queries[start * H * K :], 0, H // G, (stop - start) * (H // G), K, S - (stop - start),
                     cache.keys, cache.capacity * K, cache.values, cache.capacity * cache.width, G, flags,
-                    mask is not None, np.zeros(0, np.float32), np.empty(attending.own_room(K), np.float32), part,
+                    mask is not None, no_angles, own, part,
                 )  # fmt: skip
                 out[b, start:stop] = part.reshape(-1, H, K)
         return out.swapaxes(1, 2)
