@@ -8,6 +8,7 @@ import pytest
 from minillama import LlamaForCausalLM, tale_model
 from minillama.arrays import Array
 from minillama.benchmarks.errors import (
+    EMBEDDING,
     LOGITS,
     READS,
     Outputs,
@@ -50,12 +51,17 @@ def test_the_oracle_reads_what_the_model_gives(columns: dict[str, tuple[Outputs,
     oracle(IDS[None], tap=seen.__setitem__)
     exact = columns["numpy"][1]
     for name, place in {
-        "norm": "post_attention_norm", "linear": "mlp.gate", "attention": "self_attn.o_proj", "mlp": "mlp.down",
+        "norm": "post_attention_norm", "linear": "mlp.gate", "context": "self_attn.context",
+        "attention": "self_attn.o_proj", "mlp": "mlp.down", "layer": "output",
     }.items():  # fmt: skip
         for layer in range(oracle.config.num_hidden_layers):
             there = seen[f"model.layers.{layer}.{place}"][0]
             # The inputs were rounded to float32
             assert np.abs(exact[name, layer] - there).max() < 1e-6 * np.abs(there).max()
+
+
+def test_embeddings_are_looked_up(columns: dict[str, tuple[Outputs, Outputs]]) -> None:
+    assert [error(EMBEDDING, *column) for column in columns.values()] == [(0, 0), (0, 0)]
 
 
 def test_errors_by_hand() -> None:
@@ -66,7 +72,7 @@ def test_errors_by_hand() -> None:
 
 def test_the_table(columns: dict[str, tuple[Outputs, Outputs]]) -> None:
     lines = table(columns, IDS).splitlines()
-    assert len(lines) == 2 + len(READS) + 3
+    assert len(lines) == 2 + len(READS) + 4
     assert {line.count("|") for line in lines} == {4}
     assert lines[-1].endswith("| 0 | 0 |")
 

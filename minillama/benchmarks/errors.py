@@ -10,6 +10,7 @@ the largest error as a part of the largest exact number.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,11 @@ from minillama.kernels.decoder import (
     DOWN_PROJ,
     GATE_PROJ,
     O_PROJ,
+    add_row,
     arrange_step,
     attention_step,
+    cache_key,
+    cache_value,
     gated_pass,
     norm_step,
     product,
@@ -33,12 +37,19 @@ from minillama.kernels.linear import block_rows
 from minillama.layout import QUANTIZED
 from minillama.llama import LlamaForCausalLM
 from minillama.loading import load_tokenizer
-from minillama.model.attention import merge_heads, self_attention, split_heads, visible_keys
-from minillama.model.decoder import Decoder
+from minillama.model.attention import (
+    grouped_context,
+    grouped_scores,
+    merge_heads,
+    self_attention,
+    split_heads,
+    visible_keys,
+)
+from minillama.model.decoder import Decoder, decoder_layer
 from minillama.model.heads import causal_lm_loss, lm_logits
 from minillama.model.mlp import mlp
 from minillama.model.norm import rms_norm
-from minillama.model.ops import linear
+from minillama.model.ops import linear, softmax
 from minillama.model.rope import Rotations, rotate
 from minillama.runtime.batch import Append
 from minillama.runtime.engine import NumbaEngine
@@ -47,15 +58,17 @@ from minillama.shipped import sample_text, tale_model
 from minillama.weights.parameters import Parameters
 
 TOKENS = 256
-# The intermediate that each component reads (see docs/notation.md)
+# The intermediates that each component reads (see docs/notation.md), side by side
 READS = {
-    "norm": "residual",
-    "rope": "self_attn.q_proj",
-    "linear": "post_attention_norm",
-    "attention": "input_norm",
-    "mlp": "post_attention_norm",
+    "norm": ["residual"],
+    "rope": ["self_attn.q_proj"],
+    "linear": ["post_attention_norm"],
+    "context": ["self_attn.q_rope", "self_attn.k_rope", "self_attn.v_proj"],
+    "attention": ["input_norm"],
+    "mlp": ["post_attention_norm"],
+    "layer": ["input"],  # what the layer before gave
 }
-LOGITS = "logits"
+EMBEDDING, LOGITS = "embedding", "logits"  # of the whole model
 CACHES = {"f32": "f32", "bf16": "f16", "q8_0": "f16", "q4_0": "f16"}  # those that large models get
 
 Inputs = dict[tuple[str, int], Array]  # of a component and layer: (T, ...)
@@ -67,9 +80,9 @@ def of_numpy(model: LlamaForCausalLM, ids: Array, inputs: Inputs, dtype: DTypeLi
     c, weights = model.config, Parameters(model.weights.tensors, model.config, dtype)
     decoder, T = Decoder(c, weights), len(ids)
     hidden = decoder(decoder.embed(ids[None]), decoder.new_cache())
-    outputs = {(LOGITS, 0): lm_logits(hidden[0], weights.lm_head)}
+    outputs = {(EMBEDDING, 0): decoder.embed(ids), (LOGITS, 0): lm_logits(hidden[0], weights.lm_head)}
     positions = np.arange(T)[None]
-    rotations = Rotations(decoder.rotary, positions, positions, dtype)
+    rotations, visible = Rotations(decoder.rotary, positions, positions, dtype), visible_keys(T, T)
     for (name, layer), given in inputs.items():
         x, w = given[None].astype(dtype), weights.layers[layer]
         match name:
@@ -79,11 +92,17 @@ def of_numpy(model: LlamaForCausalLM, ids: Array, inputs: Inputs, dtype: DTypeLi
                 out = merge_heads(rotate(split_heads(x, c.head_dim), *rotations.angles))
             case "linear":
                 out = linear(x, w.gate_proj)
+            case "context":
+                H, G = c.num_attention_heads, c.num_key_value_heads
+                q, k, v = np.split(split_heads(x, c.head_dim), (H, H + G), axis=1)
+                scores = grouped_scores(q, k) / math.sqrt(c.head_dim)
+                out = merge_heads(grouped_context(softmax(np.where(visible, scores, -math.inf)), v))
             case "attention":
-                cache = decoder.new_cache()
-                out = self_attention(x, w, c.head_dim, rotations, visible_keys(T, T), cache, layer)
-            case _:
+                out = self_attention(x, w, c.head_dim, rotations, visible, decoder.new_cache(), layer)
+            case "mlp":
                 out = mlp(x, w, decoder.act)
+            case _:
+                out = decoder_layer(x, w, c, decoder.act, rotations, visible, decoder.new_cache(), layer)
         outputs[name, layer] = out[0]
     return outputs
 
@@ -92,11 +111,14 @@ def inputs_of(oracle: LlamaForCausalLM, ids: Array) -> Inputs:
     """What every component reads in each layer of a forward pass, in float32."""
     seen: dict[str, Array] = {}
     oracle(ids[None], tap=seen.__setitem__)
-    inputs = {}
+    inputs, before = {}, seen["model.embed_tokens"]
     for layer in range(oracle.config.num_hidden_layers):
-        for name, read in READS.items():
-            x = seen[f"model.layers.{layer}.{read}"]
-            inputs[name, layer] = (merge_heads(x) if x.ndim == 4 else x)[0].astype(np.float32)
+        here = f"model.layers.{layer}."
+        seen[here + "input"], before = before, seen[here + "output"]
+        for name, reads in READS.items():
+            parts = [seen[here + read] for read in reads]
+            flat = [(merge_heads(x) if x.ndim == 4 else x)[0] for x in parts]
+            inputs[name, layer] = np.concatenate(flat, axis=-1).astype(np.float32)
     return inputs
 
 
@@ -120,6 +142,16 @@ def _linear(n: int, rows: int, layer: int, m: Any, w: Any, batch: Any, room: Any
 
 
 @njit
+def _context(n: int, rows: int, layer: int, m: Any, w: Any, batch: Any, room: Any) -> None:
+    for row in range(n):
+        for g in range(m.kv_heads):
+            i = row * m.qkv_width + m.q_width + g * m.head_dim
+            cache_key(room.qkv, i, row, layer, g, m, batch)
+            cache_value(room.qkv, i + m.kv_width, row, layer, g, m, batch)
+    attention_step(0, layer, 1, m, batch, room)
+
+
+@njit
 def _attention(n: int, rows: int, layer: int, m: Any, w: Any, batch: Any, room: Any) -> None:
     arrange_step(0, 1, n, rows, w, room.normed, m.hidden_width, m.hidden_width, room)
     qkv_pass(0, n, layer, 0, m, w, batch, room)
@@ -131,8 +163,17 @@ def _attention(n: int, rows: int, layer: int, m: Any, w: Any, batch: Any, room: 
 @njit
 def _mlp(n: int, rows: int, layer: int, m: Any, w: Any, batch: Any, room: Any) -> None:
     arrange_step(0, 1, n, rows, w, room.normed, m.hidden_width, m.hidden_width, room)
-    gated_pass(0, n, rows, layer, 0, m, w, room)
-    product(0, room.change, m.hidden_width, room.joined, w, layer, DOWN_PROJ, m.hidden, m.inner_width, n, room, 1)
+    gated_pass(0, n, rows, layer, 3, m, w, room)
+    product(0, room.change, m.hidden_width, room.joined, w, layer, DOWN_PROJ, m.hidden, m.inner_width, n, room, 4)
+
+
+@njit
+def _layer(n: int, rows: int, layer: int, m: Any, w: Any, batch: Any, room: Any) -> None:
+    norm_step(0, 1, n, rows, m, w, room, 2 * layer, False, -1)
+    _attention(n, rows, layer, m, w, batch, room)
+    norm_step(0, 1, n, rows, m, w, room, 2 * layer + 1, True, -1)
+    _mlp(n, rows, layer, m, w, batch, room)
+    add_row(room.x, 0, room.change, 0, n * m.hidden_width)
 
 
 # The room that each reads, and the room it leaves its result in
@@ -140,8 +181,10 @@ STEPS = {
     "norm": (_norm, "x", "normed"),
     "rope": (_rope, "qkv", "qkv"),
     "linear": (_linear, "normed", "logits"),
+    "context": (_context, "qkv", "qkv"),
     "attention": (_attention, "normed", "change"),
     "mlp": (_mlp, "normed", "change"),
+    "layer": (_layer, "x", "x"),
 }
 
 
@@ -156,7 +199,7 @@ def of_kernels(model: FastModel, ids: Array, inputs: Inputs) -> Outputs:
     """What the kernels give, in the format of the model."""
     n, m = len(ids), model.sizes
     widths = {"x": m.hidden_width, "normed": m.hidden_width, "change": m.hidden_width}
-    sizes = {"normed": m.hidden, "change": m.hidden, "qkv": m.heads * m.head_dim, "logits": m.inner}
+    sizes = {"x": m.hidden, "normed": m.hidden, "change": m.hidden, "qkv": m.heads * m.head_dim, "logits": m.inner}
     widths |= {"qkv": m.qkv_width, "logits": m.inner_width}
 
     def rows_of(place: str) -> Array:
@@ -164,7 +207,7 @@ def of_kernels(model: FastModel, ids: Array, inputs: Inputs) -> Outputs:
         return room[: n * widths[place]].reshape(n, -1)
 
     whole = Append(model.new_cache(), model.embed(ids), np.arange(n), range(n))
-    outputs = {(LOGITS, 0): model.run([whole]).logits}  # and there is room for n rows now
+    outputs = {(EMBEDDING, 0): whole.x, (LOGITS, 0): model.run([whole]).logits}  # and there is room for n rows now
     again = Append(model.new_cache(), whole.x, whole.positions)
     batch = model._described([again])
     for (name, layer), x in inputs.items():
@@ -192,9 +235,9 @@ def error(name: str, outputs: Outputs, exact: Outputs) -> tuple[float, float]:
 def table(columns: dict[str, tuple[Outputs, Outputs]], ids: Array) -> str:
     """A row a component; of every column its outputs and the exact ones."""
     lines = [["", *columns], ["---"] * (len(columns) + 1)]
-    for name in (*READS, LOGITS):
+    for name in (EMBEDDING, *READS, LOGITS):
         errors = [error(name, *pair) for pair in columns.values()]
-        lines.append([name, *(f"{rms:.1e} ({worst:.0e})" for rms, worst in errors)])
+        lines.append([name, *(f"{rms:.1e} ({worst:.0e})" if worst else "0" for rms, worst in errors)])
     losses = [causal_lm_loss(got[LOGITS, 0][None], ids[None]) for got, _ in columns.values()]
     lines.append(["loss, nats", *(f"{loss:.6f}" for loss in losses)])
     others = [np.sum(got[LOGITS, 0].argmax(-1) != exact[LOGITS, 0].argmax(-1)) for got, exact in columns.values()]
