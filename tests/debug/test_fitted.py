@@ -15,6 +15,7 @@ from minillama.debug.diagnosis import diagnose
 from minillama.debug.hypotheses.rope import turned
 from minillama.debug.report import table
 from minillama.llama import LlamaForCausalLM
+from minillama.model.ops import softmax
 from minillama.model.rope_scaling import inverse_frequencies
 from minillama.weights.parameters import Parameters
 from tests.tiny import random_weights, tiny_config
@@ -113,3 +114,20 @@ def test_a_part_that_nothing_explains_is_told_and_no_cause(ours: Trace) -> None:
     told = table(result).splitlines()
     assert told[-len(result.findings) - 1] == "diagnosis: none of the hypotheses gives these numbers"
     assert told[-len(result.findings)] == "  only numbers 12 to 15, the last 4, of mlp.down differ"
+
+
+def masked_softmax(x: Array) -> Array:
+    T, S = x.shape[-2:]
+    return softmax(np.where(np.tri(T, S, S - T, dtype=bool), x, -np.inf))
+
+
+def test_the_scale_of_scores_is_read_off_probabilities(ours: Trace) -> None:
+    """Of any factor; one that has a name is told by it."""
+    scores, root = ours[LAYER + "self_attn.scores"], np.sqrt(CONFIG.head_dim)
+    for factor, said in (
+        (0.6, f"scores are divided by {root / 0.6:.5g}, not by sqrt(K), which is {root:.5g}"),
+        (np.log(2), "the softmax is of powers of 2"),
+    ):
+        edit: Edit = lambda x, factor=factor: masked_softmax(factor * scores)  # type: ignore[misc]  # noqa: E731
+        first = diagnosed(ours, {LAYER + "self_attn.probs": edit})[0]
+        assert (first.cause, first.reproduced) == (said, True)

@@ -24,11 +24,26 @@ from minillama.debug.hypotheses import (
     quantization,
     rope,
     stream,
+    temperature,
 )
 from minillama.debug.hypotheses.base import Case, Hypothesis
 
 COMPONENTS = (
-    *(embedding, norm, projection, rope, frequencies, positions, attention, cache, mlp, stream, layer, head),
+    *(
+        embedding,
+        norm,
+        projection,
+        rope,
+        frequencies,
+        positions,
+        attention,
+        temperature,
+        cache,
+        mlp,
+        stream,
+        layer,
+        head,
+    ),
     *(precision, quantization, part),  # any step
 )
 
