@@ -136,7 +136,12 @@ def zero(fn: Implementation, case: Case, level: Level) -> None:
 def norms(fn: Implementation, case: Case, level: Level) -> None:
     layout = layout_of(fn)
     given = as_floats(call(fn, case), case["x"].shape, "the result")
-    agree(lengths(given, layout), lengths(case["x"], layout), allowed(case, layout, level), "the length of the pair of")
+    agree(
+        lengths(given, layout),
+        lengths(case["x"], layout),
+        allowed(case, layout, level),
+        "the length of the pair of component ",
+    )
 
 
 @rope("the dot product of a query and a key depends on the distance of their positions only", cases(far=1024))
