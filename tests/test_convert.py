@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -378,6 +379,15 @@ def test_a_file_in_the_way(tmp_path: Path, capfd: Capture) -> None:
     assert file.read_bytes() == b"mine"
 
 
+@pytest.fixture
+def sigint() -> Iterator[None]:
+    """Ctrl-C as at a terminal: a shell has it ignored in what it runs in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("sigint")
 @pytest.mark.parametrize("request_to_end", ["SIGINT", "SIGTERM"])
 @pytest.mark.skipif(sys.platform == "win32", reason="sends signals as Unix does")
 def test_an_interruption(request_to_end: str, tmp_path: Path, capfd: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
