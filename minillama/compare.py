@@ -89,9 +89,10 @@ def run(args: argparse.Namespace) -> Comparison:
         commands.check_output("--html", args.html, (".html",))
     ours = open_dump(args.ours)
     theirs = open_dump(args.theirs)
-    if args.map is not None:
+    if args.map is not None or (theirs.config is None and ours.config is not None):  # a trace has our axes already
         tokens = ours.input_ids[0].shape[1] if ours.input_ids else None
-        theirs = mapped(theirs, read_mapping(args.map), config_of(ours), tokens)
+        rules = [] if args.map is None else read_mapping(args.map)
+        theirs = mapped(theirs, rules, config_of(ours), tokens)
     result = compare(ours, theirs, args.rtol, args.atol)
     if result.first is not None:
         explain(result, args.weights)

@@ -116,6 +116,28 @@ def test_what_only_one_has(trace: Trace, tmp_path: Path, capfd: Capture) -> None
     assert "209 are only in the first, such as model.embed_tokens" in outcome.out
 
 
+def test_a_dump_of_rows_and_columns_under_our_names_needs_no_map(trace: Trace, tmp_path: Path, capfd: Capture) -> None:
+    """What the C function of docs/debugging.md writes: no batch, heads side by side."""
+    a, folder = saved(trace, tmp_path / "a"), tmp_path / "dump"
+    folder.mkdir()
+    for name in ("model.embed_tokens", "model.layers.0.input_norm", "logits"):
+        np.save(folder / f"{name}.npy", trace[name][0])
+    for name in ("q_proj", "k_rope"):
+        whole = f"model.layers.2.self_attn.{name}"
+        np.save(folder / f"{whole}.npy", trace[whole][0].swapaxes(0, 1).reshape(6, -1))
+    probs = "model.layers.2.self_attn.probs"
+    np.save(folder / f"{probs}.npy", trace[probs].reshape(-1, 6))
+    outcome = command(capfd, a, folder, run=main)
+    assert (outcome.status, outcome.err) == (0, "")
+    assert "6 intermediates agree" in outcome.out
+    np.save(folder / "model.embed_tokens.npy", 2 * trace["model.embed_tokens"][0])
+    assert "diagnosis: model.embed_tokens is multiplied by 2\n" in command(capfd, a, folder, run=main).out
+    np.save(folder / "model.layers.2.mlp.up.npy", np.ones((6, 9)))
+    outcome = command(capfd, a, folder, run=main)
+    assert (outcome.status, outcome.out) == (2, "")
+    assert "dump: model.layers.2.mlp.up: its shape (6, 9) is not (B T F): F = 704; say with --map" in outcome.err
+
+
 def test_weights_are_those_of_the_trace_or_as_named(trace: Trace, tmp_path: Path, capfd: Capture) -> None:
     wrong = {"model.norm": trace["model.layers.5.output"]}
     b = saved(trace, tmp_path / "b", **wrong)

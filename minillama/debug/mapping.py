@@ -97,7 +97,7 @@ def mapped(trace: Trace, rules: Sequence[Rule], config: LlamaConfig, tokens: int
 def in_our_layout(array: Array, rule: Rule, local: str, sizes: Mapping[str, int], stacked: bool = False) -> Array:
     """An array of theirs as the intermediate `local` of ours. ValueError if it does not have the rule's axes."""
     wanted = names.axes(local)
-    theirs = _groups(rule.axes or wanted)
+    theirs = _groups(rule.axes or _likeliest(wanted, array, sizes))
     if stacked:
         theirs = [["T"], *theirs]
     if array.ndim == len(theirs) + 1 and ["B"] not in theirs:
@@ -109,7 +109,8 @@ def in_our_layout(array: Array, rule: Rule, local: str, sizes: Mapping[str, int]
     letters = [letter for group in theirs for letter in group]
     sides: list[int] = []
     for side, group in zip(array.shape, theirs, strict=True):
-        inner = [sizes.get(letter, side if len(group) == 1 else 0) for letter in group]
+        rest = side // math.prod(sizes.get(letter, 1) for letter in group)  # of the one no config decides: B, T or S
+        inner = [sizes.get(letter, rest) for letter in group]
         if math.prod(inner) != side:
             said = ", ".join(f"{letter} = {number}" for letter, number in zip(group, inner, strict=True))
             raise ValueError(f"its shape {array.shape} is not ({rule.axes or wanted}): {said}")
@@ -165,7 +166,8 @@ def _read(trace: Trace, ours: str, sources: Sequence[tuple[int, str, Rule]], siz
         array = np.stack([_without_ones(trace[name], axes) for _, name, _ in sources]) if stacked else trace[source]
         return in_our_layout(array, rule, where.local, sizes, stacked)
     except ValueError as error:
-        raise ValueError(f"{trace.source}: {source} cannot be {ours}: {error}; see --map") from None
+        meant = "" if source == ours else f" cannot be {ours}"
+        raise ValueError(f"{trace.source}: {source}{meant}: {error}; say with --map what its axes are") from None
 
 
 def _of_step(source: str) -> tuple[str, str]:
@@ -183,6 +185,17 @@ def _without_ones(array: Array, axes: int) -> Array:
 def _groups(axes: str) -> list[list[str]]:
     """`T (H K)` as [["T"], ["H", "K"]]."""
     return [merged.split() or [single] for merged, single in re.findall(r"\(([^)]*)\)|(\w)", axes)]
+
+
+def _likeliest(wanted: str, array: Array, sizes: Mapping[str, int]) -> str:
+    """Our axes; or heads side by side, as products leave them, or one under the other, where the shape says so."""
+    heads = re.fullmatch(r"B ([HG]) T ([KS])", wanted)
+    if heads is None:
+        return wanted
+    count, last = heads.groups()
+    if last == "K" and array.shape[-1:] == (sizes[count] * sizes["K"],) != (sizes["K"],):
+        return f"T ({count} K)"
+    return f"({count} T) {last}" if array.ndim == 2 else wanted
 
 
 def _checked(rule: Rule) -> Rule:

@@ -51,6 +51,24 @@ def test_a_batch_may_be_there_or_not() -> None:
     assert in_our_layout(numbered(3, T, 24), merged, "self_attn.q_proj", SIZES).shape == (3, 4, T, 6)
 
 
+def test_heads_side_by_side_or_one_under_the_other_need_no_rule() -> None:
+    """As C has them: (T, H K) is what a product leaves, (H T, S) what is written head after head as rows."""
+    plain = Rule("q", "q")
+    for local, letter in (("self_attn.q_rope", "H"), ("self_attn.v_proj", "G")):
+        heads = SIZES[letter]
+        side = numbered(T, heads * 6)
+        wanted = in_our_layout(side, Rule("q", "q", f"T ({letter} K)"), local, SIZES)
+        np.testing.assert_array_equal(in_our_layout(side, plain, local, SIZES), wanted)
+        np.testing.assert_array_equal(in_our_layout(side[None], plain, local, SIZES), wanted)
+        rows = numbered(heads * T, 6)
+        np.testing.assert_array_equal(in_our_layout(rows, plain, local, SIZES), rows.reshape(1, heads, T, 6))
+        np.testing.assert_array_equal(in_our_layout(wanted[0], plain, local, SIZES), wanted)
+    probs = numbered(4 * T, T)
+    np.testing.assert_array_equal(in_our_layout(probs, plain, "self_attn.probs", SIZES), probs.reshape(1, 4, T, T))
+    one = sizes(tiny_config(num_attention_heads=1, num_key_value_heads=1))
+    assert in_our_layout(numbered(T, one["K"]), plain, "self_attn.q_rope", one).shape == (1, 1, T, one["K"])
+
+
 def test_keys_that_nobody_means() -> None:
     theirs = numbered(4, T, 9) + 1
     padded = in_our_layout(theirs, Rule("p", "p", "H T S", future="padding"), "self_attn.probs", SIZES)
@@ -118,6 +136,7 @@ def test_names_of_ours_stay_and_others_are_left_out() -> None:
         ({"axes": "T (H K)"}, (T,), r"\(5,\) is not \(T \(H K\)\)"),
         ({"axes": "T (G K)"}, (T, 12), "are not those of self_attn.q_proj"),
         ({}, (1, 3, T, 6), "is not"),
+        ({}, (4 * T + 1, 6), r"is not \(B H T K\): H = 4, T = 5; say with --map"),
     ],
 )
 def test_what_does_not_fit_is_said(rule: dict[str, Any], shape: tuple[int, ...], complaint: str) -> None:
