@@ -28,6 +28,7 @@ from minillama.weights.parameters import Parameters
 EXPLAINED, EXPLAINED_ROUNDING, NEAREST = 0.05, 0.35, 0.7
 SAME = 1e-5  # an error, in units of the numbers' size, that is only rounding
 ALIKE = 3.0  # hypotheses that leave less than this times what the best leaves cannot be told from it
+TRIVIAL = ("any.zeros", "any.scale")  # nearer than ours to whatever has nothing to do with ours
 OWN = 0.25  # of what a format allows in the first layer: what rounding leaves of one step
 
 
@@ -72,8 +73,14 @@ def findings(case: Case, step: Callable[[], object] = int) -> list[Finding]:
         kept = [one for one, count in zip(alike, wrong, strict=True) if count == min(wrong)]
         kept.sort(key=lambda one: one[1].key.startswith("any."))  # these say least
         return _one_of_each([Finding(h.key, h.cause, left, True, case.target.name) for left, h in kept])
-    near = [Finding(h.key, h.cause, left, False, case.target.name) for left, h in tried if left < NEAREST]
-    return _one_of_each([*_signs(case, honest), *near])[:3]
+    signs = _signs(case, honest)
+    said = TRIVIAL if signs and signs[0].key == "weight.not_loaded" else ()
+    near = [
+        Finding(h.key, h.cause, left, False, case.target.name)
+        for left, h in tried
+        if left < NEAREST and h.key not in said
+    ]
+    return _one_of_each([*signs, *near])[:3]
 
 
 def _wrong_elsewhere(case: Case, hypothesis: Hypothesis, rivals: list[tuple[float, Hypothesis]]) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from minillama.debug.comparison import Comparison, Divergence, Finding, Row
+from minillama.debug.traces import as_text
 
 AFTER = 3  # rows that are shown after the first that differs
 
@@ -41,7 +42,7 @@ def summary(result: Comparison) -> list[str]:
     """What there is to say below the table."""
     lines = []
     if result.same_ids is False:
-        lines.append(f"the ids differ: {_ids(result.a.input_ids[0])} and {_ids(result.b.input_ids[0])}")
+        lines.append(f"the ids differ: {as_text(result.a.input_ids[0])} and {as_text(result.b.input_ids[0])}")
     if result.first is None:
         lines.append(f"{len(result.rows)} intermediates agree, to {result.tolerance}")
     else:
@@ -87,8 +88,3 @@ def said(first: Divergence) -> list[str]:
 
 def _index(index: tuple[int, ...]) -> str:
     return ", ".join(map(str, index))
-
-
-def _ids(ids: object) -> str:
-    text = str(ids.tolist()) if hasattr(ids, "tolist") else str(ids)
-    return text if len(text) < 60 else text[:60] + "..."

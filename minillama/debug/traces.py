@@ -100,6 +100,12 @@ def read_metadata(metadata: Mapping[str, str], tensors: Mapping[str, Array], sou
     return Trace(tensors, ids, config, metadata.get("weights"), names, source)
 
 
+def as_text(ids: Array) -> str:
+    """Ids as a message has them, cut short."""
+    text = str(ids.tolist())
+    return text if len(text) < 60 else text[:60] + "..."
+
+
 def itemsize(form: str) -> int:
     """Bytes of a number of F32 or F64."""
     return int(STORAGE[form].itemsize)

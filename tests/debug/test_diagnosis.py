@@ -75,6 +75,30 @@ class Groups(Port):
         return head % self.c.num_key_value_heads
 
 
+class Undivided(Port):
+    """`h * head_size` for `h / kv_mul * head_size`, in a cache without end."""
+
+    def key_head(self, head: int) -> int:
+        return head
+
+    def head(self, att: Array, q: Array, layer: int, head: int, pos: int) -> Array:
+        caches = self.key_cache, self.value_cache
+        self.key_cache, self.value_cache = (np.concatenate((c, np.roll(c, -1, axis=1)), axis=2) for c in caches)
+        context = super().head(att, q, layer, head, pos)
+        self.key_cache, self.value_cache = caches
+        return context
+
+
+class InPlace(Port):
+    """What is turned first is read again, turned."""
+
+    def turn(self, head: Array, pos: int) -> None:
+        for j in range(0, len(head), 2):
+            angle = pos * self.c.rope_theta ** (-j / len(head))
+            head[j] = head[j] * np.cos(angle) - head[j + 1] * np.sin(angle)
+            head[j + 1] = head[j] * np.sin(angle) + head[j + 1] * np.cos(angle)
+
+
 class NoScale(Port):
     def root(self) -> Any:
         return np.float32(1)
@@ -140,6 +164,8 @@ FAULTS: list[tuple[type[Port], str, str]] = [
     (Exponent, f"{LAYER}.self_attn.q_rope", "rope.exponent"),
     (Transposed, f"{LAYER}.self_attn.q_rope", "weight.transposed"),
     (Groups, f"{LAYER}.self_attn.probs", "attention.groups"),
+    (Undivided, f"{LAYER}.self_attn.probs", "attention.groups_undivided"),
+    (InPlace, f"{LAYER}.self_attn.q_rope", "rope.in_place"),
     (NoScale, f"{LAYER}.self_attn.probs", "attention.scale"),
     (ByK, f"{LAYER}.self_attn.probs", "attention.scale"),
     (NotItself, f"{LAYER}.self_attn.probs", "attention.mask_behind"),
@@ -227,6 +253,22 @@ def test_a_fault_in_one_layer_is_found_in_that_layer(
     result = told(ours, Port(model.config, wrong).run(IDS).save(tmp_path / "dump"), 1, capfd)
     assert result["first"]["name"] == "model.layers.4.mlp.down"
     assert result["findings"][0]["cause"] == "down_proj is that of the layer after"
+
+
+def test_a_layer_that_is_read_at_a_wrong_distance(
+    model: LlamaForCausalLM, weights: dict[str, Array], ours: Path, tmp_path: Path, capfd: Capture
+) -> None:
+    """Pointers into one file: w2 + layer * dim * dim. The first layer is right."""
+    name, wrong = "model.layers.{}.mlp.down_proj.weight", dict(weights)
+    stack = np.concatenate([weights[name.format(layer)].ravel() for layer in range(6)])
+    for layer in range(6):
+        shape = weights[name.format(layer)].shape
+        wrong[name.format(layer)] = stack[layer * 256 * 256 :][: shape[0] * shape[1]].reshape(shape)
+    result = told(ours, Port(model.config, wrong).run(IDS).save(tmp_path / "dump"), 1, capfd)
+    assert result["first"]["name"] == "model.layers.1.mlp.down"
+    assert [finding["cause"] for finding in result["findings"]] == [
+        "down_proj of layer n is read at n D D, and not at n D F"
+    ]
 
 
 def test_little_is_enough(

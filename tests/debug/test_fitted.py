@@ -58,6 +58,12 @@ def late(x: Array) -> Array:
     return np.concatenate((x[..., :12], np.roll(x, 1, axis=1)[..., 12:]), axis=-1)
 
 
+def stale(x: Array) -> Array:
+    """Rows of probabilities in one buffer, which is not cleared between them: the last head's are left in the next."""
+    left = np.concatenate((np.zeros_like(x[:, :1]), x[:, :-1]), axis=1)[:, :, -1:]
+    return np.where(np.tri(*x.shape[-2:], dtype=bool), x, left)
+
+
 def turned_to(*positions: int) -> Edit:
     """Undo the rotation of step 0 and do another."""
     inv_freq = inverse_frequencies(CONFIG, np.asarray(1))
@@ -83,6 +89,9 @@ CASES: dict[str, tuple[dict[str, Edit], str]] = {
     "a part of another size": ({LAYER + "mlp.gate": lambda x: x * np.repeat([1, 3], [13, 7]).astype(np.float32)},
                                "numbers 13 to 19, the last 7, of mlp.gate are multiplied by 3"),
     "rows": ({LAYER + "mlp.gate": lambda x: x[..., ROWS]}, "rows of gate_proj are in another order"),
+    "other tokens": ({EMBED: lambda x: x[:, [0, 2, 2, 4]]},
+                     "the ids [[1, 17, 17, 12]] and not [[1, 30, 17, 4, 12, 30]]"),
+    "keys left over": ({LAYER + "self_attn.probs": stale}, "map them with future"),
     "ids": ({EMBED: lambda x: x[:, [0, 2, 2, 3, 4, 2]]}, "id 30 finds the row of 17; 2 of 6 tokens"),
     "positions": ({LAYER + Q: turned_to(4, 5, 6, 7, 8, 9), LAYER + K: turned_to(4, 5, 6, 7, 8, 9)},
                   "rope: positions begin at 4 and not 0"),
@@ -114,6 +123,24 @@ def test_a_part_that_nothing_explains_is_told_and_no_cause(ours: Trace) -> None:
     told = table(result).splitlines()
     assert told[-len(result.findings) - 1] == "diagnosis: none of the hypotheses gives these numbers"
     assert told[-len(result.findings)] == "  only numbers 12 to 15, the last 4, of mlp.down differ"
+
+
+def test_keys_left_over_that_are_averaged_are_told_from_those_that_nothing_reads(ours: Trace) -> None:
+    probs, context = LAYER + "self_attn.probs", LAYER + "self_attn.context"
+
+    def averaged(_: Array) -> Array:
+        values = np.repeat(ours[LAYER + "self_attn.v_proj"], 2, axis=1)
+        return (stale(ours[probs]) @ values).swapaxes(1, 2).reshape(1, 6, -1)
+
+    found = diagnosed(ours, {probs: stale, context: averaged})
+    assert [finding.key for finding in found] == ["attention.left_over"]
+    assert [finding.key for finding in diagnosed(ours, {probs: stale})] == ["attention.left_over_unread"]
+
+
+def test_what_has_nothing_to_do_with_ours_is_not_called_nearly_zero(ours: Trace) -> None:
+    noise = np.random.default_rng(7).standard_normal((1, 6, 16)).astype(np.float32)
+    found = diagnosed(ours, {LAYER + "mlp.down": lambda x: noise * np.abs(x).mean()})
+    assert [finding.key for finding in found] == ["weight.not_loaded"]
 
 
 def masked_softmax(x: Array) -> Array:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from minillama.debug.hypotheses import (
     attention,
+    buffers,
     cache,
     embedding,
     frequencies,
@@ -39,6 +40,7 @@ COMPONENTS = (
         attention,
         temperature,
         cache,
+        buffers,
         mlp,
         stream,
         layer,

@@ -11,6 +11,7 @@ from minillama.arrays import Array
 from minillama.debug.hypotheses.base import Case, Hypothesis
 from minillama.debug.names import EMBED_TOKENS
 from minillama.debug.steps import How, Scene
+from minillama.debug.traces import as_text
 
 SOME, FIRST = 4096, 8  # rows of the table that are searched at a time, by so many of their numbers
 
@@ -43,7 +44,10 @@ def hypotheses(case: Case) -> Iterator[Hypothesis]:
 
     fitted = fitted_ids(case)
     own = case.ids[case.target.step]
-    if fitted is not None and fitted.shape == own.shape:
+    if fitted is not None and fitted.shape != own.shape:
+        said = f"the tokens are others: the ids {as_text(fitted)} and not {as_text(own)}"
+        yield of_ids("any.ids", said, lambda ids: fitted)
+    elif fitted is not None:
         at = np.argwhere(fitted != own)
         first = tuple(at[0])
         said = f"id {own[first]} finds the row of {fitted[first]}; {len(at)} of {own.size} tokens find another's"

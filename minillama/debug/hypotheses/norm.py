@@ -30,6 +30,7 @@ INSTEAD: dict[str, tuple[str, Norm]] = {
     "norm.only_weight": ("only the weight of the norm is applied", lambda x, w, eps: x * w),
     "norm.tokens": ("the mean is taken over the tokens, not the width", lambda x, w, eps: x / _rms(x, eps, 1) * w),
     "norm.all": ("the mean is taken over all tokens at once", lambda x, w, eps: x / _rms(x, eps, (1, 2)) * w),
+    "norm.running": ("the sum of squares is not set to 0 between tokens", lambda x, w, eps: x / _running(x, eps) * w),
     "norm.variance": ("the squares are divided by D - 1", lambda x, w, eps: x / _rms(x, eps, count=-1) * w),
     "norm.twice": ("the norm is applied twice", lambda x, w, eps: rms_norm(rms_norm(x, w, eps), w, eps)),
 }
@@ -137,6 +138,11 @@ def _rms(x: Array, eps: float, axis: int | tuple[int, ...] = -1, count: int = 0)
 
 def _length(x: Array, eps: float) -> Array:
     return np.asarray(np.sqrt(np.sum(x * x, axis=-1, keepdims=True) + eps))
+
+
+def _running(x: Array, eps: float) -> Array:
+    """The root for each token (B, T, 1) of what the sum has come to."""
+    return np.asarray(np.sqrt(np.cumsum(np.mean(x * x, axis=-1, keepdims=True), axis=1) + eps))
 
 
 def _centred(x: Array) -> Array:

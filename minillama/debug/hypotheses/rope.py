@@ -45,10 +45,15 @@ TURNS: dict[str, tuple[str, Turn]] = {
     "rope.sin_cos": ("sine and cosine are exchanged", lambda x, p, f: turned(x, p, f, lambda c, s: (s, c))),
     "rope.sign": ("both halves are added: a minus is missing", lambda x, p, f: _signed(x, p, f, 1, 1)),
     "rope.sign_both": ("both halves are subtracted", lambda x, p, f: _signed(x, p, f, -1, -1)),
+    "rope.in_place": (
+        "the second of a pair is turned with the first as it is turned already",
+        lambda x, p, f: _over(x, p, f),
+    ),
     "rope.half": ("only the first half of each head is turned", lambda x, p, f: _part(x, p, f, 2)),
     "rope.quarter": ("only the first quarter of each head is turned", lambda x, p, f: _part(x, p, f, 4)),
     "rope.exponent": ("exponents are j/K and not 2j/K", lambda x, p, f: turned(x, p, np.sqrt(f))),
     "rope.exponent_double": ("exponents are 4j/K and not 2j/K", lambda x, p, f: turned(x, p, f**2)),
+    "rope.exponent_zero": ("exponents are 0, as where integers are divided", lambda x, p, f: turned(x, p, f**0)),
     "rope.frequency_order": ("frequencies are in reverse order", lambda x, p, f: turned(x, p, f[::-1])),
     "rope.frequencies_rounded": ("frequencies are rounded to bfloat16", lambda x, p, f: turned(x, p, bf16(f))),
     "rope.frequencies_rounded_f16": ("frequencies are rounded to float16", lambda x, p, f: turned(x, p, f16(f))),
@@ -134,6 +139,13 @@ def _signed(x: Array, positions: Array, inv_freq: Array, first: int, second: int
     a, b = np.split(x, 2, axis=-1)
     cos, sin = np.cos(angles), np.sin(angles)
     return np.concatenate((a * cos + first * b * sin, b * cos + second * a * sin), axis=-1)
+
+
+def _over(x: Array, positions: Array, inv_freq: Array) -> Array:
+    angles = positions[:, None, :, None] * inv_freq
+    a, b = np.split(x, 2, axis=-1)
+    a = a * np.cos(angles) - b * np.sin(angles)
+    return np.concatenate((a, b * np.cos(angles) + a * np.sin(angles)), axis=-1)
 
 
 def _by_head(x: Array, inv_freq: Array) -> Array:
