@@ -52,6 +52,8 @@ def named_module(name: str | None, folder: str) -> Any:
     """The adapter, which may lie in the folder that pytest was started in. ValueError that says why there is none."""
     if name is None:
         raise ValueError("name the module whose functions are to be tested, as in --impl mypkg.adapter")
+    if name.endswith(".py") or "/" in name or "\\" in name:
+        raise ValueError(f"--impl names a module, as in mypkg.adapter, and not a file: {name}")
     if folder not in sys.path:
         sys.path.insert(0, folder)
     try:

@@ -47,6 +47,9 @@ class Outcome:
     property: Property
     skipped: str | None
 
+    def __repr__(self) -> str:
+        return f"<{self.property.id} {'holds' if self.skipped is None else f'is skipped: {self.skipped}'}>"
+
 
 class _Broken(Exception):  # noqa: N818  # the one kind of failure that hypothesis sees
     pass

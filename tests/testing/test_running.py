@@ -18,6 +18,7 @@ from minillama.testing import (
     check_model,
     check_rms_norm,
     check_rope,
+    check_sampler,
 )
 from minillama.testing.adapters import numpy_model
 from minillama.testing.checks import PROPERTIES
@@ -52,6 +53,26 @@ def test_a_failure_names_the_property_the_case_and_the_cause() -> None:
     assert lines[-4].startswith("  x: float32 (1, 1, 2) [[[0.62")  # as small as cases get, two numbers to a row
     assert lines[-2] == "  eps: 1e-05"
     assert lines[-1] == "these are the numbers one gets where eps is 1e-06"
+
+
+@pytest.mark.parametrize("name", ["temperature", "top_k", "top_p", "min_p"])
+def test_a_setting_that_is_left_out_is_named_though_numbers_are_rounded(name: str) -> None:
+    """Ids that must have no probability at all get one then, in float32."""
+
+    def plain(logits: Array, settings: Any, seen: list[int]) -> Array:
+        p = np.exp(logits - logits.max())
+        return p / p.sum()
+
+    prop = next(prop for prop in PROPERTIES if prop.id == f"sampler::{name}")
+    with pytest.raises(ConformanceError, match=f"where {name} is left out"):
+        run(prop, {"sampler": plain}, LEVELS["float32"])
+
+
+def test_outcomes_are_short_in_a_session() -> None:
+    with pytest.warns(ConformanceWarning):
+        told = repr(check_sampler(numpy_model.sampler)[-3:])
+    assert told.startswith("[<sampler::frequencies is skipped: there is no function draw>, ")
+    assert repr(check_rms_norm(numpy_model.rms_norm)[:1]) == "[<rms_norm::exact holds>]"
 
 
 def test_it_is_the_same_failure_in_every_run(tmp_path: Path) -> None:

@@ -70,6 +70,10 @@ def test_one_property_at_a_level_of_its_own(tmp_path: Path) -> None:
     [
         ((), "name the module whose functions are to be tested, as in --impl mypkg.adapter"),
         (("--impl", "nowhere.adapter"), "--impl nowhere.adapter cannot be imported: ModuleNotFoundError: No module"),
+        (
+            ("--impl", "mypkg/adapter.py"),
+            "--impl names a module, as in mypkg.adapter, and not a file: mypkg/adapter.py",
+        ),
         (("--impl", "broken"), "--impl broken cannot be imported: ZeroDivisionError: division by zero"),
         (("--impl", "math"), "math has none of the functions rms_norm, rope, attention, kv_cache"),
         (("--impl", "mine", "--level", "fp8"), "level 'fp8' is unknown: use one of float32, bf16, quantized"),
