@@ -119,7 +119,8 @@ def evaluate(args: argparse.Namespace) -> Result:
     plans = [windows(args.recipe, len(ids), context, stride) for ids in rows]
     bos = tokenizer.bos_token_id if tokenizer.add_bos_token and args.recipe == "llama.cpp" else None
     said = [each | {"engine": model.engine, "dtype": model.form} for each, model in zip(settings, models, strict=True)]
-    result = Result([named(each, said) for each in said], context, len(texts))
+    recipe = {"recipe": args.recipe, "context": context} | ({"stride": stride} if args.recipe == "strided" else {})
+    result = Result([named(each, said) for each in said], said, recipe, len(texts))
     whole = all(sum(w.stop - w.first for w in plan) == len(ids) - 1 for ids, plan in zip(rows, plans, strict=True))
     total = sum(window.stop - window.start for plan in plans for window in plan)
     with tqdm(total=total, unit=" tokens", leave=False, disable=None, file=sys.stderr) as bar:

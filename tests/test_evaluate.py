@@ -60,6 +60,10 @@ def test_other_formats_and_engines_beside_it(text: Path, tmp_path: Path, capfd: 
     assert 0 < double["kl_max"] < 1e-9  # the square of float32's error
     assert different["kl_mean"] > 1e-4
     assert [model["name"] for model in told["models"][1:]] == ["model, f32", "model, f64", "other, f32"]
+    assert (told["recipe"], told["context"], told["stride"]) == ("strided", 64, 32)
+    assert {name: double[name] for name in ("weights", "engine", "dtype")} == {
+        "weights": str(folder), "engine": "numpy", "dtype": "f64",
+    }  # fmt: skip
 
 
 def test_the_ratio_is_surer_than_what_it_is_of(text: Path, tmp_path: Path, capfd: Capture) -> None:

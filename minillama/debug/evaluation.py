@@ -15,10 +15,11 @@ CLOSE = 0.01  # nats
 
 
 class Result:
-    """What was measured: the names of the models, their scores, and how far those after the first are from it."""
+    """What was measured: the names and settings of the models, their scores, and how far those after the first are from
+    it. recipe: what a perplexity says nothing without: the recipe's name, the context, and the stride if it has one."""
 
-    def __init__(self, names: list[str], context: int, texts: int):
-        self.names, self.context, self.texts = names, context, texts
+    def __init__(self, names: list[str], settings: list[dict[str, str]], recipe: dict[str, Any], texts: int):
+        self.names, self.settings, self.recipe, self.texts = names, settings, recipe, texts
         self.scores = [Perplexity() for _ in names]
         self.divergences = [Divergence(scores) for scores in self.scores[1:]]
 
@@ -55,12 +56,11 @@ def figures(result: Result, number: int) -> dict[str, Any]:
 
 def as_object(result: Result) -> dict[str, Any]:
     """All figures, for --json. Numbers that are not finite are null."""
-    models = [figures(result, number) for number in range(len(result.names))]
+    models = [figures(result, number) | settings for number, settings in enumerate(result.settings)]
     for told in models:
         told |= {name: None for name, value in told.items() if isinstance(value, float) and not math.isfinite(value)}
     close = {"close_margins": result.divergences[0].close(CLOSE)} if result.divergences else {}
-    return {"texts": result.texts, "tokens": len(result.scores[0].nll), "context": result.context, **close,
-            "models": models}  # fmt: skip
+    return {"texts": result.texts, "tokens": len(result.scores[0].nll), **result.recipe, **close, "models": models}
 
 
 def table(result: Result) -> str:
@@ -84,7 +84,7 @@ def table(result: Result) -> str:
         for line in lines
     ]  # fmt: skip
     tokens = len(result.scores[0].nll)
-    note = f"{counted(tokens, 'token')} of {counted(result.texts, 'text')}, windows of {result.context}"
+    note = f"{counted(tokens, 'token')} of {counted(result.texts, 'text')}, windows of {result.recipe['context']}"
     if result.divergences:
         share = result.divergences[0].close(CLOSE)
         note += f"; KL and margins in nats; {share:.2%} of the first model's choices were closer than {CLOSE}"
