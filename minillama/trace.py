@@ -93,6 +93,8 @@ def run(args: argparse.Namespace) -> None:
     """Everything between the arguments and the file."""
     commands.check_paths(args.weights, args.tokenizer, args.out)
     commands.check_threads(args.threads)
+    if args.out and args.out.endswith((".npz", ".npy")):
+        raise ValueError(f"--out writes a .safetensors file, not {args.out!r}")
     with commands.limited_threads(args.threads):
         trace(args)
 

@@ -136,6 +136,10 @@ def test_a_dump_of_rows_and_columns_under_our_names_needs_no_map(trace: Trace, t
     outcome = command(capfd, a, folder, run=main)
     assert (outcome.status, outcome.out) == (2, "")
     assert "dump: model.layers.2.mlp.up: its shape (6, 9) is not (B T F): F = 704; say with --map" in outcome.err
+    (folder / "model.layers.2.mlp.up.npy").write_bytes(b"\x93NUMPY\x01\x00\x76\x00")
+    outcome = command(capfd, a, folder, run=main)
+    assert "up.npy is not a sound .npy file" in outcome.err
+    assert "--map" not in outcome.err
 
 
 def test_weights_are_those_of_the_trace_or_as_named(trace: Trace, tmp_path: Path, capfd: Capture) -> None:

@@ -81,6 +81,7 @@ def test_keys_without_one_rotation_are_left_out(tmp_path: Path, capfd: Capture) 
         (["--ids", IDS, "--names", "mlp.*", "--threads", "0"], "--threads"),
         (["--ids", IDS, "--steps", "2000"], "context"),
         (["--ids", IDS, "--weights", "nowhere"], "nowhere"),
+        (["--ids", IDS, "--out", "trace.npz"], "--out writes a .safetensors file, not 'trace.npz'"),
     ],
 )
 def test_what_is_refused(arguments: list[str], complaint: str, tmp_path: Path, capfd: Capture) -> None:

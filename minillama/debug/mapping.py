@@ -161,9 +161,10 @@ def _read(trace: Trace, ours: str, sources: Sequence[tuple[int, str, Rule]], siz
         raise ValueError(
             f"{trace.source} has no {lacking}, and has that of position {sources[-1][0]}: dump all positions"
         )
+    arrays = [trace[name] for _, name, _ in sources]  # outside of what follows: files that cannot be read are no axes
     try:
         axes = len(_groups(rule.axes or names.axes(where.local)))
-        array = np.stack([_without_ones(trace[name], axes) for _, name, _ in sources]) if stacked else trace[source]
+        array = np.stack([_without_ones(each, axes) for each in arrays]) if stacked else arrays[0]
         return in_our_layout(array, rule, where.local, sizes, stacked)
     except ValueError as error:
         meant = "" if source == ours else f" cannot be {ours}"
