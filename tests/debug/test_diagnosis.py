@@ -89,6 +89,13 @@ class Undivided(Port):
         return context
 
 
+class OneSum(Port):
+    """`float sum = 0` before the loop over the rows, and not inside."""
+
+    def matmul(self, w: Array, x: Array) -> Array:
+        return np.asarray(np.cumsum(w @ x, dtype=np.float32) if w.shape == (128, 256) else w @ x)
+
+
 class InPlace(Port):
     """What is turned first is read again, turned."""
 
@@ -165,6 +172,7 @@ FAULTS: list[tuple[type[Port], str, str]] = [
     (Transposed, f"{LAYER}.self_attn.q_rope", "weight.transposed"),
     (Groups, f"{LAYER}.self_attn.probs", "attention.groups"),
     (Undivided, f"{LAYER}.self_attn.probs", "attention.groups_undivided"),
+    (OneSum, f"{LAYER}.self_attn.v_proj", "any.running"),
     (InPlace, f"{LAYER}.self_attn.q_rope", "rope.in_place"),
     (NoScale, f"{LAYER}.self_attn.probs", "attention.scale"),
     (ByK, f"{LAYER}.self_attn.probs", "attention.scale"),

@@ -9,10 +9,10 @@ import numpy as np
 
 from minillama.arrays import Array
 from minillama.debug.hypotheses.base import Case, Hypothesis
-from minillama.debug.hypotheses.projection import MATRICES, product
+from minillama.debug.hypotheses.projection import HEADED, MATRICES, product
 from minillama.debug.names import sizes
 from minillama.debug.steps import STEPS, How, Scene, masked
-from minillama.model.attention import merge_heads
+from minillama.model.attention import merge_heads, split_heads
 
 SCORES, PROBS, CONTEXT = "self_attn.scores", "self_attn.probs", "self_attn.context"
 # The numbers of a matrix of one layer, by the letters of docs/notation.md
@@ -23,6 +23,7 @@ NUMBERS = {"q_proj": "DHK", "k_proj": "DGK", "v_proj": "DGK", "o_proj": "DHK"} |
 
 def hypotheses(case: Case) -> Iterator[Hypothesis]:
     yield from _undivided()
+    yield from _running()
     if case.target.layer:  # the first begins where it should
         yield from _strides(case)
         yield from _not_cleared(case)
@@ -88,6 +89,28 @@ def _read_at(s: Scene, local: str, stride: int) -> Array:
     both = [getattr(s.weights.layers[layer], name).ravel() for layer in range(first, first + 1 + (rest > 0))]
     there = np.concatenate(both)[rest : rest + size]
     return product(local, lambda weight: there.reshape(weight.shape))(s)
+
+
+def _running() -> Iterator[Hypothesis]:
+    """A sum that is set to 0 outside of the loop, and not inside."""
+    yield Hypothesis(
+        "any.running",
+        "sums of scores are not set to 0: each goes on from that of the key before",
+        {SCORES: lambda s: np.cumsum(STEPS[SCORES](s), axis=-1)},
+    )
+    for local, m in MATRICES.items():
+        for tokens in (False, True):
+            said = " and the token before" if tokens else ""
+            cause = f"sums of {m.weight} are not set to 0: each goes on from that of the row before{said}"
+            yield Hypothesis("any.running", cause, {local: partial(_goes_on, tokens=tokens)})
+
+
+def _goes_on(s: Scene, tokens: bool) -> Array:
+    y = STEPS[s.local](s)
+    flat = merge_heads(y) if s.local in HEADED else y
+    rows = flat.reshape(len(flat), -1) if tokens else flat
+    sums = np.cumsum(rows, axis=-1).reshape(flat.shape)
+    return split_heads(sums, s.config.head_dim) if s.local in HEADED else sums
 
 
 def _not_cleared(case: Case) -> Iterator[Hypothesis]:
