@@ -23,6 +23,7 @@ from minillama.benchmarks.report import Run, as_object, ceilings, heading, table
 from minillama.benchmarks.shapes import SHAPES, matrix_parameters, random_checkpoint
 from minillama.engines import DTYPES, ENGINES, cores
 from minillama.engines import FORMATS as SHORT
+from minillama.layout import COMPRESSED
 from minillama.shipped import tale_model
 from minillama.weights.checkpoint import Checkpoint, open_checkpoint
 from minillama.weights.parameters import count
@@ -117,7 +118,7 @@ def check(args: argparse.Namespace) -> None:
     for dtype in args.dtype:
         if dtype not in known:
             raise ValueError(f"--dtype must be of {', '.join(dict.fromkeys(known))}, not {dtype!r}")
-        if "llama.cpp" in args.peer and dtype not in (*FORMATS, "auto"):
+        if "llama.cpp" in args.peer and dtype not in (*FORMATS, COMPRESSED, "auto"):
             raise ValueError(f"--peer llama.cpp computes in one of {', '.join(FORMATS)}: leave out --dtype {dtype}")
     if args.engine == "none" and not args.peer:
         raise ValueError("--engine none measures peers only: name one with --peer")
@@ -195,7 +196,8 @@ def opened(
 ) -> dict[str, Any]:
     """What a worker needs to open this contestant's model."""
     if name == "llama.cpp":
-        path = write_gguf(path, stored(checkpoint) if dtype == "auto" else dtype, work, threads)
+        own = {"auto": stored(checkpoint), COMPRESSED: "bf16"}  # the same numbers
+        path = write_gguf(path, own.get(dtype, dtype), work, threads)
     elif name == "transformers":
         path = checkpoint.folder
     shared = {"path": str(path), "dtype": dtype, "engine": engine}

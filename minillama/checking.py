@@ -20,7 +20,7 @@ from minillama.loading import load_tokenizer, tokenizer_place
 from minillama.staging import PARTIAL
 from minillama.weights import Checkpoint, open_checkpoint
 from minillama.weights.checkpoint import STORED
-from minillama.weights.quantized import QuantizedTensor, checksum_note, provenance
+from minillama.weights.quantized import PackedTensor, QuantizedTensor, checksum_note, provenance
 from minillama.weights.safetensors import Tensor
 from minillama.weights.saving import Progress, main_dtype
 from minillama.weights.streaming import floats
@@ -125,11 +125,11 @@ def odd_numbers(tensors: dict[str, Tensor], progress: Progress) -> Iterator[str]
 
 
 def odd_checksums(tensors: dict[str, Tensor], notes: Mapping[str, str]) -> Iterator[str]:
-    """Which quantized matrices have other bytes than when they were written."""
+    """Which packed matrices have other bytes than when they were written."""
     for name, tensor in tensors.items():
         note = checksum_note(name)
-        if isinstance(tensor, QuantizedTensor) and note in notes and provenance({name: tensor})[note] != notes[note]:
-            yield f"the bytes of {name} have changed since it was quantized (CRC-32)"
+        if isinstance(tensor, PackedTensor) and note in notes and provenance({name: tensor})[note] != notes[note]:
+            yield f"the bytes of {name} have changed since it was packed (CRC-32)"
 
 
 def odd_settings(folder: Path) -> Iterator[str]:

@@ -17,7 +17,7 @@ from minillama.config import LlamaConfig
 from minillama.engines import STORED_AS, cores, main_format
 from minillama.generation.config import FILE as GENERATION_CONFIG
 from minillama.generation.config import GenerationConfig
-from minillama.layout import BITS
+from minillama.layout import BITS, COMPRESSED
 from minillama.loading import load_tokenizer, tokenizer_place, write_tokenizer
 from minillama.staging import PARTIAL, Staging
 from minillama.tokenizer import Tokenizer
@@ -28,7 +28,7 @@ from minillama.weights.checkpoint import STORED, find_weights
 from minillama.weights.gguf_writing import write_gguf
 from minillama.weights.grouping import mean_pooled
 from minillama.weights.names import LM_HEAD
-from minillama.weights.quantized import QuantizedTensor
+from minillama.weights.quantized import PackedTensor
 from minillama.weights.safetensors import Tensor
 from minillama.weights.saving import Progress, other_weight_files, weight_files, written_bytes
 from minillama.weights.target import in_format, in_words, named_for, size_of, true_config
@@ -86,7 +86,8 @@ def write_gguf_file(job: Job, checkpoint: Checkpoint, watch: Watch) -> str:
         raise ValueError(f"{job.out} is there already: name another file, or replace it with --force")
     tokenizer = opened_tokenizer(job)
     vocabulary = None if tokenizer is None else to_pieces(tokenizer)
-    form = STORED_AS[main_format(checkpoint.tensors)] if job.dtype == "auto" else job.dtype
+    own = STORED_AS[main_format(checkpoint.tensors)].replace(COMPRESSED, "bf16")  # which llama.cpp has not
+    form = own if job.dtype == "auto" else job.dtype
     total = int(sum(math.prod(t.shape) * BITS[form] / 8 for t in named_for(checkpoint, "auto").values()))
     make_room(job.out.parent, total)
     write_gguf(checkpoint, form.upper(), job.out, vocabulary, progress=watch(total))
@@ -95,7 +96,7 @@ def write_gguf_file(job: Job, checkpoint: Checkpoint, watch: Watch) -> str:
 
 def write_folder(job: Job, checkpoint: Checkpoint, watch: Watch) -> str:
     """Write a folder as Hugging Face keeps it; a line on what is in it."""
-    tensors = in_format(named_for(checkpoint, job.dtype), job.dtype, quantize)
+    tensors = in_format(named_for(checkpoint, job.dtype), job.dtype, pack)
     config = true_config(checkpoint, tensors)
     total = written_bytes(tensors)
     progress = watch(total)
@@ -123,11 +124,11 @@ def write_folder(job: Job, checkpoint: Checkpoint, watch: Watch) -> str:
     return f"{job.out}: {len(tensors)} tensors, {size_of(tensors)}, {len(staging.names)} files"
 
 
-def quantize(tensor: Tensor, form: str) -> QuantizedTensor:
+def pack(tensor: Tensor, form: str) -> PackedTensor:
     """With all cores."""
     from minillama.runtime import packing  # compiles
 
-    return packing.quantize(tensor, form, cores())
+    return packing.packed(tensor, form, cores())
 
 
 def generation_settings(checkpoint: Checkpoint) -> GenerationConfig:

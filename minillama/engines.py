@@ -25,12 +25,13 @@ from minillama.weights.safetensors import Tensor
 ENGINES = ("auto", "numpy", "numba")
 # Number formats by their short names, with those of NumPy and torch
 FORMATS = {
-    "float64": "f64", "float32": "f32", "float16": "f16", "bfloat16": "bf16", "q8_0": "q8_0", "q4_0": "q4_0",
+    "float64": "f64", "float32": "f32", "float16": "f16", "bfloat16": "bf16", "bf16z": "bf16z",
+    "q8_0": "q8_0", "q4_0": "q4_0",
 }  # fmt: skip
 DTYPES = ("auto", *FORMATS.values())
 CACHE_DTYPES = ("auto", "f32", "f16", "bf16")
 OF_NUMPY = ("f64", "f32")  # what the NumPy model computes in
-STORED_AS = {"F64": "f32", "F32": "f32", "F16": "f16", "BF16": "bf16", "Q8_0": "q8_0", "Q4_0": "q4_0"}
+STORED_AS = {"F64": "f32", "F32": "f32", "F16": "f16", "BF16": "bf16", "BF16Z": "bf16z", "Q8_0": "q8_0", "Q4_0": "q4_0"}
 LARGE = 50_000_000  # weights: from here on compiled kernels are worth their compilation
 WORTH_A_WORD = 100e6  # bytes of weights in the checkpoint's own format
 log = logging.getLogger("minillama")

@@ -29,7 +29,7 @@ from minillama.engines import CACHE_DTYPES, DTYPES, ENGINES, FORMATS
 from minillama.generation import Continuation, GenerationConfig, Sampling, generate
 from minillama.generation.loop import room_after
 from minillama.generation.statistics import STATS, TimedEngine
-from minillama.layout import QUANTIZED
+from minillama.layout import PACKED
 from minillama.llama import LlamaForCausalLM
 from minillama.loading import load_tokenizer, tokenizer_place, write_tokenizer
 from minillama.model.engine import CHUNK
@@ -102,7 +102,7 @@ def parser() -> argparse.ArgumentParser:
     g.add_argument(
         "--save-quantized",
         metavar="DIR",
-        help="with --dtype q8_0 or q4_0: keep the quantized weights in a folder, which then opens at once",
+        help="with --dtype bf16z, q8_0 or q4_0: keep what is made of the weights in a folder, which then opens at once",
     )
     g.add_argument("--threads", type=int, metavar="N", help="threads to compute with (default: one a core)")
 
@@ -292,9 +292,12 @@ def chat(
 
 
 def save_quantized(model: LlamaForCausalLM, to: Path) -> None:
-    """Keep a quantized model in a folder that can be opened as any checkpoint."""
-    if model.form not in QUANTIZED:
-        raise ValueError(f"--save-quantized keeps q8_0 or q4_0, and the weights are in {model.form}: add --dtype q8_0")
+    """Keep a packed model in a folder that can be opened as any checkpoint."""
+    if model.form not in PACKED:
+        raise ValueError(
+            f"--save-quantized keeps {', '.join(PACKED[:-1])} or {PACKED[-1]}, and the weights are in {model.form}: "
+            "add --dtype q8_0"
+        )
     model.save_pretrained(to)
 
 

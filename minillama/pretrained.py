@@ -30,13 +30,13 @@ from minillama.engines import (
     cores,
 )
 from minillama.files import write_files
-from minillama.layout import QUANTIZED
+from minillama.layout import PACKED
 from minillama.model.decoder import Decoder
 from minillama.model.heads import lm_logits
 from minillama.weights import Parameters, names, open_checkpoint
 from minillama.weights.drawn import ResizedTensor, draw_matrix, draw_tensors
 from minillama.weights.formats import QUANTS
-from minillama.weights.quantized import QuantizedTensor, quantization_config
+from minillama.weights.quantized import PackedTensor, quantization_config
 from minillama.weights.safetensors import ArrayTensor, Tensor
 from minillama.weights.saving import main_dtype, other_weight_files, weight_files
 
@@ -56,8 +56,9 @@ class LlamaPreTrainedModel:
 
     engine: "numpy", "numba" (compiled, for generation), or "auto", which takes numba for a large model. dtype: what
     numpy computes in, "float32" or "float64", the oracle; what numba has the weights in, "float32", "float16",
-    "bfloat16", "q8_0" or "q4_0"; "auto" is float32, or of numba the checkpoint's own, or a smaller one if the memory
-    has no room for that. cache_dtype: what numba has keys and values in, "float32", "float16" or "bfloat16". threads:
+    "bfloat16", "bf16z" (that, in less room), "q8_0" or "q4_0"; "auto" is float32, or of numba the checkpoint's own, or
+    a smaller one if the memory has no room for that. cache_dtype: what numba has keys and values in, "float32",
+    "float16" or "bfloat16". threads:
     how many numba uses (None: one a core). compat: None, or "hf4" / "hf5" for the ways
     of transformers 4.34 / 5 (see minillama.compat), of numpy alone.
     """
@@ -103,8 +104,8 @@ class LlamaPreTrainedModel:
             tensors = tensors | {self.head: draw_matrix(config, choices.seed, self.head, shape)}
             log.warning("%s has no %s: the head is drawn at random and has yet to be trained", where, self.head)
         self.engine, self.form = choose(choices.engine, choices.form, choices.compat, config, tensors, where)
-        if self.engine == "numba" and self.form in QUANTIZED:
-            tensors = self._quantized(tensors, self.form, choices.threads, where)
+        if self.engine == "numba" and self.form in PACKED:
+            tensors = self._packed(tensors, self.form, choices.threads, where)
         self.weights = Parameters(tensors, config, np.float64 if self.form == "f64" else np.float32)
         self.config, self.compat, self.seed, self.threads = config, choices.compat, choices.seed, choices.threads
         cache_form = cache_format(choices.cache_form, self.form, self.weights.count())
@@ -159,9 +160,10 @@ class LlamaPreTrainedModel:
         """Called when the weights have been opened, for what else may lie beside them."""
 
     @staticmethod
-    def _quantized(tensors: Mapping[str, Tensor], form: str, threads: int, where: object) -> dict[str, Tensor]:
-        """The matrices that kernels multiply by, in q8_0 or q4_0; the embedding, of which rows are read, as it is."""
-        from minillama.runtime.packing import quantize
+    def _packed(tensors: Mapping[str, Tensor], form: str, threads: int, where: object) -> dict[str, Tensor]:
+        """The matrices that kernels multiply by, in a format of PACKED; the embedding, of which rows are read, as it
+        is."""
+        from minillama.runtime.packing import packed
 
         wanted = {
             name: tensor
@@ -173,7 +175,7 @@ class LlamaPreTrainedModel:
             total=total,
             unit="weights",
             unit_scale=True,
-            desc=f"quantizing to {form}",
+            desc=f"packing as {form}",
             leave=False,
             file=sys.stderr,
             disable=not sys.stderr.isatty() or total < LARGE,
@@ -182,7 +184,7 @@ class LlamaPreTrainedModel:
         with bar:
             for name, tensor in wanted.items():
                 try:
-                    made[name] = quantize(tensor, form, threads, progress=bar.update)
+                    made[name] = packed(tensor, form, threads, progress=bar.update)
                 except ValueError as error:
                     raise ValueError(f"{where}: {name} cannot be quantized: {error}") from None
         return {**tensors, **made}
@@ -306,7 +308,7 @@ class LlamaPreTrainedModel:
         if names.LM_HEAD in tensors and tensors[names.LM_HEAD] is self.weights.tensors[names.EMBED_TOKENS]:
             del tensors[names.LM_HEAD]
         stamp: dict[str, Any] = {"torch_dtype": main_dtype(tensors), "architectures": [type(self).__name__]}
-        forms = [tensor.form for tensor in tensors.values() if isinstance(tensor, QuantizedTensor)]
+        forms = [tensor.form for tensor in tensors.values() if isinstance(tensor, PackedTensor)]
         if forms:
             stamp["quantization_config"] = quantization_config(forms[-1])
         config = LlamaConfig.from_dict(self.config.to_dict() | stamp).to_json_string()

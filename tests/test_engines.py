@@ -57,7 +57,8 @@ def test_formats_have_two_names(name: Any, form: str) -> None:
 
 
 def test_an_unknown_format() -> None:
-    with pytest.raises(ValueError, match="dtype must be one of auto, f64, f32, f16, bf16, q8_0, q4_0, not 'q5_1'"):
+    known = "auto, f64, f32, f16, bf16, bf16z, q8_0, q4_0"
+    with pytest.raises(ValueError, match=f"dtype must be one of {known}, not 'q5_1'"):
         checked_format("q5_1")
 
 

@@ -389,5 +389,5 @@ def test_quantized_weights_are_kept(tmp_path: Path, capfd: Capture) -> None:
 def test_only_quantized_weights_are_kept(tmp_path: Path, capfd: Capture) -> None:
     refused = command(capfd, "--engine", "numpy", "--save-quantized", tmp_path / "kept")
     assert refused.status == 1
-    assert "--save-quantized keeps q8_0 or q4_0, and the weights are in f32: add --dtype q8_0" in refused.err
+    assert "--save-quantized keeps bf16z, q8_0 or q4_0, and the weights are in f32: add --dtype q8_0" in refused.err
     assert not (tmp_path / "kept").exists()

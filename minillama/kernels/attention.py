@@ -21,8 +21,7 @@ from typing import Any
 from numba import njit
 
 from minillama.kernels.blocks import add_scaled, load_block, store_block, zeros
-from minillama.kernels.linear import WIDE
-from minillama.kernels.llvm import LANES
+from minillama.kernels.llvm import LANES, WIDE
 from minillama.kernels.simd import exp, first, largest, load, maximum, splat, store, sum_of, where_set
 
 KEYS = 64  # at a time

@@ -22,7 +22,7 @@ from minillama.kernels.rope import rotate
 from minillama.kernels.simd import load, put, store
 from minillama.kernels.state import SLOTS
 from minillama.kernels.threads import at, fetch_add, wait_for
-from minillama.layout import GROUP
+from minillama.layout import BLOCK
 
 FLAGS, SCALES = np.zeros(1, np.uint8), np.zeros(1, np.int16)  # which kind of array is at an address
 Q_PROJ, K_PROJ, V_PROJ, O_PROJ, GATE_PROJ, UP_PROJ, DOWN_PROJ = range(7)  # places in MATRICES
@@ -210,7 +210,7 @@ def gated_pass(thread: int, n: int, rows: int, layer: int, slot: int, m: Any, w:
     """act(gate) * up, in one pass over the rows of the two matrices. A task is the same rows of both: whoever has
     computed these features, in room of his own, joins and arranges them."""
     step, x = max(task_rows(w.like, n), PART), room.arranged
-    gate, up, apart = room.gate[thread], room.up[thread], step + GROUP  # the last task may be a little larger
+    gate, up, apart = room.gate[thread], room.up[thread], step + BLOCK  # the last task may be a little larger
     while True:
         task = fetch_add(room.work, slot, 1)
         if task >= task_count(m.inner, step):

@@ -6,6 +6,7 @@ token alone, in a prompt and in a batch gets the same bits.
 
     floats      float32, float16 bits, bfloat16 bits: (out, in) as a checkpoint has them, so its mapped file will do.
                 Lane l sums the products of columns l, l + 16, ...; then halves of the lanes are added to halves.
+    bf16z       bfloat16 in less room (kernels/compressed.py): the same sums, to the bit.
     q8_0, q4_0  whole numbers in groups of 32 columns with one float16 scale (kernels/quantize.py packs them). The
                 activations are whole numbers too, with a float32 scale a group; products of a group add up without
                 rounding, and groups are added in their order.
@@ -20,36 +21,20 @@ from typing import Any
 from numba import njit, types
 from numba.extending import overload
 
-from minillama.kernels.blocks import (
-    add_products,
-    dot_group,
-    load_block,
-    outer,
-    splat_ints,
-    store_block,
-    store_sums,
-    zeros,
-)
-from minillama.kernels.llvm import FEATURES, LANES
-from minillama.kernels.simd import load, prefetch, store
+from minillama.kernels.blocks import add_products, dot_group, splat_ints, store_block, zeros
+from minillama.kernels.compressed import note_words
+from minillama.kernels.floats import AHEAD, BF16Z, FEW, FLOAT_ROWS, MANY, STREAMS, float_rows
+from minillama.kernels.llvm import WIDE
+from minillama.kernels.simd import prefetch
 from minillama.kernels.threads import fetch_add
 from minillama.layout import GROUP, TILE, rounded_up, tile_bytes
 
-# A block of sums must fit the registers: 32 of 16 lanes with AVX-512, a quarter of that with AVX2 and on ARM. Sizes for
-# ARM are those that compile well there; none has been measured
-WIDE = "avx512f" in FEATURES
 ROWS = 8 if WIDE else 2  # activation rows at once, of whole numbers
-FLOAT_ROWS, OUTPUTS = (6, 4) if WIDE else (2, 2)  # and of floats, with so many weight rows
-SUMS = OUTPUTS * FLOAT_ROWS  # of floats, in a block
-FEW = 8 if WIDE else 2  # rows of floats for which weights are used as they come from memory, two rows of them at once
-PANELS, COLUMNS = 8, 2048  # so many times OUTPUTS rows and so many columns of them are widened at a time
-MANY = PANELS * OUTPUTS  # rows, then
-STREAMS = 4  # rows of floats, or tiles, that are read side by side: several streams are what memory is fastest at
 TASK = 256  # rows of weights, that a thread reads as its streams: so many runs of neighbours
 PART = 64  # rows at least, where two matrices are read in one pass: whole lines of what they give
-AHEAD, LINE = 2048, 64  # bytes: so far ahead of every stream memory is asked for, a cache line at a time
+LINE = 64  # bytes of a cache line, which is asked for as a whole
 
-# The number format of weights by the type of the array that has them; floats travel as simd.py says
+# The number format of weights by the type of the array that has them; floats travel as floats.py says
 Q8_0, Q4_0 = types.uint8, types.int8
 
 
@@ -126,111 +111,6 @@ def _quantized(form: str, streams: int) -> Any:
 _q8_0, _q4_0 = _quantized("q8_0", STREAMS), _quantized("q4_0", 2)
 
 
-# -- floats -------------------------------------------------------------------------------------------------------
-
-
-def _stream(streams: int, rows: int) -> Any:
-    """The product of `streams` weight rows, `apart` rows from each other, and one block of `rows` activation rows."""
-    n = streams * rows
-
-    @njit
-    def multiply(out: Any, out_step: int, w: Any, row: int, apart: int, a: Any, width: int) -> None:
-        sums, i, step = zeros(n), row * width, apart * width
-        for k in range(0, width, LANES):
-            for m in range(streams):
-                prefetch(w, i + k + m * step, AHEAD)
-            sums = outer(sums, w, i + k, step, a, k * rows, rows)
-        store_sums(out, row, apart, out_step, sums, rows)
-
-    return multiply
-
-
-_stream_one, _stream_few = _stream(STREAMS, 1), _stream(2, FEW)
-
-
-@njit
-def _stream_rows(out: Any, out_step: int, w: Any, row: int, apart: int, a: Any, width: int, n_rows: int) -> None:
-    """The product of STREAMS weight rows, `apart` rows from each other, and up to FEW activation rows."""
-    if n_rows == 1:
-        _stream_one(out, out_step, w, row, apart, a, width)
-    else:
-        for pair in range(0, STREAMS, 2):
-            _stream_few(out, out_step, w, row + pair * apart, apart, a, width)
-
-
-@njit
-def _panel_times_rows(
-    out: Any, row: int, out_step: int, panel: Any, i: int, kept: int, k: int, last: bool, a: Any, j: int, count: int
-) -> None:
-    """The product of OUTPUTS weight rows, widened at panel[i:], and a block of activation rows, for `count` columns
-    from k on. The sums of the columns before are at panel[kept:], and what has been added is put there."""
-    sums = load_block(panel, kept, LANES, SUMS) if k else zeros(SUMS)
-    for _ in range(0, count, LANES):
-        sums = outer(sums, panel, i, LANES, a, j, FLOAT_ROWS)
-        i += LANES * OUTPUTS
-        j += LANES * FLOAT_ROWS
-    if last:
-        store_sums(out, row, 1, out_step, sums, FLOAT_ROWS)
-    else:
-        store_block(panel, kept, LANES, LANES, sums, 1)
-
-
-@njit
-def _few_rows(out: Any, out_step: int, w: Any, row: int, last: int, a: Any, width: int, n_rows: int) -> None:
-    """The product of the rows row .. last - 1 of W with up to FEW activation rows. They are read as several streams of
-    neighbours."""
-    apart = (last - row) // STREAMS
-    for first in range(row, row + apart):
-        _stream_rows(out, out_step, w, first, apart, a, width, n_rows)
-    if row + apart * STREAMS < last:  # the last few, some of them for the second time
-        _stream_rows(out, out_step, w, last - STREAMS, 1, a, width, n_rows)
-
-
-@njit
-def _many_rows(
-    out: Any, out_step: int, w: Any, row: int, last: int, a: Any, width: int, n_rows: int, panel: Any
-) -> None:
-    """The product of up to MANY rows of W, from `row` on and before `last`, with many activation rows. So many columns
-    of them are widened that they stay in a near cache while they are used for all blocks of activations."""
-    panels = min(PANELS, (last - row + OUTPUTS - 1) // OUTPUTS)
-    for k in range(0, width, COLUMNS):
-        count = min(COLUMNS, width - k)
-        for p in range(panels):
-            first = min(row + p * OUTPUTS, last - OUTPUTS)
-            for m in range(OUTPUTS):
-                i = p * COLUMNS * OUTPUTS + m * LANES
-                for c in range(0, count, LANES):
-                    store(panel, i + c * OUTPUTS, load(w, (first + m) * width + k + c))
-        for block in range((n_rows + FLOAT_ROWS - 1) // FLOAT_ROWS):
-            start = block * FLOAT_ROWS
-            for p in range(panels):
-                first = min(row + p * OUTPUTS, last - OUTPUTS)
-                kept = (COLUMNS * OUTPUTS + block * SUMS * LANES) * PANELS + p * SUMS * LANES
-                _panel_times_rows(
-                    out, start * out_step + first, out_step, panel, p * COLUMNS * OUTPUTS, kept, k,
-                    k + count == width, a, start * width + k * FLOAT_ROWS, count,
-                )  # fmt: skip
-
-
-@njit
-def float_rows(
-    out: Any, out_step: int, w: Any, scales: Any, row: int, last: int, width: int,
-    a: Any, s: Any, z: Any, n_rows: int, panel: Any,
-) -> None:  # fmt: skip
-    """The product of some rows of floats; see linear_rows."""
-    last = max(last, STREAMS)  # a smaller matrix has been filled up, and `out` has room for whole vectors
-    if n_rows <= FEW:
-        _few_rows(out, out_step, w, row, last, a, width, n_rows)
-    else:
-        for first in range(row, last, MANY):
-            _many_rows(out, out_step, w, first, last, a, width, n_rows, panel)
-
-
-def panel_room(n_rows: int) -> int:
-    """How many floats of its own a thread needs for a product of floats with so many rows."""
-    return PANELS * (COLUMNS * OUTPUTS + rounded_up(n_rows, FLOAT_ROWS) * OUTPUTS * LANES)
-
-
 # -- of any kind --------------------------------------------------------------------------------------------------
 
 
@@ -248,7 +128,7 @@ def _linear_rows(
     out: Any, out_step: int, w: Any, scales: Any, row: int, last: int, width: int,
     a: Any, s: Any, z: Any, n_rows: int, panel: Any,
 ) -> Any:  # fmt: skip
-    rows = _q8_0 if w.dtype is Q8_0 else _q4_0 if w.dtype is Q4_0 else float_rows
+    rows = {Q8_0: _q8_0, Q4_0: _q4_0}.get(w.dtype, float_rows)
 
     def of_kind(
         out: Any, out_step: int, w: Any, scales: Any, row: int, last: int, width: int,
@@ -275,10 +155,13 @@ def _from_row(w: Any, scales: Any, row: int, width: int) -> Any:
 
         return quantized
 
+    def compressed(w: Any, scales: Any, row: int, width: int) -> Any:
+        return w[row:], scales[row * note_words(width) :]
+
     def floats(w: Any, scales: Any, row: int, width: int) -> Any:
         return w[row * width :], scales
 
-    return floats
+    return compressed if w.dtype is BF16Z else floats
 
 
 def task_rows(w: Any, n_rows: int) -> int:

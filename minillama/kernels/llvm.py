@@ -43,6 +43,9 @@ def target_features() -> str:
 
 
 FEATURES = frozenset(name[1:] for name in target_features().split(",") if name.startswith("+"))
+# A block of sums must fit the registers: 32 of 16 lanes with AVX-512, a quarter of that with AVX2 and on ARM. Sizes for
+# ARM are those that compile well there; none has been measured
+WIDE = "avx512f" in FEATURES
 ARM = platform.machine().lower() in ("arm64", "aarch64")
 HALF_IN_HARDWARE = "f16c" in FEATURES or ARM  # conversions of float16: every x86 with AVX2 has them, and all of ARM
 

@@ -16,10 +16,11 @@ from minillama.config import LlamaConfig
 from minillama.kernels import ACTIVATIONS
 from minillama.kernels.attention import own_room
 from minillama.kernels.decoder import forward, head
+from minillama.kernels.floats import panel_room
 from minillama.kernels.kept import is_compiled
-from minillama.kernels.linear import TASK, block_rows, panel_room, whole_blocks
+from minillama.kernels.linear import TASK, block_rows, whole_blocks
 from minillama.kernels.state import BIASES, MATRICES, SLOTS, Arranged, Batch, Room, Sizes, Weights
-from minillama.layout import GROUP, QUANTIZED, TILE
+from minillama.layout import BLOCK, GROUP, QUANTIZED, TILE
 from minillama.model.rope import Rotary
 from minillama.runtime.batch import Append, Description, shape_of
 from minillama.runtime.cache import RowCache
@@ -293,7 +294,7 @@ def _room(m: Sizes, form: str, threads: int, n: int) -> Room:
         groups = rows * width // GROUP if quantized else 1
         return Arranged(numbers, floats(groups), np.zeros(groups, np.int32))
 
-    stream, part = rows * m.hidden_width, (threads, rows * (TASK + GROUP))
+    stream, part = rows * m.hidden_width, (threads, rows * (TASK + BLOCK))
     return Room(
         floats(stream), floats(stream), floats(stream), floats(rows * m.qkv_width),
         arranged(max(m.hidden_width, m.q_width)), arranged(m.inner_width),

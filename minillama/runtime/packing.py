@@ -9,21 +9,38 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minillama.arrays import Array
-from minillama.kernels.linear import STREAMS
+from minillama.kernels.compressed import compress as pack_rows
+from minillama.kernels.compressed import survey
+from minillama.kernels.floats import STREAMS
 from minillama.kernels.llvm import LANES
 from minillama.kernels.quantize import quantize_tile
-from minillama.layout import GROUP, QUANTIZED, TILE, rounded_up, tile_bytes
+from minillama.layout import (
+    BLOCK,
+    COMPRESSED,
+    GROUP,
+    LEAST_ROWS,
+    PACKED,
+    QUANTIZED,
+    TILE,
+    WORDS,
+    rounded_up,
+    tile_bytes,
+)
+from minillama.weights.compressed import CompressedTensor
 from minillama.weights.formats import narrow
-from minillama.weights.quantized import Made, QuantizedTensor
+from minillama.weights.quantized import Made, PackedTensor, QuantizedTensor
 from minillama.weights.safetensors import Tensor
 
-# Number formats, each with the type of the array that kernels tell it by (see kernels/simd.py and kernels/linear.py)
-KINDS: dict[str, Any] = {"f32": np.float32, "f16": np.int16, "bf16": np.uint16, "q8_0": np.uint8, "q4_0": np.int8}
-STORED = {"f32": "F32", "f16": "F16", "bf16": "BF16", "q8_0": "Q8_0", "q4_0": "Q4_0"}  # by the name of a Tensor's dtype
+# Number formats, each with the type of the array that kernels tell it by (see kernels/floats.py and kernels/linear.py)
+KINDS: dict[str, Any] = {
+    "f32": np.float32, "f16": np.int16, "bf16": np.uint16, COMPRESSED: np.uint32, "q8_0": np.uint8, "q4_0": np.int8,
+}  # fmt: skip
+STORED = {"f32": "F32", "f16": "F16", "bf16": "BF16"}  # by the name of a Tensor's dtype
+MEGABYTE = 1 << 18  # numbers, as float32
 
 
 class Packed(NamedTuple):
-    """A matrix for kernels/linear.py: its numbers, and the scales of a quantized one."""
+    """A matrix for kernels/linear.py: its numbers, and the scales of a quantized one, or what is known of rows."""
 
     numbers: Array
     scales: Array
@@ -35,7 +52,7 @@ class Packed(NamedTuple):
 
 def row_width(size: int, form: str) -> int:
     """Columns of a row of `size` numbers, with room for whole groups."""
-    return rounded_up(size, GROUP if form in QUANTIZED else LANES)
+    return rounded_up(size, GROUP if form in QUANTIZED else BLOCK if form == COMPRESSED else LANES)
 
 
 def aligned(size: int, dtype: Any) -> Array:
@@ -49,10 +66,12 @@ def aligned(size: int, dtype: Any) -> Array:
 def pack(tensor: Tensor, form: str) -> Packed:
     """A matrix in a format. What is in it already is used where it lies, without a copy."""
     kind = KINDS[form]
-    if form in QUANTIZED:
-        if not isinstance(tensor, QuantizedTensor) or tensor.form != form:
-            raise ValueError(f"a {tensor.dtype} matrix is to be quantized to {form} first")
+    if form in PACKED and tensor.dtype != form.upper():
+        raise ValueError(f"a {tensor.dtype} matrix is to be packed as {form} first")
+    if isinstance(tensor, QuantizedTensor):
         return Packed(tensor.numbers.view(kind), tensor.scales.view(np.int16))
+    if isinstance(tensor, CompressedTensor):
+        return Packed(tensor.numbers, tensor.rows)
     n_out, size = tensor.shape
     none = np.zeros(1, np.int16)
     stored = tensor.stored() if STORED[form] == tensor.dtype else None
@@ -73,6 +92,51 @@ def _narrowed(x: Array, form: str) -> Array:
     if form == "f16" and (np.abs(x) > np.finfo(np.float16).max).any():
         raise ValueError("it holds a number too large for float16: use dtype bf16 or f32")
     return narrow(x, STORED[form])
+
+
+def packed(
+    tensor: Tensor, form: str, threads: int = 1, *, progress: Callable[[int], object] = lambda numbers: None
+) -> PackedTensor:
+    """A matrix in a format of PACKED; see quantize and compress."""
+    if form == COMPRESSED:
+        return compress(tensor, threads, progress=progress)
+    return quantize(tensor, form, threads, progress=progress)
+
+
+def compress(
+    tensor: Tensor, threads: int = 1, *, progress: Callable[[int], object] = lambda numbers: None
+) -> CompressedTensor:
+    """A matrix in bf16z: of bfloat16 every bit is kept, other numbers are rounded to that first."""
+    n_out, size = tensor.shape
+    n, blocks = max(n_out, LEAST_ROWS), rounded_up(size, BLOCK) // BLOCK
+    notes, sizes = np.zeros((n, 1 + rounded_up(blocks, 16) // 16), np.int16), np.full(n, WORDS * blocks)
+    step = max(1, MEGABYTE // size)
+    starts = range(0, n_out, step)
+
+    def bits(start: int) -> Array:
+        rows = np.arange(start, min(start + step, n_out))
+        if tensor.dtype == "BF16":
+            return tensor.stored(rows)
+        return narrow(tensor.read(np.float32, rows), "BF16")
+
+    def look(start: int) -> None:
+        survey(bits(start), notes[start : start + step], sizes[start : start + step])
+
+    def write(start: int) -> None:
+        part = bits(start)
+        pack_rows(part, notes[start : start + step], places[start : start + step], numbers.view(np.uint8))
+        progress(part.size)
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(look, starts))
+        head = rounded_up(n, 16)
+        ends = head + np.cumsum(sizes)
+        numbers, places = aligned(int(ends[-1]), np.uint32), ends - sizes
+        numbers[:head] = 0
+        numbers[:n] = places - np.arange(n)
+        numbers[head + sizes[:n_out].sum() :] = 0  # rows that only fill up
+        list(pool.map(write, starts))
+    return CompressedTensor((n_out, size), numbers, notes, tensor)
 
 
 def quantize(
@@ -105,7 +169,7 @@ def quantize(
         progress(len(wanted) * size)
         return sums
 
-    step = max(1, (1 << 18) // (TILE * width))  # tiles at a time: a megabyte as float32
+    step = max(1, MEGABYTE // (TILE * width))  # tiles at a time
     with ThreadPoolExecutor(threads) as pool:
         sums = np.array(list(pool.map(some, range(0, tiles, step))))
     errors, plain, squares = sums.sum(axis=0)

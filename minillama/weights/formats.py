@@ -26,7 +26,7 @@ STORAGE: dict[str, Any] = {
     "F8_E5M2": np.dtype("u1"),
 }
 FLOATS = ("F64", "F32", "F16", "BF16")  # what weights may be stored as
-QUANTS = ("Q8_0", "Q4_0")  # and matrices besides, see weights/quantized.py
+QUANTS = ("BF16Z", "Q8_0", "Q4_0")  # and matrices besides, see weights/quantized.py and weights/compressed.py
 
 
 def widen(stored: Array, name: str, dtype: DTypeLike) -> Array:

@@ -1,7 +1,8 @@
 """Quantized matrices: numbers of 8 or 4 bits in groups with a scale, arranged as minillama.layout says.
 
 In a safetensors file a quantized matrix NAME is two tensors, as they lie in memory: NAME.q8_0 or NAME.q4_0, bytes, and
-NAME.scales, float16. config.json has a `quantization_config` that says so, with a version; docs/formats.md has it all.
+NAME.scales, float16; one in bf16z (weights/compressed.py) is two as well. config.json has a `quantization_config` that
+says so, with a version; docs/formats.md has it all.
 """
 
 from __future__ import annotations
@@ -10,19 +11,21 @@ import math
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from functools import cached_property
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from minillama.arrays import Array
-from minillama.layout import GROUP, OFFSET, QUANTIZED, TILE, rounded_up, tile_bytes
+from minillama.layout import BLOCK, COMPRESSED, GROUP, LEAST_ROWS, OFFSET, PACKED, TILE, rounded_up, tile_bytes
+from minillama.weights.compressed import CompressedTensor
 from minillama.weights.formats import STORAGE
 from minillama.weights.safetensors import Tensor
 from minillama.weights.streaming import pieces
 
 METHOD, VERSION = "minillama", 1
-SCALES = "scales"
+SCALES, ROWS = "scales", "rows"
 _NOTES = ("source_crc32", "relative_error", "relative_error_of_ggml")
 
 
@@ -56,6 +59,16 @@ class QuantizedTensor:
         if self.numbers.size != tiles * groups * tile_bytes(form) or self.scales.size != tiles * groups * TILE:
             raise ValueError(f"{self.numbers.size} bytes and {self.scales.size} scales are no {form} matrix of {shape}")
 
+    @property
+    def source(self) -> Tensor | None:
+        """What it was made of, if that was here and now."""
+        return None if self.made is None else self.made.source
+
+    @property
+    def parts(self) -> dict[str, tuple[str, Array]]:
+        """What a file has of it: the ends of the names, each with the number format and the array."""
+        return {self.form: ("U8", self.numbers), SCALES: ("F16", self.scales)}
+
     def stored(self, rows: Array | None = None) -> Array:
         """The bytes in tiles, where rows have none of their own."""
         if rows is not None:
@@ -88,14 +101,17 @@ class QuantizedTensor:
         return np.asarray(rows.reshape(-1, groups * GROUP)[:, : self.shape[1]])
 
 
+PackedTensor: TypeAlias = QuantizedTensor | CompressedTensor
+
+
 @dataclass(frozen=True)
-class QuantizedLater:
-    """A matrix that is quantized when it is read or written, and not kept."""
+class PackedLater:
+    """A matrix that is quantized or compressed when it is read or written, and not kept."""
 
     source: Tensor
     form: str
     name: str
-    quantize: Callable[[Tensor, str], QuantizedTensor]
+    pack: Callable[[Tensor, str], PackedTensor]
 
     @property
     def dtype(self) -> str:
@@ -105,10 +121,15 @@ class QuantizedLater:
     def shape(self) -> tuple[int, ...]:
         return self.source.shape
 
-    def made(self) -> QuantizedTensor:
+    @cached_property
+    def words(self) -> int:
+        """The size in bf16z, which is known when it is made only."""
+        return self.made().numbers.size
+
+    def made(self) -> PackedTensor:
         """ValueError that names it if it holds what cannot be quantized."""
         try:
-            return self.quantize(self.source, self.form)
+            return self.pack(self.source, self.form)
         except ValueError as error:
             raise ValueError(f"{self.name} cannot be quantized: {error}") from None
 
@@ -137,9 +158,10 @@ def spelled_out(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     quantized: dict[str, Tensor] = {}
     others: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        if isinstance(tensor, QuantizedTensor):
-            quantized[f"{name}.{tensor.form}"] = RawTensor(tensor.numbers, "U8")
-            others[f"{name}.{SCALES}"] = RawTensor(tensor.scales, "F16")
+        if isinstance(tensor, PackedTensor):
+            (form, (kind, numbers)), (beside, (other, array)) = tensor.parts.items()
+            quantized[f"{name}.{form}"] = RawTensor(numbers, kind)
+            others[f"{name}.{beside}"] = RawTensor(array, other)
         else:
             others[name] = tensor
     return quantized | others
@@ -158,8 +180,12 @@ class Part(NamedTuple):
 
 def parts(name: str, tensor: Tensor) -> dict[str, Part]:
     """The tensors of a file that make up this one: itself, or of a quantized one, which may not be made yet, two."""
-    if not isinstance(tensor, QuantizedTensor | QuantizedLater):
+    if not isinstance(tensor, PackedTensor | PackedLater):
         return {name: Part(tensor.dtype, tensor.shape)}
+    if tensor.form == COMPRESSED:
+        words = tensor.words if isinstance(tensor, PackedLater) else tensor.numbers.size
+        notes = max(tensor.shape[0], LEAST_ROWS) * (1 + rounded_up(tensor.shape[1], 16 * BLOCK) // (16 * BLOCK))
+        return {f"{name}.{COMPRESSED}": Part("U32", (words,)), f"{name}.{ROWS}": Part("I16", (notes,))}
     blocks = rounded_up(tensor.shape[0], TILE) // TILE * (rounded_up(tensor.shape[1], GROUP) // GROUP)
     numbers, scales = Part("U8", (blocks * tile_bytes(tensor.form),)), Part("F16", (blocks * TILE,))
     return {f"{name}.{tensor.form}": numbers, f"{name}.{SCALES}": scales}
@@ -170,16 +196,22 @@ def put_together(tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, 
     found = dict(tensors)
     for name in tensors:
         base, _, form = name.rpartition(".")
-        if form not in QUANTIZED or base not in shapes:
+        if form not in PACKED or base not in shapes:
             continue
-        numbers, scales = found.pop(name), found.pop(f"{base}.{SCALES}", None)
-        if scales is None:
-            raise ValueError(f"{name} has no {base}.{SCALES} beside it")
-        if numbers.dtype != "U8" or scales.dtype != "F16":
-            raise ValueError(f"{name} and its scales must be U8 and F16, not {numbers.dtype} and {scales.dtype}")
+        ending, kinds = (ROWS, ("U32", "I16")) if form == COMPRESSED else (SCALES, ("U8", "F16"))
+        numbers, beside = found.pop(name), found.pop(f"{base}.{ending}", None)
+        if beside is None:
+            raise ValueError(f"{name} has no {base}.{ending} beside it")
+        if (numbers.dtype, beside.dtype) != kinds:
+            raise ValueError(
+                f"{name} and its {ending} must be {' and '.join(kinds)}, not {numbers.dtype} and {beside.dtype}"
+            )
         rows, columns = shapes[base]
         try:
-            found[base] = QuantizedTensor(form, (rows, columns), numbers.stored(), scales.stored())
+            if form == COMPRESSED:
+                found[base] = CompressedTensor((rows, columns), numbers.stored(), beside.stored())
+            else:
+                found[base] = QuantizedTensor(form, (rows, columns), numbers.stored(), beside.stored())
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
     return found
@@ -200,14 +232,16 @@ def checksum_note(name: str) -> str:
 
 
 def provenance(tensors: Mapping[str, Tensor]) -> dict[str, str]:
-    """For the header of a file: the checksum of each quantized matrix, numbers and then scales; and of one that was
-    made here, the checksum of what it was made from, and its errors. Every note has 8 characters."""
+    """For the header of a file: the checksum of each packed matrix, numbers and then what is beside them; and of one
+    that was made here, the checksum of what it was made from, and if it was quantized its errors. Every note has 8
+    characters."""
     notes = {}
     for name, tensor in tensors.items():
-        if isinstance(tensor, QuantizedTensor):
-            notes[checksum_note(name)] = checksum(RawTensor(tensor.numbers, "U8"), RawTensor(tensor.scales, "F16"))
-            if tensor.made is not None:
-                notes[f"source_crc32.{name}"] = checksum(tensor.made.source)
+        if isinstance(tensor, PackedTensor):
+            notes[checksum_note(name)] = checksum(*(RawTensor(array, kind) for kind, array in tensor.parts.values()))
+            if tensor.source is not None:
+                notes[f"source_crc32.{name}"] = checksum(tensor.source)
+            if isinstance(tensor, QuantizedTensor) and tensor.made is not None:
                 notes[f"relative_error.{name}"] = f"{tensor.made.error:.6f}"
                 notes[f"relative_error_of_ggml.{name}"] = f"{tensor.made.error_of_ggml:.6f}"
     return notes
@@ -217,10 +251,11 @@ def empty_provenance(tensors: Mapping[str, Tensor]) -> dict[str, str]:
     """Notes of the same names and lengths, before what they say is known."""
     notes = {}
     for name, tensor in tensors.items():
-        if isinstance(tensor, QuantizedTensor | QuantizedLater):
+        if isinstance(tensor, PackedTensor | PackedLater):
             notes[checksum_note(name)] = "?" * 8
-            if isinstance(tensor, QuantizedLater) or tensor.made is not None:
-                notes |= {f"{what}.{name}": "?" * 8 for what in _NOTES}
+            if isinstance(tensor, PackedLater) or tensor.source is not None:
+                known = _NOTES[:1] if tensor.form == COMPRESSED else _NOTES
+                notes |= {f"{what}.{name}": "?" * 8 for what in known}
     return notes
 
 

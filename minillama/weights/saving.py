@@ -11,9 +11,9 @@ from itertools import accumulate
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
-from minillama.layout import QUANTIZED
+from minillama.layout import PACKED
 from minillama.weights.formats import STORAGE
-from minillama.weights.quantized import Part, QuantizedLater, empty_provenance, parts, provenance, spelled_out
+from minillama.weights.quantized import PackedLater, Part, empty_provenance, parts, provenance, spelled_out
 from minillama.weights.safetensors import Tensor, nbytes
 from minillama.weights.streaming import pieces
 
@@ -74,14 +74,14 @@ def write_safetensors(tensors: Mapping[str, Tensor], out: BinaryIO, progress: Pr
     """The safetensors format, a few megabytes at a time. Quantized numbers, whose sizes are multiples of 64 bytes, come
     first, and then tensors with the largest numbers, so that all are aligned."""
     spelled = {part: what for name, tensor in tensors.items() for part, what in parts(name, tensor).items()}
-    order = sorted(spelled, key=lambda part: (part.rpartition(".")[2] not in QUANTIZED, -_width(spelled[part])))
+    order = sorted(spelled, key=lambda part: (part.rpartition(".")[2] not in PACKED, -_width(spelled[part])))
     ends = list(accumulate((spelled[part].nbytes for part in order), initial=0))
     spans = {part: (start, end) for part, start, end in zip(order, ends, ends[1:], strict=False)}
     notes = empty_provenance(tensors)
     begin = write_header(out, spelled, spans, notes)
     for name in sorted(tensors, key=lambda name: spans[next(iter(parts(name, tensors[name])))]):
         tensor = tensors[name]
-        if isinstance(tensor, QuantizedLater):
+        if isinstance(tensor, PackedLater):
             tensor = tensor.made()
         notes |= provenance({name: tensor})
         for part, numbers in spelled_out({name: tensor}).items():

@@ -7,15 +7,15 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 
 from minillama.config import LlamaConfig
-from minillama.layout import QUANTIZED
+from minillama.layout import PACKED, QUANTIZED
 from minillama.weights.checkpoint import Checkpoint
 from minillama.weights.names import EMBED_TOKENS, LM_HEAD, SCORE
-from minillama.weights.quantized import QuantizedLater, QuantizedTensor, quantization_config
+from minillama.weights.quantized import PackedLater, PackedTensor, quantization_config
 from minillama.weights.safetensors import Tensor
 from minillama.weights.saving import main_dtype, written_bytes
 from minillama.weights.streaming import ConvertedTensor
 
-DTYPES = ("auto", "f32", "f16", "bf16", *QUANTIZED)
+DTYPES = ("auto", "f32", "f16", "bf16", *PACKED)
 _ARCHITECTURES = {LM_HEAD: "LlamaForCausalLM", SCORE: "LlamaForSequenceClassification", None: "LlamaModel"}
 log = logging.getLogger("minillama")
 
@@ -26,37 +26,39 @@ def named_for(checkpoint: Checkpoint, dtype: str) -> dict[str, Tensor]:
     tensors = dict(checkpoint.tensors)
     embedding, lm_head = tensors[EMBED_TOKENS], tensors.get(LM_HEAD)
     tied = checkpoint.config.tie_word_embeddings
-    if lm_head is not None and tied and is_quantized(lm_head) and dtype not in ("auto", lm_head.dtype.lower()):
+    if lm_head is not None and tied and is_packed(lm_head) and dtype not in ("auto", lm_head.dtype.lower()):
         lm_head = tensors[LM_HEAD] = embedding  # of which it was made
-    if lm_head is embedding and (dtype not in QUANTIZED or is_quantized(embedding)):
+    if lm_head is embedding and (dtype not in PACKED or is_packed(embedding)):
         del tensors[LM_HEAD]
     return {name.removeprefix("" if checkpoint.head else "model."): tensor for name, tensor in tensors.items()}
 
 
 def in_format(
-    tensors: Mapping[str, Tensor], dtype: str, quantize: Callable[[Tensor, str], QuantizedTensor]
+    tensors: Mapping[str, Tensor], dtype: str, pack: Callable[[Tensor, str], PackedTensor]
 ) -> dict[str, Tensor]:
-    """The same in a format of DTYPES. `quantize` gets the matrices that kernels multiply by, not the embedding."""
+    """The same in a format of DTYPES. `pack` gets the matrices that kernels multiply by, not the embedding."""
     if dtype == "auto":
         return dict(tensors)
     made: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         if tensor.dtype == dtype.upper():
             made[name] = tensor
-        elif dtype not in QUANTIZED:
+        elif dtype not in PACKED:
             made[name] = ConvertedTensor(tensor, dtype.upper(), name)
         elif len(tensor.shape) == 2 and not name.endswith((EMBED_TOKENS.removeprefix("model."), SCORE)):
-            made[name] = QuantizedLater(tensor, dtype, name, quantize)
+            made[name] = PackedLater(tensor, dtype, name, pack)
         else:
             made[name] = tensor
-    again = sum(isinstance(tensor, QuantizedLater) and is_quantized(tensor.source) for tensor in made.values())
+    again = sum(
+        isinstance(tensor, PackedLater) and tensor.source.dtype.lower() in QUANTIZED for tensor in made.values()
+    )
     if again:
         log.warning("%d matrices are quantized already and lose once more: convert what they were made of", again)
     return made
 
 
-def is_quantized(tensor: Tensor) -> bool:
-    return tensor.dtype.lower() in QUANTIZED
+def is_packed(tensor: Tensor) -> bool:
+    return tensor.dtype.lower() in PACKED
 
 
 def true_config(checkpoint: Checkpoint, tensors: Mapping[str, Tensor]) -> LlamaConfig:
@@ -64,7 +66,7 @@ def true_config(checkpoint: Checkpoint, tensors: Mapping[str, Tensor]) -> LlamaC
     stamp = {"torch_dtype": main_dtype(tensors), "architectures": [_ARCHITECTURES[checkpoint.head]]}
     fields = checkpoint.config.to_dict() | stamp
     fields.pop("quantization_config", None)
-    forms = Counter(tensor.dtype.lower() for tensor in tensors.values() if is_quantized(tensor))
+    forms = Counter(tensor.dtype.lower() for tensor in tensors.values() if is_packed(tensor))
     if forms:
         fields["quantization_config"] = quantization_config(forms.most_common(1)[0][0])
     return LlamaConfig.from_dict(fields)

@@ -15,12 +15,13 @@ import numpy as np
 from numba import njit
 
 from minillama.arrays import Array
-from minillama.kernels.linear import block_rows, linear, panel_room
+from minillama.kernels.floats import panel_room
+from minillama.kernels.linear import block_rows, linear
 from minillama.kernels.quantize import arrange_row
-from minillama.layout import GROUP, QUANTIZED, TILE, rounded_up, tile_bytes
-from minillama.runtime.packing import KINDS, Packed, aligned, row_width
+from minillama.layout import COMPRESSED, GROUP, QUANTIZED, TILE, rounded_up, tile_bytes
+from minillama.runtime.packing import KINDS, Packed, aligned, compress, pack, row_width
 from minillama.weights.formats import narrow, widen
-from minillama.weights.quantized import QuantizedTensor
+from minillama.weights.quantized import QuantizedTensor, RawTensor
 
 FORMS = tuple(KINDS)
 STEP = 2.0**-24  # the largest relative error of one float32 operation
@@ -50,6 +51,9 @@ class Matrix(NamedTuple):
 
 def float_matrix(form: str, numbers: Array) -> Matrix:
     """Some float32 numbers (n_out, width), a multiple of 16 wide, in a format of floats."""
+    if form == COMPRESSED:
+        tensor = compress(RawTensor(narrow(numbers.astype(np.float32), "BF16"), "BF16"))
+        return Matrix(form, pack(tensor, form), tensor.read(np.float64))
     name = form.upper()
     stored = narrow(numbers.astype(np.float32), name)
     kept = aligned(stored.size, KINDS[form])
@@ -60,7 +64,9 @@ def float_matrix(form: str, numbers: Array) -> Matrix:
 def random_matrix(rng: np.random.Generator, form: str, n_out: int, width: int) -> Matrix:
     """A matrix whose bytes, where it is quantized, are any at all; its rows and columns are not filled up."""
     if form not in QUANTIZED:
-        return float_matrix(form, rng.standard_normal((n_out, width)) * 2.0 ** rng.integers(-20, 8, (n_out, 1)))
+        numbers = rng.standard_normal((n_out, width)) * 2.0 ** rng.integers(-20, 8, (n_out, 1))
+        numbers[rng.random(numbers.shape) < 0.01] *= 2.0**-30  # too far from others to be compressed
+        return float_matrix(form, numbers)
     tiles, groups = rounded_up(n_out, TILE) // TILE, width // GROUP
     numbers = rng.choice([0, 255, 127, 128, 1, 0x8F, 0xF8], tiles * groups * tile_bytes(form)).astype(np.uint8)
     numbers[::2] = rng.integers(0, 256, numbers[::2].size)
@@ -85,8 +91,9 @@ def arranged(like: Array, form: str, x: Array) -> tuple[Array, Array, Array]:
 
 def product(matrix: Matrix, x: Array, threads: int = 1) -> Array:
     """x W^T by the kernels, (T, n_out) float32. Nothing is written behind the rows of whole tiles."""
-    form, (numbers, scales), (n_out, width) = matrix.form, matrix.packed, matrix.numbers.shape
-    quantized, n_rows = form in QUANTIZED, len(x)
+    form, (numbers, scales), (n_out, size) = matrix.form, matrix.packed, matrix.numbers.shape
+    quantized, n_rows, width = form in QUANTIZED, len(x), row_width(size, form)
+    x = np.pad(x, ((0, 0), (0, width - size)))
     a, s, z = arranged(numbers, form, x)
     step, count = row_width(n_out, "q8_0") + 16, rounded_up(n_rows, block_rows(quantized, n_rows))
     out = np.full((count, step), np.nan, np.float32)

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minillama.arrays import Array
-from minillama.kernels.linear import FLOAT_ROWS, ROWS, block_rows
+from minillama.kernels.floats import FLOAT_ROWS
+from minillama.kernels.linear import ROWS, block_rows
 from minillama.layout import GROUP, OFFSET, QUANTIZED, TILE, rounded_up
 from minillama.runtime.packing import KINDS, quantize
 from minillama.weights.quantized import QuantizedTensor

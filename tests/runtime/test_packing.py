@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from minillama import convert
-from minillama.layout import GROUP, QUANTIZED, TILE
+from minillama.layout import BLOCK, COMPRESSED, GROUP, PACKED, QUANTIZED, TILE
 from minillama.llama import LlamaForCausalLM
 from minillama.runtime.packing import KINDS, STORED, aligned, pack, quantize, row_width
 from minillama.weights.formats import narrow, widen
 from minillama.weights.safetensors import ArrayTensor, StoredTensor, Tensor, open_safetensors
 from tests.tiny import odd_model, spiky, write_safetensors
 
-FLOATS = tuple(form for form in KINDS if form not in QUANTIZED)
+FLOATS = tuple(form for form in KINDS if form not in PACKED)
 
 
 def matrix(*shape: int) -> np.ndarray:
@@ -28,7 +28,7 @@ def in_file(tmp_path: Path, form: str, *shape: int) -> Tensor:
 
 @pytest.mark.parametrize("form", KINDS)
 def test_rows_have_room_for_whole_groups(form: str) -> None:
-    group = GROUP if form in QUANTIZED else 16
+    group = GROUP if form in QUANTIZED else BLOCK if form == COMPRESSED else 16
     assert [row_width(n, form) for n in (1, group, group + 1)] == [group, group, 2 * group]
 
 
@@ -102,10 +102,10 @@ def test_quantized_matrices_are_used_as_they_are(form: str) -> None:
 
 
 @pytest.mark.parametrize("form", QUANTIZED)
-def test_others_are_to_be_quantized_first(form: str) -> None:
+def test_others_are_to_be_packed_first(form: str) -> None:
     other = "q4_0" if form == "q8_0" else "q8_0"
     for tensor, name in ((ArrayTensor(matrix(4, 32)), "F32"), (quantize(ArrayTensor(matrix(4, 32)), other), "Q")):
-        with pytest.raises(ValueError, match=f"a {name}.* matrix is to be quantized to {form} first"):
+        with pytest.raises(ValueError, match=f"a {name}.* matrix is to be packed as {form} first"):
             pack(tensor, form)
 
 

@@ -21,7 +21,8 @@ from minillama.kernels import attention as attending
 from minillama.kernels import mlp as feed_forward
 from minillama.kernels import norm as norming
 from minillama.kernels import rope as turning
-from minillama.kernels.linear import block_rows, linear, panel_room, whole_blocks
+from minillama.kernels.floats import panel_room
+from minillama.kernels.linear import block_rows, linear, whole_blocks
 from minillama.kernels.llvm import LANES
 from minillama.kernels.quantize import arrange_row
 from minillama.layout import GROUP, QUANTIZED, TILE, rounded_up
