@@ -138,9 +138,8 @@ def widen_columns(
             i += FAR if far else WORDS
 
 
-def pair_times_rows(rows: int) -> Any:
-    """The product of two rows of weights and one block of `rows` activation rows. Each is a stream: with more of them
-    memory was slower."""
+def compressed_pair(rows: int) -> Any:
+    """The product of two rows of weights and one block of `rows` activation rows, as floats.py has it of floats."""
     n = 2 * rows
 
     @njit

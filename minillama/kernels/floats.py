@@ -1,8 +1,7 @@
 """Products with weights that are floats, in float32, float16, bfloat16 or bf16z; linear.py has those of any kind.
 
-For few rows of activations weights are used as they come from memory, several rows of them side by side: several
-streams are what memory is fastest at. For many, some rows and columns of them are widened first, and stay in a near
-cache while they are used for all activations.
+For few rows of activations weights are used as they come from memory, two rows of them side by side. For many, some
+rows and columns of them are widened first, and stay in a near cache while they are used for all activations.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from numba import njit, types
 from numba.extending import overload
 
 from minillama.kernels.blocks import load_block, outer, store_block, store_sums, zeros
-from minillama.kernels.compressed import pair_times_rows, widen_columns
+from minillama.kernels.compressed import compressed_pair, widen_columns
 from minillama.kernels.llvm import LANES, WIDE
 from minillama.kernels.simd import load, prefetch, store
 from minillama.layout import LEAST_ROWS, rounded_up
@@ -23,38 +22,72 @@ SUMS = OUTPUTS * FLOAT_ROWS  # in a block
 FEW = 8 if WIDE else 2  # rows for which weights are used as they come from memory, two rows of them at once
 PANELS, COLUMNS = 8, 2048  # so many times OUTPUTS rows and so many columns of them are widened at a time
 MANY = PANELS * OUTPUTS  # rows, then
-STREAMS = LEAST_ROWS  # rows that are read side by side
-AHEAD = 2048  # bytes: so far ahead of every stream memory is asked for
+AHEAD = 4096  # bytes: so far ahead of each of two streams memory is asked for
 BF16Z = types.uint32  # arrays of these are compressed; others travel as simd.py says
 
 
-def _stream(streams: int, rows: int) -> Any:
-    """The product of `streams` weight rows, `apart` rows from each other, and one block of `rows` activation rows."""
-    n = streams * rows
+def _pair_times_rows(rows: int) -> Any:
+    """The product of two rows of weights and one block of `rows` activation rows. Each is a stream; two of them, asked
+    for twice as far ahead, were read faster than four."""
+    n = 2 * rows
 
     @njit
-    def multiply(out: Any, out_step: int, w: Any, row: int, apart: int, a: Any, width: int) -> None:
-        sums, i, step = zeros(n), row * width, apart * width
+    def multiply(out: Any, out_step: int, w: Any, row: int, other: int, a: Any, width: int) -> None:
+        sums, i, step = zeros(n), row * width, (other - row) * width
         for k in range(0, width, LANES):
-            for m in range(streams):
-                prefetch(w, i + k + m * step, AHEAD)
+            prefetch(w, i + k, AHEAD)
+            prefetch(w, i + k + step, AHEAD)
             sums = outer(sums, w, i + k, step, a, k * rows, rows)
-        store_sums(out, row, apart, out_step, sums, rows)
+        store_sums(out, row, other - row, out_step, sums, rows)
 
     return multiply
 
 
-_stream_one, _stream_few = _stream(STREAMS, 1), _stream(2, FEW)
+_one, _few = _pair_times_rows(1), _pair_times_rows(FEW)
+_compressed_one, _compressed_few = compressed_pair(1), compressed_pair(FEW)
+
+
+def pair(
+    out: Any, out_step: int, w: Any, scales: Any, row: int, other: int, a: Any, width: int, n_rows: int, panel: Any
+) -> None:
+    """The product of two rows of W with up to FEW activation rows."""
+    raise NotImplementedError("called in kernels only")
+
+
+@overload(pair)
+def _pair(
+    out: Any, out_step: int, w: Any, scales: Any, row: int, other: int, a: Any, width: int, n_rows: int, panel: Any
+) -> Any:
+    def floats(
+        out: Any, out_step: int, w: Any, scales: Any, row: int, other: int, a: Any, width: int, n_rows: int, panel: Any
+    ) -> None:
+        if n_rows == 1:
+            _one(out, out_step, w, row, other, a, width)
+        else:
+            _few(out, out_step, w, row, other, a, width)
+
+    def compressed(
+        out: Any, out_step: int, w: Any, scales: Any, row: int, other: int, a: Any, width: int, n_rows: int, panel: Any
+    ) -> None:
+        if n_rows == 1:
+            _compressed_one(out, out_step, w, scales, row, other, a, width, panel)
+        else:
+            _compressed_few(out, out_step, w, scales, row, other, a, width, panel)
+
+    return compressed if w.dtype is BF16Z else floats
 
 
 @njit
-def _stream_rows(out: Any, out_step: int, w: Any, row: int, apart: int, a: Any, width: int, n_rows: int) -> None:
-    """The product of STREAMS weight rows, `apart` rows from each other, and up to FEW activation rows."""
-    if n_rows == 1:
-        _stream_one(out, out_step, w, row, apart, a, width)
-    else:
-        for pair in range(0, STREAMS, 2):
-            _stream_few(out, out_step, w, row + pair * apart, apart, a, width)
+def _few_rows(
+    out: Any, out_step: int, w: Any, scales: Any, row: int, last: int, a: Any, width: int, n_rows: int, panel: Any
+) -> None:
+    """The product of the rows row .. last - 1 of W with up to FEW activation rows. They are read as two streams of
+    neighbours."""
+    apart = (last - row) // 2
+    for first in range(row, row + apart):
+        pair(out, out_step, w, scales, first, first + apart, a, width, n_rows, panel)
+    if (last - row) % 2:  # the last, beside one that has been read before
+        pair(out, out_step, w, scales, last - 2, last - 1, a, width, n_rows, panel)
 
 
 @njit
@@ -72,33 +105,6 @@ def _panel_times_rows(
         store_sums(out, row, 1, out_step, sums, FLOAT_ROWS)
     else:
         store_block(panel, kept, LANES, LANES, sums, 1)
-
-
-@njit
-def _few_rows(out: Any, out_step: int, w: Any, row: int, last: int, a: Any, width: int, n_rows: int) -> None:
-    """few, of weights that are floats as they lie. They are read as several streams of neighbours."""
-    apart = (last - row) // STREAMS
-    for first in range(row, row + apart):
-        _stream_rows(out, out_step, w, first, apart, a, width, n_rows)
-    if row + apart * STREAMS < last:  # the last few, some of them for the second time
-        _stream_rows(out, out_step, w, last - STREAMS, 1, a, width, n_rows)
-
-
-_pair_one, _pair_few = pair_times_rows(1), pair_times_rows(FEW)
-
-
-@njit
-def _few_compressed(
-    out: Any, out_step: int, w: Any, notes: Any, row: int, last: int, a: Any, width: int, n_rows: int, panel: Any
-) -> None:
-    """few, of weights in bf16z: two streams."""
-    apart = (last - row) // 2
-    for pair in range(apart + (last - row) % 2):
-        first, other = (row + pair, row + pair + apart) if pair < apart else (last - 2, last - 1)
-        if n_rows == 1:
-            _pair_one(out, out_step, w, notes, first, other, a, width, panel)
-        else:
-            _pair_few(out, out_step, w, notes, first, other, a, width, panel)
 
 
 @njit
@@ -125,30 +131,6 @@ def _many_rows(
                 )  # fmt: skip
 
 
-def few(
-    out: Any, out_step: int, w: Any, scales: Any, row: int, last: int, a: Any, width: int, n_rows: int, panel: Any
-) -> None:
-    """The product of the rows row .. last - 1 of W with up to FEW activation rows."""
-    raise NotImplementedError("called in kernels only")
-
-
-@overload(few)
-def _few(
-    out: Any, out_step: int, w: Any, scales: Any, row: int, last: int, a: Any, width: int, n_rows: int, panel: Any
-) -> Any:
-    def floats(
-        out: Any, out_step: int, w: Any, scales: Any, row: int, last: int, a: Any, width: int, n_rows: int, panel: Any
-    ) -> None:
-        _few_rows(out, out_step, w, row, last, a, width, n_rows)
-
-    def compressed(
-        out: Any, out_step: int, w: Any, scales: Any, row: int, last: int, a: Any, width: int, n_rows: int, panel: Any
-    ) -> None:
-        _few_compressed(out, out_step, w, scales, row, last, a, width, n_rows, panel)
-
-    return compressed if w.dtype is BF16Z else floats
-
-
 def widen(panel: Any, i: int, w: Any, scales: Any, row: int, first: int, last: int, width: int) -> None:
     """Columns first .. last - 1 of a row of W as float32, vectors panel[i], panel[i + 16 OUTPUTS], .."""
     raise NotImplementedError("called in kernels only")
@@ -172,9 +154,9 @@ def float_rows(
     a: Any, s: Any, z: Any, n_rows: int, panel: Any,
 ) -> None:  # fmt: skip
     """The product of some rows of floats; see linear_rows."""
-    last = max(last, STREAMS)  # a smaller matrix has been filled up, and `out` has room for whole vectors
+    last = max(last, LEAST_ROWS)  # a smaller matrix has been filled up, and `out` has room for whole vectors
     if n_rows <= FEW:
-        few(out, out_step, w, scales, row, last, a, width, n_rows, panel)
+        _few_rows(out, out_step, w, scales, row, last, a, width, n_rows, panel)
     else:
         for first in range(row, last, MANY):
             _many_rows(out, out_step, w, scales, first, last, a, width, n_rows, panel)

@@ -23,16 +23,17 @@ from numba.extending import overload
 
 from minillama.kernels.blocks import add_products, dot_group, splat_ints, store_block, zeros
 from minillama.kernels.compressed import note_words
-from minillama.kernels.floats import AHEAD, BF16Z, FEW, FLOAT_ROWS, MANY, STREAMS, float_rows
+from minillama.kernels.floats import BF16Z, FEW, FLOAT_ROWS, MANY, float_rows
 from minillama.kernels.llvm import WIDE
 from minillama.kernels.simd import prefetch
 from minillama.kernels.threads import fetch_add
-from minillama.layout import GROUP, TILE, rounded_up, tile_bytes
+from minillama.layout import GROUP, LEAST_ROWS, TILE, rounded_up, tile_bytes
 
 ROWS = 8 if WIDE else 2  # activation rows at once, of whole numbers
 TASK = 256  # rows of weights, that a thread reads as its streams: so many runs of neighbours
 PART = 64  # rows at least, where two matrices are read in one pass: whole lines of what they give
-LINE = 64  # bytes of a cache line, which is asked for as a whole
+STREAMS = 4  # tiles that are read side by side: several streams are what memory is fastest at
+AHEAD, LINE = 2048, 64  # bytes: so far ahead of every stream memory is asked for, a cache line at a time
 
 # The number format of weights by the type of the array that has them; floats travel as floats.py says
 Q8_0, Q4_0 = types.uint8, types.int8
@@ -181,9 +182,9 @@ def _task_rows(w: Any, n_rows: int) -> Any:
 
 @njit
 def task_count(n_out: int, step: int) -> int:
-    """How many tasks of `step` rows n_out rows are. A rest of fewer than STREAMS rows goes with the last whole task, so
+    """How many tasks of `step` rows n_out rows are. A rest of fewer than LEAST_ROWS goes with the last whole task, so
     that every row belongs to one task alone."""
-    return 1 + max(n_out - STREAMS, 0) // step
+    return 1 + max(n_out - LEAST_ROWS, 0) // step
 
 
 @njit
@@ -200,7 +201,7 @@ def linear(
     """This thread's share of out[r, i] = sum over k of x[r, k] W[i, k], for n_rows rows r and n_out rows i of W.
 
     out: float32 rows, out_step apart, of whole blocks of activations. w, scales: the weights, of `width` columns (a
-    multiple of 16 if they are floats); at least STREAMS rows of floats, or whole tiles. a, s, z: the arranged
+    multiple of 16 if they are floats); at least LEAST_ROWS of floats, or whole tiles. a, s, z: the arranged
     activations, of which floats have `a` alone. panel: room of this thread's own, panel_room floats. work[slot]: 0
     when the first thread comes, and how many tasks have been given out.
     """

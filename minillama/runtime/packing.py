@@ -11,7 +11,6 @@ import numpy as np
 from minillama.arrays import Array
 from minillama.kernels.compressed import compress as pack_rows
 from minillama.kernels.compressed import survey
-from minillama.kernels.floats import STREAMS
 from minillama.kernels.llvm import LANES
 from minillama.kernels.quantize import quantize_tile
 from minillama.layout import (
@@ -75,11 +74,11 @@ def pack(tensor: Tensor, form: str) -> Packed:
     n_out, size = tensor.shape
     none = np.zeros(1, np.int16)
     stored = tensor.stored() if STORED[form] == tensor.dtype else None
-    fits = size % LANES == 0 and n_out >= STREAMS
+    fits = size % LANES == 0 and n_out >= LEAST_ROWS
     if stored is not None and fits and stored.flags.aligned and stored.flags.c_contiguous:
         return Packed(stored.view(kind).reshape(-1), none)
     width = row_width(size, form)
-    numbers = aligned(max(n_out, STREAMS) * width, kind).reshape(-1, width)
+    numbers = aligned(max(n_out, LEAST_ROWS) * width, kind).reshape(-1, width)
     numbers[:] = 0
     for start in range(0, n_out, 1024):
         rows = np.arange(start, min(start + 1024, n_out))
