@@ -34,7 +34,7 @@ BITS = {
     "f32": 32.0,
     "f16": 16.0,
     "bf16": 16.0,
-    "bf16z": 12.2,
+    "bf16z": 12.1,
     "q8_0": 8.5,
     "q4_0": 4.5,
 }  # a weight and its part of a scale; of bf16z, as matrices usually come out

@@ -308,6 +308,25 @@ def test_a_peer_beside_ours(peer: str, work: Path, capfd: Capture) -> None:
     assert f"ours / {peer}" in bench(capfd, *arguments)
 
 
+@needs_llama_cpp
+def test_compressed_weights_are_compared_with_the_same_numbers(work: Path, capfd: Capture) -> None:
+    arguments = [
+        "--shape",
+        "tiny",
+        *FEW,
+        "--work",
+        work,
+        "--peer",
+        "llama.cpp",
+        "--engine",
+        "numba",
+        "--dtype",
+        "bf16z",
+    ]
+    ours, theirs = json.loads(bench(capfd, *arguments, "--json"))["results"]
+    assert (ours["format"], theirs["format"]) == ("bf16z", "bf16")
+
+
 @pytest.mark.parametrize("peer", ["llama.cpp", "transformers"])
 def test_a_peer_that_is_not_installed(peer: str, capfd: Capture, monkeypatch: pytest.MonkeyPatch, work: Path) -> None:
     if importlib.util.find_spec({"llama.cpp": "llama_cpp", "transformers": "transformers"}[peer]):
