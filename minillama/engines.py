@@ -16,7 +16,7 @@ from numpy.typing import DTypeLike
 from minillama import kernels
 from minillama.config import LlamaConfig
 from minillama.kernels import ACTIVATIONS
-from minillama.layout import BITS, QUANTIZED
+from minillama.layout import BITS, COMPRESSED, QUANTIZED
 from minillama.weights import names
 from minillama.weights.formats import FLOATS
 from minillama.weights.parameters import count
@@ -139,18 +139,28 @@ def _fitting(form: str, tensors: Mapping[str, Tensor], where: object) -> str:
         if need <= free:
             if form == "auto" and (need >= WORTH_A_WORD or candidate != own):
                 why = f"{need / 1e9:.1f} GB" + ("" if candidate == own else f", as {own} does not fit the memory free")
+                if candidate in QUANTIZED and _compressed_would_fit(own, tensors, free):
+                    why += (
+                        f"; {COMPRESSED} would, with {memory_needed(COMPRESSED, tensors) / 1e9:.1f}, and loses nothing"
+                    )
                 log.log(logging.INFO if candidate == own else logging.WARNING, "weights in %s, %s", candidate, why)
             if others := _quantized_otherwise(candidate, tensors):
                 log.warning("what is in %s is quantized anew, to %s", ", ".join(others), candidate)
             return candidate
     raise MemoryError(
         f"{where} needs {memory_needed(candidates[-1], tensors) / 1e9:.1f} GB of memory in {candidates[-1]} and "
-        f"{free / 1e9:.1f} GB are free: {_what_would_fit(tensors, free)}"
+        f"{free / 1e9:.1f} GB are free: {_what_would_fit(own, tensors, free)}"
     )
 
 
-def _what_would_fit(tensors: Mapping[str, Tensor], free: int) -> str:
-    """The largest of the quantized formats that fits; if none does, how much is missing for the smallest."""
+def _compressed_would_fit(own: str, tensors: Mapping[str, Tensor], free: int) -> bool:
+    return own == "bf16" and memory_needed(COMPRESSED, tensors) <= free
+
+
+def _what_would_fit(own: str, tensors: Mapping[str, Tensor], free: int) -> str:
+    """The largest of the smaller formats that fits; if none does, how much is missing for the smallest."""
+    if _compressed_would_fit(own, tensors, free):
+        return f"{COMPRESSED} would do with {memory_needed(COMPRESSED, tensors) / 1e9:.1f}, and loses nothing"
     for form in sorted(QUANTIZED, key=BITS.__getitem__, reverse=True):
         need = memory_needed(form, tensors)
         if need <= free:

@@ -98,24 +98,34 @@ def test_numba_does_not_know_every_activation(free: Any) -> None:
 def test_the_smallest_format_that_is_needed(free: Any, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     tensors = stored("BF16")
-    own, eight, four = (memory_needed(form, tensors) for form in ("bf16", "q8_0", "q4_0"))
-    assert (own, eight, four) == (
+    own, twelve, eight, four = (memory_needed(form, tensors) for form in ("bf16", "bf16z", "q8_0", "q4_0"))
+    assert (own, twelve, eight, four) == (
         LARGE * 2 * 2,
+        LARGE * 2 * 12.1 / 8,
         LARGE * 2 * 8.5 / 8,
         LARGE * 2 * 4.5 / 8,
     )  # the table is not among them
     for room, form, words in (
         (own, "bf16", "weights in bf16, 0.2 GB"),
-        (own - 1, "q8_0", "weights in q8_0, 0.1 GB, as bf16 does not fit the memory free"),
+        (
+            own - 1,
+            "q8_0",
+            "weights in q8_0, 0.1 GB, as bf16 does not fit the memory free; bf16z would, with 0.2, and loses nothing",
+        ),
+        (twelve - 1, "q8_0", "weights in q8_0, 0.1 GB, as bf16 does not fit the memory free"),
         (eight - 1, "q4_0", "weights in q4_0, 0.1 GB, as bf16 does not fit the memory free"),
     ):
         free(room)
         assert chosen("numba", "auto", tensors) == ("numba", form)
         assert caplog.records[-1].getMessage() == words
         assert (caplog.records[-1].levelno > logging.INFO) == (form != "bf16")
-    for room, form in ((eight, "q8_0"), (eight - 1, "q4_0")):
+    for room, words in (
+        (twelve, r"bf16z would do with 0\.2, and loses nothing"),
+        (eight, r"q8_0 would do with 0\.1"),
+        (eight - 1, r"q4_0 would do with 0\.1"),
+    ):
         free(room)
-        with pytest.raises(MemoryError, match=rf"needs 0\.2 GB of memory in bf16 .* free: {form} would do with 0\.1$"):
+        with pytest.raises(MemoryError, match=rf"needs 0\.2 GB of memory in bf16 .* free: {words}$"):
             chosen("numba", "bf16", tensors)
 
 
