@@ -43,9 +43,9 @@ def expand(typing: Any, w: Any, i: Any, low: Any) -> Any:
 
         upper = above(fours, b.shl(fours, bits(4))), above(b.lshr(fours, bits(4)), fours)
         block = ir.Constant(ir.ArrayType(llvm.FLOATS, VECTORS), ir.Undefined)
-        vectors = (x for low, high in zip(below, upper, strict=True) for x in _woven(b, low, high))
-        for place, vector in enumerate(vectors):
-            block = b.insert_value(block, vector, place)
+        vectors = [x for halves in zip(below, upper, strict=True) for x in _woven(b, *halves)]
+        for number, vector in enumerate(vectors):
+            block = b.insert_value(block, vector, number)
         return block
 
     return llvm.block_of(VECTORS)(w, types.int64, types.int64), build

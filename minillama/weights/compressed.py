@@ -37,7 +37,7 @@ class CompressedTensor:
             ends = head + np.cumsum(WORDS * blocks + (FAR - WORDS) * far.sum(axis=1))
             self.starts = np.concatenate(([head], ends[:-1]))
             same = np.array_equal(self.starts, self.numbers[:n].astype(np.int64) + np.arange(n))
-            if same and ends[-1] == self.numbers.size and ((notes[:, 0] >= 0) & (notes[:, 0] < 128)).all():
+            if same and ends[-1] == self.numbers.size and ((notes[:, 0] >= 0) & (notes[:, 0] <= 128 - STEPS)).all():
                 return
         raise ValueError(
             f"{self.numbers.size} words and what is said of their rows are no {COMPRESSED} matrix of {shape}"

@@ -70,7 +70,7 @@ def test_parts_that_do_not_fit() -> None:
         lambda words, rows: (_with(words, 0, 1 << 31), rows),
         lambda words, rows: (words, _with(rows, 1, rows[1] ^ 1)),  # a block of another size
         lambda words, rows: (words, _with(rows, 2, -1)),
-        lambda words, rows: (words, _with(rows, 2, 128)),
+        lambda words, rows: (words, _with(rows, 2, 121)),
         lambda words, rows: (words[:8], rows),
         lambda words, rows: (words, rows[:-1]),
     ],
