@@ -17,9 +17,12 @@ from minillama.config import LlamaConfig
 from minillama.debug.comparison import Comparison, Finding, ordered
 from minillama.debug.errors import TOLERANCES, Tolerance, excess, scale
 from minillama.debug.hypotheses import Case, Hypothesis, hypotheses
+from minillama.debug.hypotheses.head import of_embedding
+from minillama.debug.hypotheses.norm import NORMS
 from minillama.debug.hypotheses.part import off_part
 from minillama.debug.hypotheses.precision import rounded_to
-from minillama.debug.names import LAYER, Place, place
+from minillama.debug.hypotheses.projection import MATRICES
+from minillama.debug.names import EMBED_TOKENS, LAYER, LOGITS, Place, place
 from minillama.debug.steps import masked
 from minillama.weights.parameters import Parameters
 
@@ -27,8 +30,9 @@ from minillama.weights.parameters import Parameters
 # on purpose some fall to the other side, which leaves up to a third
 EXPLAINED, EXPLAINED_ROUNDING, NEAREST = 0.05, 0.35, 0.7
 SAME = 1e-5  # an error, in units of the numbers' size, that is only rounding
+ENOUGH = 8  # numbers of a part that a hypothesis does not give by chance
 ALIKE = 3.0  # hypotheses that leave less than this times what the best leaves cannot be told from it
-TRIVIAL = ("any.zeros", "any.scale")  # nearer than ours to whatever has nothing to do with ours
+WEIGHTED = {*MATRICES, *NORMS, EMBED_TOKENS, LOGITS}  # steps that a weight of their own goes into
 OWN = 0.25  # of what a format allows in the first layer: what rounding leaves of one step
 
 
@@ -56,31 +60,42 @@ def case_of(result: Comparison, target: Place, weights: Parameters, config: Llam
 
 
 def findings(case: Case, step: Callable[[], object] = int) -> list[Finding]:
-    """All hypotheses that bear on the target, tried."""
+    """All hypotheses that bear on the target, tried: on all of it, and on the part that is off, if it is one."""
     honest = case.honest.value(case.target)
     used = case.honest.used
     before = _error(case, honest)
+    part = off_part(case, honest) if honest.shape == case.theirs.shape else None
     tried: list[tuple[float, Hypothesis]] = []
+    within: list[tuple[float, Hypothesis]] = []
     for hypothesis in hypotheses(case):
-        if not used.isdisjoint(hypothesis.steps) and (left := _left(case, hypothesis, before)) is not None:
-            tried.append((left, hypothesis))
+        made = None if used.isdisjoint(hypothesis.steps) else _made(case, hypothesis)
+        if made is not None:
+            tried.append((_left(case, made, before), hypothesis))
+            if part and np.count_nonzero(part[0]) >= ENOUGH:
+                said = f"{part[1]} of {case.target.local}, and nowhere else: {hypothesis.cause}"
+                left = _left(case, np.where(part[0], made, honest), before)
+                within.append((left, hypothesis._replace(cause=said)))
         step()
     tried.sort(key=lambda one: one[0])
-    right = [(left, h) for left, h in tried if left <= (EXPLAINED_ROUNDING if h.rounds else EXPLAINED)]
-    if right:
+    if right := _right(tried):
         alike = [(left, h) for left, h in right if left <= max(right[0][0] * ALIKE, 1e-6)]
         wrong = [_wrong_elsewhere(case, h, alike) for _, h in alike]
         kept = [one for one, count in zip(alike, wrong, strict=True) if count == min(wrong)]
-        kept.sort(key=lambda one: one[1].key.startswith("any."))  # these say least
-        return _one_of_each([Finding(h.key, h.cause, left, True, case.target.name) for left, h in kept])
-    signs = _signs(case, honest)
-    said = TRIVIAL if signs and signs[0].key == "weight.not_loaded" else ()
-    near = [
-        Finding(h.key, h.cause, left, False, case.target.name)
-        for left, h in tried
-        if left < NEAREST and h.key not in said
-    ]
-    return _one_of_each([*signs, *near])[:3]
+    elif right := _right(sorted(within, key=lambda one: one[0])):
+        by_key: dict[str, tuple[float, Hypothesis]] = {}
+        for left, h in right:
+            if left <= max(right[0][0] * ALIKE, 1e-6):
+                by_key.setdefault(h.key, (left, h))
+        kept = list(by_key.values())
+    else:
+        near = [Finding(h.key, h.cause, left, False, case.target.name) for left, h in tried if left < NEAREST]
+        return _one_of_each([*_signs(case, honest), *near])[:3]
+    kept.sort(key=lambda one: one[1].key.startswith("any."))  # these say least
+    return _one_of_each([Finding(h.key, h.cause, left, True, case.target.name) for left, h in kept])
+
+
+def _right(tried: list[tuple[float, Hypothesis]]) -> list[tuple[float, Hypothesis]]:
+    return [(left, h) for left, h in tried if left <= (EXPLAINED_ROUNDING if h.rounds else EXPLAINED)]
 
 
 def _wrong_elsewhere(case: Case, hypothesis: Hypothesis, rivals: list[tuple[float, Hypothesis]]) -> int:
@@ -95,8 +110,8 @@ def _wrong_elsewhere(case: Case, hypothesis: Hypothesis, rivals: list[tuple[floa
                 before = _error(other, other.honest.value(where))
             except ValueError:  # what it is made of has another shape
                 continue
-            left = _left(other, hypothesis, before)
-            wrong += left is None or left * before > max(before * EXPLAINED_ROUNDING, SAME)
+            made = _made(other, hypothesis)
+            wrong += made is None or _left(other, made, before) * before > max(before * EXPLAINED_ROUNDING, SAME)
     return wrong
 
 
@@ -119,16 +134,24 @@ def own_error(case: Case, tolerance: Tolerance) -> float:
     return float(excess(*_seen(case, made), TOLERANCES[tolerance.form]).max(initial=0))
 
 
-def _left(case: Case, hypothesis: Hypothesis, before: float) -> float | None:
-    """The share of the error that a hypothesis leaves; None if it cannot be so, or makes no difference."""
+def _made(case: Case, hypothesis: Hypothesis) -> Array | None:
+    """The target under a hypothesis; None if it cannot be so."""
     try:
         with np.errstate(all="ignore"):
             made = case.recomputed(hypothesis.steps).value(case.target)
     except (ValueError, IndexError):  # shapes that do not fit each other
         return None
-    if made.shape != case.theirs.shape:
-        return None
-    return _error(case, made) / before if np.isfinite(before) and before > 0 else _error(case, made)
+    return made if made.shape == case.theirs.shape else None
+
+
+def _left(case: Case, made: Array, before: float) -> float:
+    """The share of the error that is left, or of their numbers if that is more: whatever is small is near to small
+    numbers."""
+    left = _error(case, made) / before if np.isfinite(before) and before > 0 else _error(case, made)
+    ours, theirs = _seen(case, made)
+    with np.errstate(all="ignore"):
+        share = float(np.linalg.norm(theirs - ours) / np.linalg.norm(theirs))
+    return max(left, share) if share > EXPLAINED else left
 
 
 def _error(case: Case, made: Array) -> float:
@@ -164,12 +187,17 @@ def _signs(case: Case, honest: Array) -> list[Finding]:
         said = f"{case.target.local} has only numbers of {form}: sums are kept in it, in an order that is not known"
         return [Finding("precision.accumulated", said, 0, True, name)]
     if abs(cosine) < 0.2 and case.target.local == "logits" and case.config.tie_word_embeddings:
-        said = "logits have nothing to do with ours: the head is not the embedding, to which the config ties it"
+        if of_embedding(case):
+            said = "logits are products with the embedding, as they should be, but of something else than model.norm"
+            return [Finding("head.input", said, 0, True, name)]
+        said = "logits are no products with the embedding, to which the config ties the head"
         return [Finding("head.not_tied", said, 0, True, name)]
-    if abs(cosine) < 0.2:
-        said = f"{case.target.local} has nothing to do with ours: its weight may never have been loaded"
-        return [Finding("weight.not_loaded", said, 1.0, False, name)]
-    if part := off_part(case, honest):
+    part = off_part(case, honest)
+    if abs(cosine) < 0.2 and not part:
+        loaded = ": its weight may never have been loaded" if case.target.local in WEIGHTED else ""
+        said = f"{case.target.local} has nothing to do with ours{loaded}"
+        return [Finding("weight.not_loaded" if loaded else "any.unlike", said, 1.0, False, name)]
+    if part:
         return [Finding("part", f"only {part[1]} of {case.target.local} differ", 1.0, False, name)]
     return []
 

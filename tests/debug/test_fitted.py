@@ -125,6 +125,44 @@ def test_a_part_that_nothing_explains_is_told_and_no_cause(ours: Trace) -> None:
     assert told[-len(result.findings)] == "  only numbers 12 to 15, the last 4, of mlp.down differ"
 
 
+def test_a_fault_of_a_part_is_named(ours: Trace) -> None:
+    """The rest of a loop over vectors, which lacks the activation."""
+
+    def rest(x: Array) -> Array:
+        x = np.array(x)
+        x[:, 5, 8:] = (ours[LAYER + "mlp.gate"] * ours[LAYER + "mlp.up"])[:, 5, 8:]
+        return x
+
+    found = diagnosed(ours, {LAYER + "mlp.act": rest})
+    part = "numbers 8 to 19, the last 12, of token 5 of mlp.act, and nowhere else"
+    assert [(finding.cause, finding.reproduced) for finding in found] == [(f"{part}: there is no activation", True)]
+
+
+def test_a_tensor_that_is_written_too_late_is_told_from_a_wrong_one(ours: Trace) -> None:
+    for name, later in (("self_attn.q_proj", Q), ("residual", "output")):
+        found = diagnosed(ours, {LAYER + name: lambda x, later=later: ours[LAYER + later]})  # type: ignore[misc]
+        assert found[0].cause == f"what is called {name} is {later}, which is right: it is written too late"
+
+
+def test_small_numbers_are_not_taken_for_other_small_ones(ours: Trace) -> None:
+    """Of a softmax over a row that is much too long, say: nearer to zeros than to ours."""
+    small = 1e-3 * np.random.default_rng(3).random(ours[LAYER + "self_attn.probs"].shape).astype(np.float32)
+    assert not any(f.reproduced for f in diagnosed(ours, {LAYER + "self_attn.probs": lambda x: small}))
+
+
+def test_a_tied_head_is_told_from_another_input_of_it() -> None:
+    config = tiny_config(tie_word_embeddings=True)
+    model = LlamaForCausalLM(config, random_weights(config, seed=3), dtype="float32")
+    with record(model) as ours:
+        model([IDS])
+    rng = np.random.default_rng(6)
+    head, other = random_weights(config, seed=3)["model.embed_tokens.weight"], rng.standard_normal((37, 16))
+    for x, matrix, key in ((ours["model.norm"], other, "not_tied"), (rng.standard_normal((1, 8, 16)), head, "input")):
+        theirs = replace(ours, tensors={**ours.tensors, "logits": np.asarray(x @ matrix.T, np.float32)})
+        found = diagnose(compare(ours, theirs), Parameters(model.weights.tensors, config, np.float64), config)
+        assert [finding.key for finding in found] == [f"head.{key}"]
+
+
 def test_keys_left_over_that_are_averaged_are_told_from_those_that_nothing_reads(ours: Trace) -> None:
     probs, context = LAYER + "self_attn.probs", LAYER + "self_attn.context"
 

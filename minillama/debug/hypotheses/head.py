@@ -39,6 +39,7 @@ TABLE: dict[str, tuple[str, dict[str, How]]] = {
     "head.off_by_one_early": ("logits are one id too early", {LOGITS: lambda s: np.roll(_logits(s), -1, axis=-1)}),
     "head.token": ("logits are one token late", {LOGITS: lambda s: np.roll(_logits(s), 1, axis=1)}),
 }
+FITS = 0.01  # of their size may be left of logits; of those of another matrix, where V >= 2 D, 0.7 is
 SCALES = {"sqrt(D)": 0.5, "1/sqrt(D)": -0.5, "1/D": -1.0}  # as powers of D
 
 
@@ -49,6 +50,18 @@ def hypotheses(case: Case) -> Iterator[Hypothesis]:
         yield Hypothesis("head.scale", f"logits are multiplied by {said}", {LOGITS: partial(multiplied, by=factor)})
     for cap in (30.0, 50.0):
         yield Hypothesis("head.softcap", f"logits are capped at {cap:g} by tanh", {LOGITS: partial(_capped, at=cap)})
+
+
+def of_embedding(case: Case) -> bool:
+    """Whether their logits are products of something with the embedding: D numbers for each token give those of twice
+    as many ids, which they do not with another matrix."""
+    V, D = case.config.vocab_size, case.config.hidden_size
+    if V < 2 * D:
+        return False  # or any numbers would fit
+    some = np.unique(np.linspace(0, V - 1, 2 * D).astype(np.int64))
+    rows, theirs = case.weights.embed_tokens[some], case.theirs.reshape(-1, V)[:, some].T
+    left = theirs - rows @ np.linalg.lstsq(rows, theirs)[0]
+    return bool(np.linalg.norm(left) < FITS * np.linalg.norm(theirs))
 
 
 def _capped(s: Scene, at: float) -> Array:

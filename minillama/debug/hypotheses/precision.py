@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import TypeAlias
 
 import numpy as np
 
 from minillama.arrays import Array
-from minillama.debug.errors import is_bfloat16
+from minillama.debug.errors import TOLERANCES, excess, is_bfloat16
 from minillama.debug.hypotheses.base import Case, Hypothesis, multiplied
 from minillama.debug.hypotheses.norm import bf16, f16
 from minillama.debug.hypotheses.projection import MATRICES
@@ -89,8 +90,13 @@ def _of_the_whole(case: Case) -> Iterator[Hypothesis]:
             yield Hypothesis("any.token", f"{local} is one token {said}", {local: partial(_shifted, by=by)})
     for other in LAYER:
         value = None if case.target.layer is None or other == local else case.beside(other)
-        if value is not None and value.shape == theirs.shape and _comes_before(other, local):
-            yield Hypothesis("any.other", f"what is called {local} is {other}", {local: partial(_another, local=other)})
+        if value is None or value.shape != theirs.shape:
+            continue
+        cause, step = f"what is called {local} is {other}", partial(_another, local=other)
+        if _comes_before(other, local):
+            yield Hypothesis("any.other", cause, {local: step})
+        elif _is_right_without(case, other, value):
+            yield Hypothesis("any.other", f"{cause}, which is right: it is written too late", {local: step})
 
 
 def _dropout(ours: Array, theirs: Array) -> tuple[Array, float] | None:
@@ -118,6 +124,14 @@ def _another(s: Scene, local: str) -> Array:
 def _comes_before(first: str, second: str) -> bool:
     order = list(LAYER)
     return order.index(first) < order.index(second)
+
+
+def _is_right_without(case: Case, later: str, theirs: Array) -> bool:
+    """Whether a later tensor of theirs follows from what the target should be, and not from what it is said to be."""
+    where = case.target._replace(local=later)
+    known = {name: array for name, array in case.known.items() if name not in (where.name, case.target.name)}
+    made = replace(case, known=known, target=where).honest.value(where)
+    return not (excess(made, theirs, TOLERANCES["f32"]) > 1).any()
 
 
 def rounded_to(theirs: Array, ours: Array) -> str | None:
