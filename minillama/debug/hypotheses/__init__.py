@@ -18,6 +18,7 @@ from minillama.debug.hypotheses import (
     layer,
     mlp,
     norm,
+    norm_reads,
     part,
     positions,
     precision,
@@ -33,6 +34,7 @@ COMPONENTS = (
     *(
         embedding,
         norm,
+        norm_reads,
         projection,
         rope,
         frequencies,

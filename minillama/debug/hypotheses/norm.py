@@ -10,7 +10,7 @@ import numpy as np
 from minillama.arrays import Array
 from minillama.debug.hypotheses.base import Case, Hypothesis
 from minillama.debug.names import NORM
-from minillama.debug.steps import STEPS, How, Scene
+from minillama.debug.steps import STEPS, How
 from minillama.model.norm import rms_norm
 from minillama.weights.formats import narrow_bfloat16, widen
 
@@ -32,6 +32,18 @@ INSTEAD: dict[str, tuple[str, Norm]] = {
     "norm.all": ("the mean is taken over all tokens at once", lambda x, w, eps: x / _rms(x, eps, (1, 2)) * w),
     "norm.running": ("the sum of squares is not set to 0 between tokens", lambda x, w, eps: x / _running(x, eps) * w),
     "norm.variance": ("the squares are divided by D - 1", lambda x, w, eps: x / _rms(x, eps, count=-1) * w),
+    "norm.last_left_out": (
+        "the last number is left out of the sum of squares",
+        lambda x, w, eps: x / np.sqrt(_mean_of(x, slice(-1)) + eps) * w,
+    ),
+    "norm.first_left_out": (
+        "the first number is left out of the sum of squares",
+        lambda x, w, eps: x / np.sqrt(_mean_of(x, slice(1, None)) + eps) * w,
+    ),
+    "norm.deviation": (
+        "it is the standard deviation that is divided by: the squares are those of x less its mean",
+        lambda x, w, eps: x / _rms(_centred(x), eps) * w,
+    ),
     "norm.twice": ("the norm is applied twice", lambda x, w, eps: rms_norm(rms_norm(x, w, eps), w, eps)),
 }
 # The same with numbers rounded to bfloat16 on the way
@@ -52,7 +64,15 @@ ROUNDED: dict[str, tuple[str, Norm]] = {
         "the mean of squares is computed in bfloat16",
         lambda x, w, eps: x / np.sqrt(bf16(np.mean(bf16(bf16(x) ** 2), axis=-1, keepdims=True)) + eps) * w,
     ),
-    "norm.input": ("the input of the norm is rounded to bfloat16", lambda x, w, eps: rms_norm(bf16(x), w, eps)),
+    "norm.all_low": (
+        "everything in the norm is computed in bfloat16",
+        lambda x, w, eps: bf16(_all_bf16(x, eps) * w),
+    ),
+    "norm.low_before_weight": (
+        "everything in the norm but the product with the weight is computed in bfloat16",
+        lambda x, w, eps: _all_bf16(x, eps) * w,
+    ),
+    "norm.input_rounded": ("the input of the norm is rounded to bfloat16", lambda x, w, eps: rms_norm(bf16(x), w, eps)),
 }
 
 
@@ -72,30 +92,6 @@ def hypotheses(case: Case) -> Iterator[Hypothesis]:
             yield Hypothesis(key, f"{cause}, of {which} only", honest | {local: changed[local]})
     for key, (cause, norm) in ROUNDED.items():
         yield Hypothesis(key, cause, everywhere(norm), rounds=True)
-    yield Hypothesis(
-        "norm.other_weight",
-        "the two norms of a layer have each other's weight",
-        {
-            "input_norm": lambda s: rms_norm(s.x, s.w.post_attention_norm, own),
-            "post_attention_norm": lambda s: rms_norm(s["residual"], s.w.input_norm, own),
-        },
-    )
-    yield Hypothesis(
-        "norm.before_residual",
-        "the second norm reads what attention adds, or the stream before it",
-        {"post_attention_norm": lambda s: rms_norm(s["self_attn.o_proj"], s.w.post_attention_norm, own)},
-    )
-    yield Hypothesis(
-        "norm.before_residual",
-        "the second norm reads the stream before attention",
-        {"post_attention_norm": lambda s: rms_norm(s.x, s.w.post_attention_norm, own)},
-    )
-    for away in (-1, 1):
-        yield Hypothesis(
-            "norm.other_layer",
-            f"the norm has the weight of the layer {'before' if away < 0 else 'after'}",
-            {name: _of_layer(name, away) for name in NORMS[:2]},
-        )
 
 
 def everywhere(norm: Norm) -> dict[str, How]:
@@ -122,22 +118,24 @@ def _with_eps(eps: float) -> Norm:
     return lambda x, w, _: rms_norm(x, w, eps)
 
 
-def _of_layer(name: str, away: int) -> How:
-    def norm(s: Scene) -> Array:
-        other = s.weights.layers[(s.layer + away) % s.config.num_hidden_layers]
-        return rms_norm(s.x if name == "input_norm" else s["residual"], getattr(other, name), s.config.rms_norm_eps)
-
-    return norm
-
-
 def _rms(x: Array, eps: float, axis: int | tuple[int, ...] = -1, count: int = 0) -> Array:
     """sqrt(mean(x^2) + eps); count: is added to the number that the sum is divided by."""
     mean = np.mean(x * x, axis=axis, keepdims=True)
     return np.asarray(np.sqrt(mean * (x.shape[-1] / (x.shape[-1] + count)) + eps))
 
 
+def _mean_of(x: Array, part: slice) -> Array:
+    """A part of the squares added up, and divided by all of D."""
+    return np.asarray(np.sum(x[..., part] ** 2, axis=-1, keepdims=True) / x.shape[-1])
+
+
 def _length(x: Array, eps: float) -> Array:
     return np.asarray(np.sqrt(np.sum(x * x, axis=-1, keepdims=True) + eps))
+
+
+def _all_bf16(x: Array, eps: float) -> Array:
+    squares = bf16(bf16(x) ** 2)
+    return bf16(bf16(x) * bf16(1 / np.sqrt(bf16(bf16(np.mean(squares, axis=-1, keepdims=True)) + eps))))
 
 
 def _running(x: Array, eps: float) -> Array:
