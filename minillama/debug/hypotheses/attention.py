@@ -17,6 +17,7 @@ from minillama.model.attention import grouped_context, merge_heads
 from minillama.model.ops import softmax
 
 SCORES, PROBS, CONTEXT = "self_attn.scores", "self_attn.probs", "self_attn.context"
+LOW = -1e9  # what many take for -infinity
 Group: TypeAlias = Callable[[int, int, int], int]  # query head h of H over G -> its key/value head
 
 # Which key/value head each query head reads instead of h // (H / G)
@@ -103,6 +104,10 @@ SOFTMAX: dict[str, tuple[str, dict[str, How]]] = {
         "the softmax is over the heads",
         {PROBS: lambda s: softmax(s[SCORES].swapaxes(1, 3)).swapaxes(1, 3)},
     ),
+    "attention.softmax_heads_masked": (
+        "the softmax is over the heads, of which all have the same where the mask is",
+        {PROBS: lambda s: softmax(np.maximum(masked(s[SCORES]), LOW).swapaxes(1, 3)).swapaxes(1, 3)},
+    ),
     "attention.softmax_missing": (
         "there is no softmax",
         {PROBS: lambda s: np.where(np.isneginf(masked(s[SCORES])), 0, s[SCORES])},
@@ -114,6 +119,14 @@ SOFTMAX: dict[str, tuple[str, dict[str, How]]] = {
     "attention.softmax_max": (
         "exponentials of scores less the largest are not divided by their sum",
         {PROBS: lambda s: np.exp(masked(s[SCORES]) - masked(s[SCORES]).max(axis=-1, keepdims=True))},
+    ),
+    "attention.softmax_short": (
+        "the softmax is over the keys before the query: the score of its own stays as it is",
+        {PROBS: lambda s: np.where(_own(s), s[SCORES], softmax(masked(s[SCORES], -1)))},
+    ),
+    "attention.softmax_sum_short": (
+        "the query's own key is left out of the sum of exponentials",
+        {PROBS: lambda s: _divided_by_others(masked(s[SCORES]), _own(s))},
     ),
     "attention.softmax_one": (
         "1 is added to the sum of exponentials",
@@ -173,6 +186,10 @@ AVERAGES: dict[str, tuple[str, dict[str, How]]] = {
     "attention.scores_averaged": (
         "values are averaged with scores, not probabilities",
         {CONTEXT: lambda s: merge_heads(grouped_context(s[SCORES], s.keys("self_attn.v_proj")))},
+    ),
+    "attention.own_values": (
+        "each query gets the value of its own token, as where an einsum has one letter for queries and keys",
+        {CONTEXT: lambda s: merge_heads(grouped_context(_own(s) + 0.0, s.keys("self_attn.v_proj")))},
     ),
     "attention.values_late": (
         "values are one token off",
@@ -241,6 +258,17 @@ def _mean_if_blind(scores: Array) -> Array:
 
 def _nan_if_blind(scores: Array) -> Array:
     return np.asarray(np.where(np.isneginf(scores).all(axis=-1, keepdims=True), np.nan, softmax(scores)))
+
+
+def _own(s: Scene) -> Array:
+    """Where a query (B, H, T, S) meets the key of its own token."""
+    T, S = s[SCORES].shape[2:]
+    return np.broadcast_to(np.eye(T, S, S - T, dtype=bool), s[SCORES].shape)
+
+
+def _divided_by_others(scores: Array, own: Array) -> Array:
+    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    return np.asarray(weights / np.sum(weights, axis=-1, keepdims=True, where=~own))
 
 
 def _softmax_one(scores: Array) -> Array:

@@ -11,7 +11,7 @@ import numpy as np
 from minillama.arrays import Array
 from minillama.config import LlamaConfig
 from minillama.debug.hypotheses.base import Case, Hypothesis
-from minillama.debug.hypotheses.rope import Q, both, by, frequencies, scale, turned
+from minillama.debug.hypotheses.rope import Q, both, by, frequencies, powers, scale, turned
 from minillama.debug.steps import Scene
 from minillama.model.rope_scaling import inverse_frequencies
 
@@ -32,7 +32,10 @@ def hypotheses(case: Case) -> Iterator[Hypothesis]:
     for cause, inv_freq in _frequencies(config):
         yield from both("rope.scaling", cause, partial(_with, inv_freq=inv_freq))
     fitted = fitted_frequencies(case)
-    if fitted is not None and not np.isclose(THETAS, _theta(fitted), rtol=1e-2).any():
+    named = [frequencies(config) ** power for *_, power in powers(config)]
+    if fitted is not None and not (
+        np.isclose(THETAS, _theta(fitted), rtol=1e-2).any() or any(np.allclose(fitted, f, rtol=1e-2) for f in named)
+    ):
         yield from both("rope.theta", _said(fitted, config), lambda s, x: turned(x, s.positions, fitted))
 
 

@@ -31,6 +31,10 @@ TABLE: dict[str, tuple[str, dict[str, How]]] = {
     "mlp.activation_both": ("both branches go through the activation", {ACT: lambda s: s.act(s[GATE]) * s.act(s[UP])}),
     "mlp.activation_late": ("the activation is of the product", {ACT: lambda s: s.act(s[GATE] * s[UP])}),
     "mlp.activation_twice": ("the activation is applied twice", {ACT: lambda s: s.act(s.act(s[GATE])) * s[UP]}),
+    "mlp.activation_sign": (
+        "the sigmoid is of -gate: a minus is missing, or one too many",
+        {ACT: lambda s: s[GATE] * mlp.sigmoid(-s[GATE]) * s[UP]},
+    ),
     "mlp.sum": ("the branches are added, not multiplied", {ACT: lambda s: s.act(s[GATE]) + s[UP]}),
     "mlp.gate_missing": ("the gate is left out", {ACT: lambda s: s[UP]}),
     "mlp.gate_missing_activated": ("the gate is left out, and up is activated", {ACT: lambda s: s.act(s[UP])}),

@@ -51,9 +51,10 @@ TURNS: dict[str, tuple[str, Turn]] = {
     ),
     "rope.half": ("only the first half of each head is turned", lambda x, p, f: _part(x, p, f, 2)),
     "rope.quarter": ("only the first quarter of each head is turned", lambda x, p, f: _part(x, p, f, 4)),
-    "rope.exponent": ("exponents are j/K and not 2j/K", lambda x, p, f: turned(x, p, np.sqrt(f))),
-    "rope.exponent_double": ("exponents are 4j/K and not 2j/K", lambda x, p, f: turned(x, p, f**2)),
-    "rope.exponent_zero": ("exponents are 0, as where integers are divided", lambda x, p, f: turned(x, p, f**0)),
+    "rope.exponent_runs_on": (
+        "exponents go on from head to head, i/K with i of the whole width and not of the head",
+        lambda x, p, f: _runs_on(x, p, f),
+    ),
     "rope.frequency_order": ("frequencies are in reverse order", lambda x, p, f: turned(x, p, f[::-1])),
     "rope.frequencies_rounded": ("frequencies are rounded to bfloat16", lambda x, p, f: turned(x, p, bf16(f))),
     "rope.frequencies_rounded_f16": ("frequencies are rounded to float16", lambda x, p, f: turned(x, p, f16(f))),
@@ -85,8 +86,25 @@ def hypotheses(case: Case) -> Iterator[Hypothesis]:
         if key not in same:
             yield from both(key, cause, partial(by, turn=turn, config=config))
     for name, rounding in (("bfloat16", bf16), ("float16", f16)):
-        low = both("rope.low_precision", f"angles are computed in {name}", partial(_rounded, to=rounding))
-        yield from (hypothesis._replace(rounds=True) for hypothesis in low)
+        for cause, how in (("angles are computed in", _rounded), ("cos and sin are rounded to", _rounded_after)):
+            low = both("rope.low_precision", f"{cause} {name}", partial(how, to=rounding))
+            yield from (hypothesis._replace(rounds=True) for hypothesis in low)
+    for key, cause, power in powers(config):
+        yield from both(
+            key, cause, partial(by, turn=lambda x, p, f, power=power: turned(x, p, f**power), config=config)
+        )
+
+
+def powers(config: LlamaConfig) -> list[tuple[str, str, float]]:
+    """Other exponents of theta than 2j/K, as powers of the frequencies."""
+    K = config.head_dim
+    return [
+        ("rope.exponent", "exponents are j/K and not 2j/K", 0.5),
+        ("rope.exponent_double", "exponents are 4j/K and not 2j/K", 2),
+        ("rope.exponent_zero", "exponents are 0, as where integers are divided", 0),
+        ("rope.exponent_width", "exponents are 2j/D and not 2j/K", K / config.hidden_size),
+        ("rope.exponent_ends_at_1", "exponents are 2j/(K - 2), which end at 1", K / max(K - 2, 1)),
+    ]
 
 
 def by(s: Scene, x: Array, config: LlamaConfig, turn: Turn | None = None) -> Array:
@@ -141,6 +159,13 @@ def _signed(x: Array, positions: Array, inv_freq: Array, first: int, second: int
     return np.concatenate((a * cos + first * b * sin, b * cos + second * a * sin), axis=-1)
 
 
+def _runs_on(x: Array, positions: Array, inv_freq: Array) -> Array:
+    heads = _base(x, inv_freq) ** -np.arange(x.shape[1], dtype=np.float64)
+    angles = positions[:, None, :, None] * inv_freq * heads[:, None, None]
+    a, b = np.split(x, 2, axis=-1)
+    return np.concatenate((a * np.cos(angles) - b * np.sin(angles), b * np.cos(angles) + a * np.sin(angles)), axis=-1)
+
+
 def _over(x: Array, positions: Array, inv_freq: Array) -> Array:
     angles = positions[:, None, :, None] * inv_freq
     a, b = np.split(x, 2, axis=-1)
@@ -183,3 +208,8 @@ def _part(x: Array, positions: Array, inv_freq: Array, parts: int) -> Array:
 def _rounded(s: Scene, x: Array, to: Callable[[Array], Array]) -> Array:
     angles = to(to(s.positions[..., None]) * to(frequencies(s.config)))
     return rotate(x, np.cos(angles), np.sin(angles)) * scale(s.config)
+
+
+def _rounded_after(s: Scene, x: Array, to: Callable[[Array], Array]) -> Array:
+    angles = s.positions[..., None] * frequencies(s.config)
+    return rotate(x, to(np.cos(angles)), to(np.sin(angles))) * scale(s.config)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from minillama.debug.hypotheses.base import Case, Hypothesis, table
+from minillama.debug.names import LAYER
 from minillama.debug.steps import How
 
 OUT, DOWN, RESIDUAL, OUTPUT = "self_attn.o_proj", "mlp.down", "residual", "output"
@@ -41,6 +42,13 @@ def hypotheses(case: Case) -> Iterator[Hypothesis]:
     for local, branch, said in ((RESIDUAL, OUT, "attention"), (OUTPUT, DOWN, "the MLP")):
         if case.target.local != local:
             continue
+        for other in LAYER:
+            if other not in (local, branch) and case.beside(other) is not None:
+                yield Hypothesis(
+                    "stream.other_branch",
+                    f"{other} is added to the stream, and not {branch}",
+                    {local: lambda s, b=branch, o=other: (s.x if b == OUT else s[RESIDUAL]) + s[o]},  # type: ignore[misc]
+                )
         stream = case.honest.value(case.target) - (added := case.honest.value(case.target._replace(local=branch)))
         if stream.shape == case.theirs.shape and added.any():
             factor = float(np.sum((case.theirs - stream) * added) / np.sum(added * added))  # least squares
