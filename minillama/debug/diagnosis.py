@@ -17,6 +17,7 @@ from minillama.config import LlamaConfig
 from minillama.debug.comparison import Comparison, Finding, ordered
 from minillama.debug.errors import TOLERANCES, Tolerance, excess, scale
 from minillama.debug.hypotheses import Case, Hypothesis, hypotheses
+from minillama.debug.hypotheses.attention import PROBS, SCORES
 from minillama.debug.hypotheses.head import of_embedding
 from minillama.debug.hypotheses.norm import NORMS
 from minillama.debug.hypotheses.part import off_part
@@ -102,7 +103,10 @@ def _wrong_elsewhere(case: Case, hypothesis: Hypothesis, rivals: list[tuple[floa
     """How many more of the tensors that rivals speak of a hypothesis gets wrong: of those that say the same of the
     target, one may say it of keys too, or of values."""
     wrong = 0
-    for local in {local for _, rival in rivals for local in rival.steps} - {case.target.local}:
+    locals_ = {local for _, rival in rivals for local in rival.steps}
+    if SCORES in locals_ and case.beside(SCORES) is None:
+        locals_ = locals_ - {SCORES} | {PROBS}  # which show what scores there were
+    for local in locals_ - {case.target.local}:
         where = case.target._replace(local=local)
         if where.name in case.known and where.layer is not None and local in LAYER:
             other = replace(case, target=where, theirs=np.asarray(case.known[where.name], np.float64))

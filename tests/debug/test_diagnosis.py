@@ -124,6 +124,85 @@ class NotItself(Port):
         return super().head(att, q, layer, head, pos - 1) if pos else np.zeros(self.c.head_dim, np.float32)
 
 
+class ItselfLeftOut(Port):
+    """`softmax(att, pos)` for `softmax(att, pos + 1)`."""
+
+    def head(self, att: Array, q: Array, layer: int, head: int, pos: int) -> Array:
+        size, at = self.c.head_dim, self.key_head(head) * self.c.head_dim
+        super().head(att, q, layer, head, pos - 1) if pos else None
+        att[pos] = self.key_cache[layer, pos, at : at + size] @ q[head * size : (head + 1) * size] / self.root()
+        return att[: pos + 1] @ self.value_cache[layer, : pos + 1, at : at + size]
+
+
+class OneCache(Port):
+    """`key_cache + pos * kv_dim`, without the layer."""
+
+    def head(self, att: Array, q: Array, layer: int, head: int, pos: int) -> Array:
+        for cache in (self.key_cache, self.value_cache):
+            cache[0, pos] = cache[layer, pos]
+        return super().head(att, q, 0, head, pos)
+
+
+class WideStride(Port):
+    """Keys are read at `t * dim`, which is twice as wide as a token's are."""
+
+    def head(self, att: Array, q: Array, layer: int, head: int, pos: int) -> Array:
+        caches = self.key_cache
+        self.key_cache = np.concatenate((caches[:, ::2], np.zeros_like(caches)), axis=1)
+        context = super().head(att, q, layer, head, pos)
+        self.key_cache = caches
+        return context
+
+
+class Short(Port):
+    """Sums over the first `dim` of the `hidden_dim` numbers."""
+
+    def matmul(self, w: Array, x: Array) -> Array:
+        return w[:, :256] @ x[:256]
+
+
+class RowsOfDim(Port):
+    """`w[i * dim + j]` where rows have hidden_dim numbers."""
+
+    def matmul(self, w: Array, x: Array) -> Array:
+        return w.ravel()[: len(w) * 256].reshape(-1, 256) @ x[:256]
+
+
+class Overwritten(Port):
+    """The result of a square matrix is written where its input is."""
+
+    def matmul(self, w: Array, x: Array) -> Array:
+        x = x.copy()
+        for i in range(256 if w.shape == (256, 256) and self.after_attention else 0):
+            x[i] = w[i] @ x
+        return x if w.shape == (256, 256) and self.after_attention else w @ x
+
+    @property
+    def after_attention(self) -> bool:
+        """Whether the last buffer that was kept is what heads have made."""
+        return next(reversed(self.buffers)).endswith("xb_att")
+
+
+class Uncleared(Port):
+    """Heads add to what the norm has left in xb."""
+
+    def head(self, att: Array, q: Array, layer: int, head: int, pos: int) -> Array:
+        at = slice(head * self.c.head_dim, (head + 1) * self.c.head_dim)
+        return super().head(att, q, layer, head, pos) + self.buffers[f"pos{pos}.l{layer}.xb"][at]
+
+
+class LastLeftOut(Port):
+    """`j < size - 1` in the sum of squares."""
+
+    def rmsnorm(self, x: Array, weight: Array) -> Array:
+        return weight * x / np.sqrt(x[:-1] @ x[:-1] / len(x) + np.float32(1e-5))
+
+
+class Minus(Port):
+    def swiglu(self, gate: Array, up: Array) -> Array:
+        return gate / (1 + np.exp(gate)) * up
+
+
 class Gelu(Port):
     def swiglu(self, gate: Array, up: Array) -> Array:
         return np.array([0.5 * g * (1 + math.erf(g / math.sqrt(2))) for g in gate], np.float32) * up
@@ -177,6 +256,15 @@ FAULTS: list[tuple[type[Port], str, str]] = [
     (NoScale, f"{LAYER}.self_attn.probs", "attention.scale"),
     (ByK, f"{LAYER}.self_attn.probs", "attention.scale"),
     (NotItself, f"{LAYER}.self_attn.probs", "attention.mask_behind"),
+    (ItselfLeftOut, f"{LAYER}.self_attn.probs", "attention.softmax_short"),
+    (OneCache, f"{LAYER}.self_attn.probs", "cache.shared"),
+    (WideStride, f"{LAYER}.self_attn.probs", "attention.stride_width"),
+    (Short, f"{LAYER}.mlp.down", "part.sum"),
+    (RowsOfDim, f"{LAYER}.mlp.down", "weight.row_length"),
+    (Overwritten, f"{LAYER}.self_attn.o_proj", "weight.in_place"),
+    (Uncleared, f"{LAYER}.self_attn.context", "any.not_cleared"),
+    (LastLeftOut, f"{LAYER}.input_norm", "norm.last_left_out"),
+    (Minus, f"{LAYER}.mlp.act", "mlp.activation_sign"),
     (Gelu, f"{LAYER}.mlp.act", "mlp.activation"),
     (Swapped, f"{LAYER}.mlp.act", "mlp.gate_up_swapped"),
     (NoResidual, f"{LAYER}.residual", "stream.residual_missing"),

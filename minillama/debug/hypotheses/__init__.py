@@ -19,6 +19,7 @@ from minillama.debug.hypotheses import (
     mlp,
     norm,
     norm_reads,
+    one_by_one,
     part,
     positions,
     precision,
@@ -26,6 +27,7 @@ from minillama.debug.hypotheses import (
     quantization,
     rope,
     stream,
+    strides,
     temperature,
 )
 from minillama.debug.hypotheses.base import Case, Hypothesis
@@ -42,6 +44,8 @@ COMPONENTS = (
         attention,
         temperature,
         cache,
+        one_by_one,
+        strides,
         buffers,
         mlp,
         stream,

@@ -10,9 +10,10 @@ import numpy as np
 from minillama.arrays import Array
 from minillama.debug.hypotheses.base import Case, Hypothesis
 from minillama.debug.hypotheses.projection import HEADED, MATRICES, product
-from minillama.debug.names import sizes
+from minillama.debug.names import LAYER, sizes
 from minillama.debug.steps import STEPS, How, Scene, masked
 from minillama.model.attention import merge_heads, split_heads
+from minillama.model.ops import linear
 
 SCORES, PROBS, CONTEXT = "self_attn.scores", "self_attn.probs", "self_attn.context"
 # The numbers of a matrix of one layer, by the letters of docs/notation.md
@@ -22,50 +23,15 @@ NUMBERS = {"q_proj": "DHK", "k_proj": "DGK", "v_proj": "DGK", "o_proj": "DHK"} |
 
 
 def hypotheses(case: Case) -> Iterator[Hypothesis]:
-    yield from _undivided()
     yield from _running()
+    if case.target.local in MATRICES:
+        yield from _rows_of_another_length(case)
+        yield from _in_place(case)
+    yield from _not_cleared(case)
     if case.target.layer:  # the first begins where it should
         yield from _strides(case)
-        yield from _not_cleared(case)
     if case.target.local == PROBS:
         yield from _left_over(case)
-
-
-def _undivided() -> Iterator[Hypothesis]:
-    """Query head h looks for its keys and values h K from where those of a token begin: beyond the G heads are those of
-    the next token, or nothing yet in a cache that is filled token by token."""
-    for said, filled in (("the next token's", True), ("what is not filled yet", False)):
-        dots, average = partial(_scores, filled=filled), partial(_context, filled=filled)
-        cause = f"query head h reads at h K of a token's keys and values, not at h // (H/G) K: beyond their end, {said}"
-        yield Hypothesis("attention.groups_undivided", cause, {SCORES: dots, CONTEXT: average})
-        yield Hypothesis("attention.groups_undivided", f"of keys only: {cause}", {SCORES: dots})
-        yield Hypothesis("attention.groups_undivided", f"of values only: {cause}", {CONTEXT: average})
-
-
-def _scores(s: Scene, filled: bool) -> Array:
-    q, keys = s["self_attn.q_rope"], _read_on(s.keys("self_attn.k_rope"), s)
-    dots = q @ keys.swapaxes(2, 3) / np.sqrt(s.config.head_dim)
-    return np.where(_there(dots, s) | filled, dots, 0)
-
-
-def _context(s: Scene, filled: bool) -> Array:
-    probs = s[PROBS]
-    return merge_heads(np.where(_there(probs, s) | filled, probs, 0) @ _read_on(s.keys("self_attn.v_proj"), s))
-
-
-def _read_on(x: Array, s: Scene) -> Array:
-    """(B, G, S, K) -> (B, H, S, K): head h of a token is the h-th from its first one on, and zeros behind the last."""
-    B, G, S, K = x.shape
-    H = s.config.num_attention_heads
-    rows = np.concatenate((x.swapaxes(1, 2).reshape(B, S * G, K), np.zeros((B, H, K))), axis=1)
-    return rows[:, np.arange(S) * G + np.arange(H)[:, None]]
-
-
-def _there(x: Array, s: Scene) -> Array:
-    """Which of (B, H, T, S) a head reads of tokens up to the query's own."""
-    _, H, T, S = x.shape
-    G = s.config.num_key_value_heads
-    return np.arange(S) * G + np.arange(H)[:, None, None] < (np.arange(S - T, S)[:, None] + 1) * G
 
 
 def _strides(case: Case) -> Iterator[Hypothesis]:
@@ -113,14 +79,54 @@ def _goes_on(s: Scene, tokens: bool) -> Array:
     return split_heads(sums, s.config.head_dim) if s.local in HEADED else sums
 
 
+def _rows_of_another_length(case: Case) -> Iterator[Hypothesis]:
+    """`w[i * n + j]` with an n that is not that of the rows: what matmul is told of the sizes is wrong."""
+    local, known = case.target.local, sizes(case.config)
+    name = MATRICES[local].weight
+    rows, width = getattr(case.weights.layers[case.target.layer or 0], name).shape
+    lengths = {known["F"]: "F", known["G"] * known["K"]: "G K", known["H"] * known["K"]: "H K", known["D"]: "D"}
+    for n, letters in lengths.items():
+        if n < width:
+
+            def step(s: Scene, n: int = n) -> Array:
+                weight = getattr(s.w, name).ravel()[: rows * n].reshape(rows, n)
+                y = linear(s[MATRICES[local].reads][..., :n], weight)
+                return split_heads(y, s.config.head_dim) if local in HEADED else y
+
+            yield Hypothesis("weight.row_length", f"rows of {name} are taken to have {letters} numbers", {local: step})
+
+
+def _in_place(case: Case) -> Iterator[Hypothesis]:
+    """The result overwrites the input while it is still read."""
+    m = MATRICES[case.target.local]
+
+    def step(s: Scene) -> Array:
+        weight, x = getattr(s.w, m.weight), np.array(s[m.reads])
+        y = np.empty((*x.shape[:-1], len(weight)))
+        for i, row in enumerate(weight):
+            y[..., i] = x @ row
+            if i < x.shape[-1]:
+                x[..., i] = y[..., i]
+        return split_heads(y, s.config.head_dim) if s.local in HEADED else y
+
+    said = f"{m.weight} writes over its input, {m.reads}, while it reads it"
+    yield Hypothesis("weight.in_place", said, {case.target.local: step})
+
+
 def _not_cleared(case: Case) -> Iterator[Hypothesis]:
-    """A sum goes on from what the layer before has left in the buffer, which began with zeros."""
-    local, layer = case.target.local, case.target.layer or 0
-    before = case.known.get(case.target._replace(layer=layer - 1).name)
+    """A sum goes on from what is in its buffer: of the layer before, which began with zeros, or of another tensor."""
+    local, layer = case.target.local, case.target.layer
+    if layer is None or local in ("residual", "output"):  # which are sums
+        return
+    before = case.known.get(case.target._replace(layer=layer - 1).name) if layer else None
     if before is not None:
-        left: How = lambda s: before + STEPS[local](s)  # noqa: E731
         said = f"{local} is added to that of the layer before: its buffer is not set to zero"
-        yield Hypothesis("any.not_cleared", said, {local: left})
+        yield Hypothesis("any.not_cleared", said, {local: lambda s: before + STEPS[local](s)})
+    for other in LAYER:
+        if other != local and (there := case.beside(other)) is not None and there.shape == case.theirs.shape:
+            said = f"{local} is added to {other}, which is in its buffer: that is not set to zero"
+            left: How = lambda s, there=there: there + STEPS[local](s)  # type: ignore[misc]  # noqa: E731
+            yield Hypothesis("any.not_cleared", said, {local: left})
 
 
 def _left_over(case: Case) -> Iterator[Hypothesis]:

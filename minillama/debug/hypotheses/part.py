@@ -12,12 +12,11 @@ from minillama.debug.errors import TOLERANCES, excess
 from minillama.debug.hypotheses.base import Case, Hypothesis
 from minillama.debug.hypotheses.projection import HEADED, MATRICES
 from minillama.debug.names import EMBED_TOKENS, axes
-from minillama.debug.steps import STEPS, How
+from minillama.debug.steps import STEPS, How, Scene
 from minillama.model.attention import merge_heads, split_heads
 from minillama.model.ops import linear
 
-TILES = [2**n for n in range(2, 11)]
-FEW = 4  # indices that are told one by one; and tokens that it takes to know a row by what it gives
+FEW = 4  # indices that are told one by one; tokens that it takes to know a row by what it gives, and rows to know a sum
 MOVED = 1e-3  # of a column's length: what rounding may leave of it, and no two columns of a projection are so near
 NAMES = {"H": "head", "G": "head", "T": "token", "S": "key"}
 
@@ -73,22 +72,30 @@ def _instead(case: Case, where: Array, said: str) -> Iterator[Hypothesis]:
 
 
 def _short_sums(case: Case) -> Iterator[Hypothesis]:
-    """Products whose last inputs are left out: those that fill no tile."""
+    """Products of which the last inputs are left out, such as those that fill no tile, or the first."""
     local = case.target.local
-    if local not in MATRICES:
+    if local not in MATRICES or not np.isfinite(case.theirs).all():
         return
     m = MATRICES[local]
-    width = getattr(case.weights.layers[case.target.layer or 0], m.weight).shape[1]
-    for n in sorted({width // tile * tile for tile in TILES} - {0, width}):
+    weight = getattr(case.weights.layers[case.target.layer or 0], m.weight)
+    width = weight.shape[1]
+    token = case.honest.value(case.target._replace(local=m.reads))[0, -1]
+    whole, theirs = case.honest.value(case.target), _columns(local, case.theirs)[-1]
+    if whole.shape != case.theirs.shape:
+        return
+    sums = np.cumsum(weight[:FEW] * token, axis=-1)  # (FEW, in)
+    left = _columns(local, whole)[-1, :FEW, None] - theirs[:FEW, None]  # what is missing of theirs
+    n = int(np.abs(sums[:, -1:] - sums - left).sum(axis=0).argmin()) + 1
+    first = int(np.abs(sums - left).sum(axis=0).argmin()) + 1
+    for part, count, said in ((slice(n), width - n, "last"), (slice(first, None), first, "first")):
+        if 0 < count < width:
 
-        def step(s: object, n: int = n) -> Array:
-            x, weight = s[m.reads], getattr(s.w, m.weight)  # type: ignore[index, attr-defined]
-            y = linear(x[..., :n], weight[:, :n], getattr(s.w, m.bias))  # type: ignore[attr-defined]
-            return split_heads(y, case.config.head_dim) if local in HEADED else y
+            def step(s: Scene, part: slice = part) -> Array:
+                y = linear(s[m.reads][..., part], getattr(s.w, m.weight)[:, part], getattr(s.w, m.bias))
+                return split_heads(y, case.config.head_dim) if local in HEADED else y
 
-        yield Hypothesis(
-            "part.sum", f"the last {width - n} inputs are left out of the sums of {m.weight}", {local: step}
-        )
+            inputs = "input is" if count == 1 else f"{count} inputs are"
+            yield Hypothesis("part.sum", f"the {said} {inputs} left out of the sums of {m.weight}", {local: step})
 
 
 def _other_rows(case: Case, ours: Array) -> Iterator[Hypothesis]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from minillama.arrays import Array
 from minillama.debug.hypotheses.base import Case, Hypothesis
+from minillama.debug.names import LAYER
 from minillama.debug.steps import How, Scene
 from minillama.model.attention import merge_heads, split_heads
 from minillama.model.ops import linear
@@ -97,6 +98,25 @@ def hypotheses(case: Case) -> Iterator[Hypothesis]:
                 yield Hypothesis(
                     "projection.input", f"{MATRICES[local].weight} reads {said}", {local: product(local, reads=source)}
                 )
+    yield from _other_inputs(case)
+
+
+def _other_inputs(case: Case) -> Iterator[Hypothesis]:
+    """Another buffer of the layer is read, or so much of it as is needed."""
+    local = case.target.local
+    if local not in MATRICES:
+        return
+    m = MATRICES[local]
+    for other in LAYER:
+        if other not in (local, m.reads, "residual") and case.beside(other) is not None:
+
+            def step(s: Scene, other: str = other) -> Array:
+                x = merge_heads(s[other]) if s[other].ndim == 4 else s[other]
+                weight = getattr(s.w, m.weight)
+                y = linear(x[..., : weight.shape[1]], weight, getattr(s.w, m.bias))
+                return split_heads(y, s.config.head_dim) if local in HEADED else y
+
+            yield Hypothesis("projection.input", f"{m.weight} reads {other}, and not {m.reads}", {local: step})
 
 
 def product(
