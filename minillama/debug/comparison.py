@@ -10,7 +10,7 @@ import numpy as np
 
 from minillama.arrays import Array
 from minillama.debug.errors import TOLERANCES, Error, Tolerance, excess, format_of, measure
-from minillama.debug.names import EMBED_TOKENS, Place, in_order, place
+from minillama.debug.names import EMBED_TOKENS, LOGITS, Place, in_order, place
 from minillama.debug.traces import Trace
 
 SAMPLED = 12  # arrays that are looked at to know what format a run was computed in
@@ -129,8 +129,12 @@ def tolerance_of(a: Trace, b: Trace, shared: list[Place]) -> Tolerance:
 
 
 def pair(a: Trace, b: Trace, where: Place) -> tuple[Array, Array]:
-    """What both have of an intermediate, without what is nobody's: scores that a mask will hide are as it pleases."""
+    """What both have of an intermediate, without what is nobody's: scores that a mask will hide are as it pleases. Many
+    compute logits of the last token only."""
     ours, theirs = a[where.name], b[where.name]
+    if where.local == LOGITS and ours.ndim == theirs.ndim == 3:
+        T = min(ours.shape[1], theirs.shape[1])
+        return ours[:, -T:], theirs[:, -T:]
     if where.local == "self_attn.scores" and ours.shape == theirs.shape:
         T, S = ours.shape[2:]
         seen = np.tri(T, S, S - T, dtype=bool)

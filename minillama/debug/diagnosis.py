@@ -9,12 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
 from minillama.arrays import Array
 from minillama.config import LlamaConfig
 from minillama.debug.comparison import Comparison, Finding, ordered
+from minillama.debug.dumps import Arrays
 from minillama.debug.errors import TOLERANCES, Tolerance, excess, scale
 from minillama.debug.hypotheses import Case, Hypothesis, hypotheses
 from minillama.debug.hypotheses.attention import PROBS, SCORES
@@ -23,7 +25,7 @@ from minillama.debug.hypotheses.norm import NORMS
 from minillama.debug.hypotheses.part import off_part
 from minillama.debug.hypotheses.precision import rounded_to
 from minillama.debug.hypotheses.projection import MATRICES
-from minillama.debug.names import EMBED_TOKENS, LAYER, LOGITS, Place, place
+from minillama.debug.names import EMBED_TOKENS, LAYER, LOGITS, NORM, Place, place
 from minillama.debug.steps import masked
 from minillama.weights.parameters import Parameters
 
@@ -56,8 +58,18 @@ def diagnose(
 
 
 def case_of(result: Comparison, target: Place, weights: Parameters, config: LlamaConfig) -> Case:
-    ids = result.a.input_ids
-    return Case(config, weights, ids, result.b.tensors, target, np.asarray(result.b[target.name], np.float64))
+    known, theirs = result.b.tensors, result.b[target.name]
+    if target.local == LOGITS and theirs.ndim == 3:  # of the last tokens only, perhaps
+        read = (
+            target._replace(local=NORM).name,
+            target._replace(layer=config.num_hidden_layers - 1, local="output").name,
+        )
+        readers: dict[str, Callable[[], Array]] = {name: partial(known.__getitem__, name) for name in known}
+        for name in read:
+            if name in readers:
+                readers[name] = lambda read=readers[name]: read()[:, -theirs.shape[1] :]  # type: ignore[misc]
+        known = Arrays(readers)
+    return Case(config, weights, result.a.input_ids, known, target, np.asarray(theirs, np.float64))
 
 
 def findings(case: Case, step: Callable[[], object] = int) -> list[Finding]:

@@ -163,6 +163,12 @@ def test_a_tied_head_is_told_from_another_input_of_it() -> None:
         assert [finding.key for finding in found] == [f"head.{key}"]
 
 
+def test_logits_of_the_last_token_are_compared_with_ours_of_it(ours: Trace) -> None:
+    last = replace(ours, tensors={**ours.tensors, "logits": ours["logits"][:, -1:]})
+    assert compare(ours, last).equal
+    assert diagnosed(ours, {"logits": lambda x: x[:, -1:] / 4})[0].cause == "logits are multiplied by 1/sqrt(D)"
+
+
 def test_keys_left_over_that_are_averaged_are_told_from_those_that_nothing_reads(ours: Trace) -> None:
     probs, context = LAYER + "self_attn.probs", LAYER + "self_attn.context"
 

@@ -71,6 +71,8 @@ def _other_inputs(case: Case) -> Iterator[Hypothesis]:
     step, own, local = case.target
     last = case.config.num_hidden_layers if own is None else own
     right = case.target._replace(local="residual") if local == NORMS[1] else _behind(step, last - 1)
+    if right.name not in case.known:
+        return  # what is behind another layer may as well be there because one is skipped
     for name, array in case.known.items():
         where = place(name)
         if where is None or where in (case.target, right) or where.step != step:

@@ -90,9 +90,7 @@ def hypotheses(case: Case) -> Iterator[Hypothesis]:
             low = both("rope.low_precision", f"{cause} {name}", partial(how, to=rounding))
             yield from (hypothesis._replace(rounds=True) for hypothesis in low)
     for key, cause, power in powers(config):
-        yield from both(
-            key, cause, partial(by, turn=lambda x, p, f, power=power: turned(x, p, f**power), config=config)
-        )
+        yield from both(key, cause, partial(_by_power, power=power))
 
 
 def powers(config: LlamaConfig) -> list[tuple[str, str, float]]:
@@ -213,3 +211,7 @@ def _rounded(s: Scene, x: Array, to: Callable[[Array], Array]) -> Array:
 def _rounded_after(s: Scene, x: Array, to: Callable[[Array], Array]) -> Array:
     angles = s.positions[..., None] * frequencies(s.config)
     return rotate(x, to(np.cos(angles)), to(np.sin(angles))) * scale(s.config)
+
+
+def _by_power(s: Scene, x: Array, power: float) -> Array:
+    return turned(x, s.positions, frequencies(s.config) ** power) * scale(s.config)
