@@ -28,6 +28,9 @@ def pytest_load_initial_conftests(parser: pytest.Parser, args: list[str]) -> Non
         group = parser.getgroup("minillama", "minillama's conformance suite")
         group.addoption("--impl", metavar="MODULE", help="the module whose functions are tested, as mypkg.adapter")
         group.addoption("--level", help="float32, bf16 or quantized (default: the module's own, else float32)")
+        group.addoption(
+            "--examples", type=int, metavar="N", help="try N cases of a property at most (default: 10 to 50)"
+        )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -38,6 +41,8 @@ def pytest_configure(config: pytest.Config) -> None:
         from minillama.testing.levels import level_named
 
         module = named_module(config.option.impl, str(config.invocation_params.dir))
+        if config.option.examples is not None and config.option.examples < 1:
+            raise ValueError(f"--examples must be 1 or more, not {config.option.examples}")
         config.stash[IMPLEMENTATION] = implementation_of(module)
         config.stash[LEVEL] = level_named(config.option.level or getattr(module, "level", "float32"))
     except ValueError as error:

@@ -55,9 +55,9 @@ class _Broken(Exception):  # noqa: N818  # the one kind of failure that hypothes
     pass
 
 
-def run(prop: Property, implementation: Implementation, level: Level) -> Outcome:
-    """Try a property. ConformanceError if it does not hold; skipped where a function is missing or raises
-    NotImplementedError in any case, though the others are tried all the same."""
+def run(prop: Property, implementation: Implementation, level: Level, examples: int | None = None) -> Outcome:
+    """Try a property, on no more cases than `examples`. ConformanceError if it does not hold; skipped where a function
+    is missing or raises NotImplementedError in any case, though the others are tried all the same."""
     missing = [name for name in prop.needs if name not in implementation]
     if missing:
         return Outcome(prop, f"there is no function {' and no '.join(missing)}")
@@ -66,7 +66,7 @@ def run(prop: Property, implementation: Implementation, level: Level) -> Outcome
     causes: list[frozenset[str]] = []
     smallest: list[tuple[Case, str]] = []  # the last that hypothesis tries is the smallest
 
-    @settings(QUIET, max_examples=prop.examples)
+    @settings(QUIET, max_examples=min(prop.examples, examples or prop.examples))
     @given(prop.cases(level))
     def try_case(drawn: Case) -> None:
         case, told = copy.deepcopy(drawn), None  # which a property may change

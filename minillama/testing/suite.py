@@ -17,9 +17,9 @@ from minillama.testing.running import ConformanceError, run
 
 @pytest.mark.parametrize("prop", PROPERTIES, ids=lambda prop: prop.id)
 def test_holds(prop: Property, request: pytest.FixtureRequest) -> None:
-    skipped = broken = None
+    config, skipped, broken = request.config, None, None
     try:
-        skipped = run(prop, request.config.stash[IMPLEMENTATION], request.config.stash[LEVEL]).skipped
+        skipped = run(prop, config.stash[IMPLEMENTATION], config.stash[LEVEL], config.option.examples).skipped
     except ConformanceError as error:
         broken = str(error)
     if broken:

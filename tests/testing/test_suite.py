@@ -21,6 +21,14 @@ def rope(x, positions, theta, scaling):
         raise NotImplementedError("no " + scaling["rope_type"] + " scaling")
     return numpy_model.rope(x, positions, theta, scaling)
 """
+COUNTING = """
+from pathlib import Path
+
+def mlp(*arguments):
+    with Path("calls").open("a") as calls:
+        calls.write("1")
+    return numpy_model.mlp(*arguments)
+"""
 
 
 def suite(folder: Path, *arguments: str) -> tuple[int, str]:
@@ -65,6 +73,12 @@ def test_one_property_at_a_level_of_its_own(tmp_path: Path) -> None:
     assert "1 passed" in told
 
 
+def test_no_more_cases_than_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(ADAPTER + COUNTING)
+    status, told = suite(tmp_path, "--impl", "mine", "-k", "mlp::exact", "--examples", "3")
+    assert (status, (tmp_path / "calls").read_text()) == (0, "111"), told
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
@@ -81,6 +95,7 @@ def test_one_property_at_a_level_of_its_own(tmp_path: Path) -> None:
             ("--impl", "bare"),
             'minillama.testing needs hypothesis, which is not installed: pip install "minillama[testing]"',
         ),
+        (("--impl", "mine", "--examples", "0"), "--examples must be 1 or more, not 0"),
         (("--impl", "sideways"), "layout 'sideways' is unknown: use one of halves, interleaved"),
     ],
 )
