@@ -33,6 +33,7 @@ from minillama.weights.parameters import Parameters
 # on purpose some fall to the other side, which leaves up to a third
 EXPLAINED, EXPLAINED_ROUNDING, NEAREST = 0.05, 0.35, 0.7
 SAME = 1e-5  # an error, in units of the numbers' size, that is only rounding
+NEARER = 10.0  # what a hypothesis about a part has to be to those about everything, to be believed instead
 ENOUGH = 8  # numbers of a part that a hypothesis does not give by chance
 ALIKE = 3.0  # hypotheses that leave less than this times what the best leaves cannot be told from it
 WEIGHTED = {*MATRICES, *NORMS, EMBED_TOKENS, LOGITS}  # steps that a weight of their own goes into
@@ -90,14 +91,15 @@ def findings(case: Case, step: Callable[[], object] = int) -> list[Finding]:
                 within.append((left, hypothesis._replace(cause=said)))
         step()
     tried.sort(key=lambda one: one[0])
-    if right := _right(tried):
+    right, there = _right(tried), _right(sorted(within, key=lambda one: one[0]))
+    if right and not (there and there[0][0] * NEARER < right[0][0]):
         alike = [(left, h) for left, h in right if left <= max(right[0][0] * ALIKE, 1e-6)]
         wrong = [_wrong_elsewhere(case, h, alike) for _, h in alike]
         kept = [one for one, count in zip(alike, wrong, strict=True) if count == min(wrong)]
-    elif right := _right(sorted(within, key=lambda one: one[0])):
+    elif there:
         by_key: dict[str, tuple[float, Hypothesis]] = {}
-        for left, h in right:
-            if left <= max(right[0][0] * ALIKE, 1e-6):
+        for left, h in there:
+            if left <= max(there[0][0] * ALIKE, 1e-6):
                 by_key.setdefault(h.key, (left, h))
         kept = list(by_key.values())
     else:

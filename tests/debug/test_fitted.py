@@ -138,6 +138,15 @@ def test_a_fault_of_a_part_is_named(ours: Trace) -> None:
     assert [(finding.cause, finding.reproduced) for finding in found] == [(f"{part}: there is no activation", True)]
 
 
+def test_a_head_that_is_not_turned_is_not_one_that_turns_slowly(ours: Trace) -> None:
+    """Exponents that go on from head to head turn the second by so little that it is nearly the same."""
+    edit: Edit = lambda x: np.concatenate((x[:, :1], ours[LAYER + "self_attn.k_proj"][:, 1:]), axis=1)  # noqa: E731
+    found = diagnosed(ours, {LAYER + K: edit})
+    assert found[0].reproduced
+    assert found[0].cause.startswith("tokens 1 to 5, the last 5, of head 1 of self_attn.k_rope, and nowhere else: rope")
+    assert found[0].key == "rope.missing"
+
+
 def test_a_tensor_that_is_written_too_late_is_told_from_a_wrong_one(ours: Trace) -> None:
     for name, later in (("self_attn.q_proj", Q), ("residual", "output")):
         found = diagnosed(ours, {LAYER + name: lambda x, later=later: ours[LAYER + later]})  # type: ignore[misc]
