@@ -60,8 +60,9 @@ class Error(NamedTuple):
 
 def format_of(arrays: Iterable[Array]) -> str:
     """The coarsest format that holds the numbers of most of some arrays: what they were computed in, whatever they are
-    stored as."""
-    votes = [_format(array) for array in arrays]
+    stored as. Zeros, NaN and infinity say nothing, as every format has them."""
+    telling = (array[np.isfinite(array) & (array != 0)] for array in arrays)
+    votes = [_format(array) for array in telling if array.size]
     order = list(BITS)
     return max(set(votes), key=lambda form: (votes.count(form), -order.index(form))) if votes else "f32"
 

@@ -60,6 +60,17 @@ def test_the_format_is_that_of_most(form: str) -> None:
     assert format_of([*arrays[:3], wide[3], wide[4]]) == form  # two others do not decide
 
 
+def test_what_any_format_has_says_nothing_of_the_format() -> None:
+    """Runs that end in NaN are measured by what they were before."""
+    rng = np.random.default_rng(0)
+    numbers = rng.standard_normal((3, 50)).astype(np.float32)
+    spoilt = [np.full((3, 50), value, np.float32) for value in (np.nan, np.inf, 0)]
+    assert format_of([numbers, *spoilt, *spoilt, np.zeros((0, 50), np.float32)]) == "f32"
+    assert format_of(spoilt) == "f32"
+    rounded = np.where(rng.random((3, 50)) < 0.1, np.nan, numbers.astype(np.float16))
+    assert format_of([rounded]) == "f16"
+
+
 def test_tolerances_are_in_the_order_of_the_formats() -> None:
     rtols = [TOLERANCES[form].rtol for form in ("f64", "f32", "f16", "bf16")]
     assert rtols == sorted(rtols)
