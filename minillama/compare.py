@@ -20,13 +20,16 @@ import minillama
 from minillama import commands
 from minillama.config import LlamaConfig
 from minillama.debug.comparison import Comparison, as_object, compare
-from minillama.debug.diagnosis import diagnose
+from minillama.debug.diagnosis import diagnose, follows
 from minillama.debug.dumps import open_dump
 from minillama.debug.mapping import SHIPPED, mapped, read_mapping
+from minillama.debug.names import place
 from minillama.debug.report import table
 from minillama.debug.traces import Trace
 from minillama.weights import Parameters, open_checkpoint
 
+SIZES = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
+         "head_dim", "vocab_size")  # fmt: skip
 EXAMPLES = """examples:
   python -m minillama.compare trace.safetensors theirs.safetensors
   python -m minillama.compare trace.safetensors dump.npz --map transformers
@@ -101,26 +104,41 @@ def run(args: argparse.Namespace) -> Comparison:
 
 def explain(result: Comparison, weights: str | None) -> None:
     """Add what explains the first divergence, or why that cannot be looked for."""
-    place = weights or result.a.weights
-    if place is None or not result.a.input_ids:
-        result.unexplained = f"{result.a.source} does not say " + (
-            "its ids" if place else "its weights: name --weights"
-        )
+    source, path = result.a.source, weights or result.a.weights
+    if path is None or not says_ids(result):
+        result.unexplained = f"{source} does not say " + ("its ids" if path else "its weights: name --weights")
         return
     try:
-        checkpoint = open_checkpoint(place)
-    except OSError as error:
+        parameters, config = weights_of(result.a, path)
+    except (OSError, ValueError) as error:
         if weights is not None:
             raise
         result.unexplained = f"{error}; or name --weights"
         return
-    config = result.a.config or checkpoint.config
-    for field in ("hidden_size", "num_hidden_layers", "vocab_size"):
-        if getattr(config, field) != getattr(checkpoint.config, field):
-            raise ValueError(f"{place} is not the model of {result.a.source}: its {field} is another; name --weights")
-    parameters = Parameters(checkpoint.tensors, config, np.float64)
+    if not follows(result, parameters, config):
+        result.unexplained = (
+            f"{source} is not what {path} makes of its ids: name the weights it was made with, in the same format, "
+            "and trace plain rows without padding"
+        )
+        return
     with tqdm(unit=" hypotheses", leave=False, disable=None, file=sys.stderr) as bar:
         result.findings = diagnose(result, parameters, config, bar.update)
+
+
+def says_ids(result: Comparison) -> bool:
+    """Whether the reference says the ids of all calls up to the first divergence."""
+    where = None if result.first is None else place(result.first.name)
+    return where is not None and len(result.a.input_ids) > where.step
+
+
+def weights_of(trace: Trace, path: str) -> tuple[Parameters, LlamaConfig]:
+    """What a trace was computed from. ValueError or OSError if the checkpoint cannot be it."""
+    checkpoint = open_checkpoint(path)
+    config = trace.config or checkpoint.config
+    for field in SIZES:
+        if getattr(config, field) != getattr(checkpoint.config, field):
+            raise ValueError(f"{path} is not the model of {trace.source}: its {field} is another")
+    return Parameters(checkpoint.tensors, config, np.float64), config
 
 
 def config_of(trace: Trace) -> LlamaConfig:

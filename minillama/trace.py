@@ -21,7 +21,7 @@ import numpy as np
 
 from minillama import commands
 from minillama.arrays import check_ids
-from minillama.debug.names import Place, check_patterns, in_order, is_chosen, prefix, shape, sizes
+from minillama.debug.names import check_patterns, in_order, is_chosen, is_shown, prefix, shape, sizes
 from minillama.debug.traces import Trace, itemsize
 from minillama.engines import FORMATS
 from minillama.files import write_files
@@ -144,11 +144,6 @@ def planned(trace: Trace, layers: Sequence[int] | None, steps: Sequence[int]) ->
     if not plan:
         raise ValueError("--names and --layers choose nothing: take others")
     return plan
-
-
-def is_shown(where: Place, rope_type: str) -> bool:
-    """Keys that are rotated anew for each run of queries have no one tensor (docs/notation.md)."""
-    return not (where.local == "self_attn.k_rope" and rope_type in ("dynamic", "longrope"))
 
 
 def write(model: LlamaForCausalLM, trace: Trace, plan: dict[str, tuple[int, ...]], form: str, out: BinaryIO) -> None:

@@ -155,6 +155,72 @@ def test_weights_are_those_of_the_trace_or_as_named(trace: Trace, tmp_path: Path
     assert "diagnosis: the norm is left out\n" in named.out
 
 
+def test_weights_that_changed_since_the_trace_take_the_diagnosis_only(
+    trace: Trace, tmp_path: Path, capfd: Capture
+) -> None:
+    other = str(checkpoint(tmp_path / "other"))
+    Trace(trace.tensors, trace.input_ids, trace.config, other).save(tmp_path / "a")
+    b = saved(trace, tmp_path / "b", logits=trace["logits"] * 2)
+    outcome = command(capfd, tmp_path / "a", b, run=main)
+    assert (outcome.status, outcome.err) == (1, "")
+    assert "first divergence: logits[0, 0, 0]" in outcome.out
+    assert f"no diagnosis: {other} is not the model of {tmp_path / 'a'}: its hidden_size is another" in outcome.out
+    (tmp_path / "other" / "config.json").write_text("{")
+    assert "no diagnosis: " in command(capfd, tmp_path / "a", b, run=main).out
+
+
+def test_a_reference_that_is_not_of_these_weights_and_ids_judges_nobody(
+    trace: Trace, tmp_path: Path, capfd: Capture
+) -> None:
+    """Such as of weights of the same shape, or of rows with padding."""
+    name = "model.layers.2.mlp.gate"
+    Trace({**trace.tensors, name: trace[name] * np.float32(1.01)}, trace.input_ids, trace.config, trace.weights).save(
+        tmp_path / "a"
+    )
+    outcome = command(capfd, tmp_path / "a", saved(trace, tmp_path / "b"), run=main)
+    assert (outcome.status, outcome.err) == (1, "")
+    assert f"first divergence: {name}" in outcome.out
+    assert "no diagnosis: " in outcome.out
+    assert "name the weights it was made with" in outcome.out
+
+
+@pytest.mark.parametrize(
+    ("ids", "complaint"),
+    [
+        (IDS, "does not say its ids"),  # of the second call, in which they part
+        ([[*IDS[0][:-1], 5000]], "is not what"),
+        ([[*IDS[0][:-1], -5]], "is not what"),
+        ([[]], "is not what"),
+    ],
+)
+def test_ids_that_cannot_be_those_of_the_reference(
+    ids: list[list[int]], complaint: str, trace: Trace, tmp_path: Path, capfd: Capture
+) -> None:
+    name = "step.1.logits" if complaint == "does not say its ids" else "model.embed_tokens"
+    np.savez(tmp_path / "a.npz", input_ids=np.array(ids, np.int64), **trace.tensors)
+    np.savez(tmp_path / "b.npz", **trace.tensors | {name: trace[name] * 2})
+    outcome = command(capfd, tmp_path / "a.npz", tmp_path / "b.npz", "--weights", tale_model(), run=main)
+    assert (outcome.status, outcome.err) == (1, "")
+    assert complaint in outcome.out.splitlines()[-1]
+
+
+def test_what_only_theirs_has_is_held_against_what_it_was_made_of(trace: Trace, tmp_path: Path, capfd: Capture) -> None:
+    """Of layers of which the reference has the outputs alone, a port may tell more."""
+    layer = "model.layers.0."
+    outputs = {name: trace[name] for name in trace.tensors if name.endswith(".output")}
+    Trace(outputs, trace.input_ids, trace.config, trace.weights).save(tmp_path / "a")
+    act = trace[layer + "mlp.gate"] * trace[layer + "mlp.up"]
+    weight = LlamaForCausalLM.from_pretrained(tale_model()).state_dict()[layer + "mlp.down_proj.weight"]
+    down = act @ np.asarray(weight, np.float32).T
+    wrong = {layer + "mlp.act": act, layer + "mlp.down": down, layer + "output": trace[layer + "residual"] + down}
+    told = command(capfd, tmp_path / "a", saved(trace, tmp_path / "b", **wrong), run=main).out
+    assert f"first divergence: {layer}output[" in told
+    assert told.endswith(f"diagnosis (seen at {layer}mlp.act): there is no activation\n")
+    short = {layer + "self_attn.v_proj": trace[layer + "self_attn.v_proj"][:, :, 1:], layer + "output": down}
+    outcome = command(capfd, tmp_path / "a", saved(trace, tmp_path / "b", **short), run=main)
+    assert (outcome.status, outcome.err) == (1, "")
+
+
 def test_a_later_step_is_diagnosed_with_what_came_before(trace: Trace, tmp_path: Path, capfd: Capture) -> None:
     """Scores of the step are those of all keys, of which the earlier ones belong to the step before."""
     name = "step.1.model.layers.2.self_attn.scores"

@@ -23,9 +23,9 @@ from minillama.debug.hypotheses.attention import PROBS, SCORES
 from minillama.debug.hypotheses.head import of_embedding
 from minillama.debug.hypotheses.norm import NORMS
 from minillama.debug.hypotheses.part import off_part
-from minillama.debug.hypotheses.precision import rounded_to
+from minillama.debug.hypotheses.precision import kept_in
 from minillama.debug.hypotheses.projection import MATRICES
-from minillama.debug.names import EMBED_TOKENS, LAYER, LOGITS, NORM, Place, place
+from minillama.debug.names import EMBED_TOKENS, LAYER, LOGITS, NORM, Place, is_shown, place
 from minillama.debug.steps import masked
 from minillama.weights.parameters import Parameters
 
@@ -46,16 +46,27 @@ def diagnose(
     """What explains the first divergence, best first; what explains next to nothing is left out. tried: is called after
     every hypothesis; where little was recorded, each computes much of the model."""
     first = None if result.first is None else place(result.first.name)
-    if first is None:
+    if first is None or not is_shown(first, config.rope_type):
         return []
     case = case_of(result, first, weights, config)
-    if own_error(case, result.tolerance) <= OWN:
+    if not own_error(case, TOLERANCES[result.tolerance.form]) > OWN:
         earlier = first_own_error(result, first, weights, config)
         if earlier is None:
             said = "every step follows from what came before it: small differences have added up; compare in float64"
             return [Finding("none", said, 0.0, True, first.name)]
         case = case_of(result, earlier, weights, config)
     return findings(case, tried)
+
+
+def follows(result: Comparison, weights: Parameters, config: LlamaConfig) -> bool:
+    """Whether what ours has at the first divergence is what the weights make of what it has before: if not, they are
+    not its own, or it was not a plain row, and theirs cannot be judged by them."""
+    first = None if result.first is None else place(result.first.name)
+    if first is None or not is_shown(first, config.rope_type):
+        return True
+    ours, usual = result.a, replace(result, tolerance=TOLERANCES[result.tolerance.form])
+    case = Case(config, weights, ours.input_ids, ours.tensors, first, np.asarray(ours[first.name], np.float64))
+    return own_error(case, usual.allowed(first)) <= 1
 
 
 def case_of(result: Comparison, target: Place, weights: Parameters, config: LlamaConfig) -> Case:
@@ -134,22 +145,27 @@ def _wrong_elsewhere(case: Case, hypothesis: Hypothesis, rivals: list[tuple[floa
 
 
 def first_own_error(result: Comparison, last: Place, weights: Parameters, config: LlamaConfig) -> Place | None:
-    """The first tensor before `last` whose own step is off by more than rounding, small as that may be."""
+    """The first tensor of theirs before `last` whose own step is off by more than rounding, small as that may be. Those
+    that ours does not have are looked at too: nothing else has yet."""
     for where in ordered(result.b):
         if where == last:
             return None
         case = case_of(result, where, weights, config)
-        if where.name in result.a and own_error(case, result.tolerance) > OWN:
+        if is_shown(where, config.rope_type) and own_error(case, TOLERANCES[result.tolerance.form]) > OWN:
             return where
     return None
 
 
 def own_error(case: Case, tolerance: Tolerance) -> float:
-    """How far a step of theirs is from what it should have made of what they had, as a share of what is allowed."""
-    made = case.honest.value(case.target)
+    """How far a step of theirs is from what it should have made of what they had, as a share of what is allowed; NaN if
+    that has shapes of which nothing can be made."""
+    try:
+        made = case.honest.value(case.target)
+    except (ValueError, IndexError):
+        return math.nan
     if made.shape != case.theirs.shape:
         return math.inf
-    return float(excess(*_seen(case, made), TOLERANCES[tolerance.form]).max(initial=0))
+    return float(excess(*_seen(case, made), tolerance).max(initial=0))
 
 
 def _made(case: Case, hypothesis: Hypothesis) -> Array | None:
@@ -201,7 +217,7 @@ def _signs(case: Case, honest: Array) -> list[Finding]:
     if honest.shape != theirs.shape:
         return []
     cosine = float(np.sum(honest * theirs) / max(float(np.linalg.norm(honest) * np.linalg.norm(theirs)), 1e-300))
-    if (form := rounded_to(theirs, honest)) and cosine > 0.9:
+    if form := kept_in(case, _error(case, honest)):
         said = f"{case.target.local} has only numbers of {form}: sums are kept in it, in an order that is not known"
         return [Finding("precision.accumulated", said, 0, True, name)]
     if abs(cosine) < 0.2 and case.target.local == "logits" and case.config.tie_word_embeddings:

@@ -108,6 +108,11 @@ def is_chosen(where: Place, names: Sequence[str], layers: Collection[int] | None
     return any(fnmatchcase(spelling, pattern) for pattern in names for spelling in spellings)
 
 
+def is_shown(where: Place, rope_type: str) -> bool:
+    """Keys that are rotated anew for each run of queries have no one tensor (docs/notation.md)."""
+    return not (where.local == "self_attn.k_rope" and rope_type in ("dynamic", "longrope"))
+
+
 def check_patterns(names: Sequence[str], layers: int) -> None:
     """ValueError for a pattern that no intermediate has."""
     everything = list(in_order(layers, [0]))

@@ -46,12 +46,14 @@ class Recomputation:
         self._steps = STEPS | dict(instead or {})
         self._made: dict[Place, Array] = {}
         self.used: set[str] = set()  # the steps that have been computed, and not taken as known
+        self.taken: list[Array] = []  # what was known
 
     def value(self, where: Place) -> Array:
         """An intermediate, float64."""
         if where not in self._made:
             if where != self._target and where.name in self._known:
                 self._made[where] = np.asarray(self._known[where.name], np.float64)
+                self.taken.append(self._made[where])
             else:
                 self.used.add(where.local)
                 self._made[where] = self._steps[where.local](Scene(self, where))

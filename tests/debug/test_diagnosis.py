@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 
 from minillama.arrays import Array
 from minillama.compare import main
@@ -386,6 +387,31 @@ def test_what_no_hypothesis_gives_is_not_claimed(
     wrong = weights | {name: weights[name] + rng.standard_normal(weights[name].shape).astype(np.float32) * 0.01}
     result = told(ours, Port(model.config, wrong).run(IDS).save(tmp_path / "dump"), 1, capfd)
     assert result["first"]["name"] == "model.layers.2.mlp.up"
+    assert not any(finding["reproduced"] for finding in result["findings"])
+
+
+def test_numbers_of_a_format_that_all_have_are_no_sign_of_sums_kept_in_it(
+    ours: Path, tmp_path: Path, capfd: Capture
+) -> None:
+    """A run that was written as float16, with an error that nothing explains."""
+    name = "model.layers.1.mlp.act"
+    with safe_open(ours, "np") as trace:
+        theirs = {name: trace.get_tensor(name) for name in trace.keys()}  # noqa: SIM118
+    theirs[name] = theirs[name] * (1 + 0.3 * np.random.default_rng(0).standard_normal(theirs[name].shape))
+    np.savez(tmp_path / "theirs.npz", **{name: array.astype(np.float16) for name, array in theirs.items()})
+    done = command(capfd, ours, tmp_path / "theirs.npz", "--json", run=main)
+    result = json.loads(done.out)
+    assert (done.err, result["first"]["name"], result["tolerance"]["form"]) == ("", name, "f16")
+    assert not any(finding["reproduced"] for finding in result["findings"])
+
+
+def test_numbers_that_only_happen_to_fit_a_format_are_not_claimed(ours: Path, tmp_path: Path, capfd: Capture) -> None:
+    """Logits without what is behind the point: bfloat16 has them, but no rounding makes errors of such a size."""
+    with safe_open(ours, "np") as trace:
+        theirs = {name: trace.get_tensor(name) for name in trace.keys()}  # noqa: SIM118
+    np.savez(tmp_path / "theirs.npz", **theirs | {"logits": np.trunc(theirs["logits"])})
+    result = json.loads(command(capfd, ours, tmp_path / "theirs.npz", "--json", run=main).out)
+    assert result["first"]["name"] == "logits"
     assert not any(finding["reproduced"] for finding in result["findings"])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -12,7 +13,7 @@ import numpy as np
 from minillama.arrays import Array
 from minillama.debug.errors import TOLERANCES, excess, is_bfloat16
 from minillama.debug.hypotheses.base import Case, Hypothesis, multiplied
-from minillama.debug.hypotheses.norm import bf16, f16
+from minillama.debug.hypotheses.norm import NORMS, bf16, f16
 from minillama.debug.hypotheses.projection import MATRICES
 from minillama.debug.names import LAYER, LOGITS, NORM
 from minillama.debug.steps import STEPS, How, Scene
@@ -134,9 +135,30 @@ def _is_right_without(case: Case, later: str, theirs: Array) -> bool:
     return not (excess(made, theirs, TOLERANCES["f32"]) > 1).any()
 
 
-def rounded_to(theirs: Array, ours: Array) -> str | None:
-    """The format that all of their numbers have, and ours not; None if there is none."""
-    for name, fits in (("bfloat16", is_bfloat16), ("float16", lambda x: np.array_equal(f16(x), x))):
-        if fits(theirs) and not fits(ours):
-            return name
+def kept_in(case: Case, error: float) -> str | None:
+    """The format that sums of theirs are kept in: all of them have it, and something they are made of has not; nor is
+    the error, a root mean square in units of their size, more than rounding makes. None if there is none.
+
+    Each of n partial sums, no larger than the last but for chance, is rounded by a unit at most, and as these go
+    either way they come to sqrt(n) units (Higham 2002, section 2.8).
+    """
+    for name, unit, fits in (("bfloat16", 2.0**-8, is_bfloat16), ("float16", 2.0**-11, _is_float16)):
+        if fits(case.theirs) and not all(map(fits, case.honest.taken)):
+            return name if error <= math.sqrt(_terms(case)) * unit else None
     return None
+
+
+def _is_float16(x: Array) -> bool:
+    return np.array_equal(f16(x), x)
+
+
+def _terms(case: Case) -> int:
+    """Of how many terms each number of the target is a sum."""
+    local = case.target.local
+    if local in MATRICES:
+        return int(getattr(case.weights.layers[case.target.layer or 0], MATRICES[local].weight).shape[1])
+    if local in ("self_attn.probs", "self_attn.context"):
+        return sum(ids.shape[1] for ids in case.ids[: case.target.step + 1])
+    if local in (LOGITS, *NORMS):
+        return case.config.hidden_size
+    return case.config.head_dim if local == "self_attn.scores" else 2
