@@ -52,7 +52,8 @@ def diagnose(
     if not own_error(case, TOLERANCES[result.tolerance.form]) > OWN:
         earlier = first_own_error(result, first, weights, config)
         if earlier is None:
-            said = "every step follows from what came before it: small differences have added up; compare in float64"
+            form = result.tolerance.form
+            said = f"every step follows from what came before it, but for the rounding of {form}: compare in a finer format"
             return [Finding("none", said, 0.0, True, first.name)]
         case = case_of(result, earlier, weights, config)
     return findings(case, tried)

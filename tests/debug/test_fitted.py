@@ -113,6 +113,15 @@ def test_what_is_read_off_the_data_is_named(name: str, ours: Trace) -> None:
     assert any(cause in finding.cause for finding in found), found
 
 
+def test_features_of_the_embedding_are_not_taken_for_tokens(ours: Trace) -> None:
+    """There may be more of them."""
+    found = diagnosed(ours, {EMBED: zero(slice(None), [2, 3, 9])})
+    assert found[0].cause == "numbers 2, 3, 9 of model.embed_tokens are zero"
+    noisy = np.random.default_rng(3).standard_normal((1, 6, 3)).astype(np.float32)
+    found = diagnosed(ours, {EMBED: lambda x: np.concatenate((x[..., :-3], x[..., -3:] + noisy), axis=-1)})
+    assert not found[0].reproduced
+
+
 def test_a_part_that_nothing_explains_is_told_and_no_cause(ours: Trace) -> None:
     noise = np.random.default_rng(4).standard_normal((1, 6, 16)).astype(np.float32)
     name = LAYER + "mlp.down"

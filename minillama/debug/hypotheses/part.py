@@ -44,7 +44,8 @@ def off_part(case: Case, ours: Array) -> tuple[Array, str] | None:
         if letter != "B" and not seen.all():
             where &= seen.reshape([-1 if other == axis else 1 for other in range(off.ndim)])
             indices = np.flatnonzero(seen)
-            said.append(_rows_of_ids(case, indices) or _said(NAMES.get(letter, "number"), indices, len(seen)))
+            rows = _rows_of_ids(case, indices) if letter == "T" else None
+            said.append(rows or _said(NAMES.get(letter, "number"), indices, len(seen)))
     return (where, " of ".join(said[::-1])) if said else None
 
 
