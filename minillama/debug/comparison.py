@@ -10,7 +10,7 @@ import numpy as np
 
 from minillama.arrays import Array
 from minillama.debug.errors import TOLERANCES, Error, Tolerance, excess, format_of, measure
-from minillama.debug.names import EMBED_TOKENS, LOGITS, Place, in_order, place
+from minillama.debug.names import EMBED_TOKENS, LOGITS, Place, place, turn
 from minillama.debug.traces import Trace
 
 SAMPLED = 12  # arrays that are looked at to know what format a run was computed in
@@ -155,11 +155,10 @@ def divergence(name: str, a: Array, b: Array, tolerance: Tolerance) -> Divergenc
 
 
 def ordered(trace: Trace) -> Iterator[Place]:
-    """What a trace holds, in the order it is computed."""
-    places = [where for where in map(place, trace.tensors) if where is not None]
-    layers = 1 + max((where.layer or 0 for where in places), default=0)
-    steps = sorted({where.step for where in places})
-    return (where for where in in_order(layers, steps) if where.name in trace)
+    """What a trace holds, in the order it is computed. The numbers in its names may be any, as -1 that a program has
+    printed unsigned is."""
+    places = [where for where in map(place, trace.tensors) if where is not None and where.name in trace]
+    return iter(sorted(places, key=turn))
 
 
 def as_object(result: Comparison) -> dict[str, Any]:

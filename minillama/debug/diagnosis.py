@@ -53,7 +53,7 @@ def diagnose(
         earlier = first_own_error(result, first, weights, config)
         if earlier is None:
             form = result.tolerance.form
-            said = f"every step follows from what came before it, but for the rounding of {form}: compare in a finer format"
+            said = f"every step follows from what came before it, but for what {form} rounds: compare in a finer format"
             return [Finding("none", said, 0.0, True, first.name)]
         case = case_of(result, earlier, weights, config)
     return findings(case, tried)

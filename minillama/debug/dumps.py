@@ -44,9 +44,11 @@ def open_dump(path: str | os.PathLike[str]) -> Trace:
         )
     metadata: Mapping[str, str] = {}
     readers: dict[str, Callable[[], Array]]
+    if not place.is_dir() and not place.is_file():
+        raise OSError(f"{place} is no file: name a trace, a .safetensors or .npz file or a folder of .npy")
     if place.is_dir():
         readers = {file.stem: partial(_read_npy, file) for file in sorted(place.glob("*.npy"))}
-    elif zipfile.is_zipfile(place):
+    elif zipfile.is_zipfile(place) or place.suffix == ".npz":
         readers = _npz(place)
     else:
         tensors, metadata = open_safetensors(place)
@@ -64,6 +66,8 @@ def open_dump(path: str | os.PathLike[str]) -> Trace:
 
 def _npz(file: Path) -> dict[str, Callable[[], Array]]:
     try:
+        if not zipfile.is_zipfile(file):  # which np.load would leave open
+            raise ValueError("it is empty, cut short or of another kind")
         opened = np.load(file, allow_pickle=False)
         return {name: partial(_read_npz, file, opened, name) for name in opened.files}
     except (ValueError, OSError, zipfile.BadZipFile) as error:

@@ -86,8 +86,9 @@ def mapped(trace: Trace, rules: Sequence[Rule], config: LlamaConfig, tokens: int
                     found.setdefault((ours, number), []).append((position, source, rule))
                 break
         else:
-            if names.place(source) is not None:
-                found.setdefault((source, len(rules)), []).append((0, source, Rule(source, source)))
+            where = names.place(source)  # of layer 07, which is layer 7 here
+            if where is not None:
+                found.setdefault((where.name, len(rules)), []).append((0, source, Rule(source, where.name)))
     readers: dict[str, Any] = {}
     for (ours, _), sources in sorted(found.items(), key=lambda item: item[0][1]):
         readers.setdefault(ours, partial(_read, trace, ours, sorted(sources), names.sizes(config)))

@@ -87,6 +87,13 @@ def in_order(layers: int, steps: Iterable[int]) -> Iterator[Place]:
         yield from (Place(step, None, local) for local in LAST)
 
 
+def turn(where: Place) -> tuple[float, float, int]:
+    """What sorts places into the order in which they are computed."""
+    first = where.local in FIRST
+    layer = where.layer if where.layer is not None else -1 if first else math.inf
+    return where.step, layer, list(FIRST | LAYER | LAST).index(where.local)
+
+
 def sizes(config: LlamaConfig) -> dict[str, int]:
     """The letters of docs/notation.md that a config decides."""
     c = config

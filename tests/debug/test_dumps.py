@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +62,8 @@ def test_a_trace_comes_back_as_it_was_saved(tmp_path: Path) -> None:
     ("name", "contents", "complaint"),
     [
         ("x.npz", b"PK\x05\x06" + bytes(18), "has no arrays"),
+        ("x.npz", b"PK\x03\x04" + bytes(18), r"not a sound \.npz file"),  # cut short
+        ("x.npz", b"", r"not a sound \.npz file"),
         ("x.safetensors", b"12345", "too few for a header"),
         ("x.pt", b"\x80\x02}q\x00.", "safetensors"),
     ],
@@ -86,6 +89,13 @@ def test_places_without_a_dump(tmp_path: Path) -> None:
         open_dump(tmp_path / "none")
     with pytest.raises(ValueError, match="has no arrays"):
         open_dump(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")
+def test_what_might_never_end_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="is no file"):
+        open_dump(tmp_path / "pipe")
 
 
 @pytest.mark.parametrize(

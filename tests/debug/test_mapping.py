@@ -129,6 +129,11 @@ def test_names_of_ours_stay_and_others_are_left_out() -> None:
     assert list(ours.tensors) == ["model.layers.3.output", "model.norm"]
 
 
+def test_numbers_of_our_names_may_have_zeros_before() -> None:
+    trace = Trace({"step.02.model.layers.01.output": numbered(T, 16)})
+    assert set(mapped(trace, [], tiny_config()).tensors) == {"step.2.model.layers.1.output"}
+
+
 @pytest.mark.parametrize(
     ("rule", "shape", "complaint"),
     [
