@@ -21,7 +21,7 @@ def write_files(
     the folders is removed. synced: False for what is easily made again, which a crash of the machine may then spoil.
     OSError that names the file; one of a function that has no number is a sentence already.
     """
-    parts = {file: file.with_name(f"{file.name}.{os.getpid()}{PART}") for file in files}
+    parts = {file: file.parent / f"{file.name}.{os.getpid()}{PART}" for file in files}
     file = next(iter(files), Path())
     try:
         for folder in {file.parent for file in files}:
@@ -30,6 +30,8 @@ def write_files(
             file.parent.mkdir(parents=True, exist_ok=True)
             if file.is_dir():
                 raise IsADirectoryError(errno.EISDIR, "a folder has its name")
+            if file.exists() and not file.is_file():  # /dev/null would become a file
+                raise FileExistsError(errno.EEXIST, "a device or a pipe has its name")
             write(parts[file], contents, synced)
         for file, part in parts.items():
             os.replace(part, file)

@@ -118,7 +118,7 @@ def trace(args: argparse.Namespace) -> None:
     log.info("%s: %d tensors, %.1f MB", out, len(plan), size / 1e6)
     if out.parent.is_dir() and size > (free := shutil.disk_usage(out.parent).free):
         raise OSError(
-            f"{out} would have {size / 1e9:.1f} GB and {free / 1e9:.1f} GB are free there: choose --names or --layers"
+            f"{out} would have {size / 1e6:,.1f} MB and {free / 1e6:,.1f} MB are free there: choose --names or --layers"
         )
     write_files({out: partial(write, model, made, plan, form)}, synced=False)
 

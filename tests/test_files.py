@@ -86,3 +86,16 @@ def test_space_is_set_aside_or_said_to_lack(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(os, "posix_fallocate", lambda *given: fails(*given, number=errno.EOPNOTSUPP))
     write_files({file: lambda out: reserve(out, 9)}, synced=False)  # then it is written without
     assert file.stat().st_size == 0
+
+
+def test_what_is_no_file_stays_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Moved onto a device, a file would take its place: there would be no /dev/null any more."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OSError, match="a folder has its name"):
+        write_files({Path(): b"new"})
+    if hasattr(os, "mkfifo"):
+        os.mkfifo("pipe")
+        with pytest.raises(OSError, match="pipe cannot be written: a device or a pipe has its name"):
+            write_files({Path("pipe"): b"new"})
+        assert Path("pipe").is_fifo()
+        assert os.listdir() == ["pipe"]
