@@ -142,6 +142,13 @@ def q_rope(s: Scene) -> Array:
     return rotate(q, *rotations.angles)
 
 
+def k_rope(s: Scene) -> Array:
+    """ValueError where keys are turned anew for each run of queries, and have no one tensor."""
+    if s.rotations.by_length:
+        raise ValueError("keys that are turned more than once have no one tensor")
+    return rotate(s["self_attn.k_proj"], *s.rotations.angles)
+
+
 def scores(s: Scene) -> Array:
     if s.rotations.by_length:
         dots = scores_by_length(s["self_attn.q_proj"], s.keys("self_attn.k_proj"), s.rotations)
@@ -163,7 +170,7 @@ STEPS: dict[str, How] = {
     "self_attn.k_proj": lambda s: heads_of(s, s["input_norm"], s.w.k_proj, s.w.k_bias),
     "self_attn.v_proj": lambda s: heads_of(s, s["input_norm"], s.w.v_proj, s.w.v_bias),
     "self_attn.q_rope": q_rope,
-    "self_attn.k_rope": lambda s: rotate(s["self_attn.k_proj"], *s.rotations.angles),
+    "self_attn.k_rope": k_rope,
     "self_attn.scores": scores,
     "self_attn.probs": lambda s: softmax(masked(s["self_attn.scores"])),
     "self_attn.context": lambda s: merge_heads(grouped_context(s["self_attn.probs"], s.keys("self_attn.v_proj"))),

@@ -18,7 +18,7 @@ from minillama.llama import LlamaForCausalLM
 from minillama.model.ops import softmax
 from minillama.model.rope_scaling import inverse_frequencies
 from minillama.weights.parameters import Parameters
-from tests.tiny import random_weights, tiny_config
+from tests.tiny import ROPES, random_weights, tiny_config
 
 IDS = [1, 30, 17, 4, 12, 30, 5, 22]
 CONFIG = tiny_config()
@@ -120,6 +120,25 @@ def test_features_of_the_embedding_are_not_taken_for_tokens(ours: Trace) -> None
     noisy = np.random.default_rng(3).standard_normal((1, 6, 3)).astype(np.float32)
     found = diagnosed(ours, {EMBED: lambda x: np.concatenate((x[..., :-3], x[..., -3:] + noisy), axis=-1)})
     assert not found[0].reproduced
+
+
+def test_a_factor_of_one_number_explains_nothing(ours: Trace) -> None:
+    found = diagnosed(ours, {LAYER + "mlp.down": lambda x: x + 3 * (np.arange(x.size) == 20).reshape(x.shape)})
+    assert [finding.cause for finding in found] == ["only number 4 of token 1 of mlp.down differ"]
+    assert not found[0].reproduced
+
+
+@pytest.mark.parametrize("name", ["self_attn.scores", "self_attn.probs", "self_attn.context", "output"])
+@pytest.mark.parametrize("kind", ["dynamic", "longrope"])
+def test_keys_that_have_no_one_tensor_stop_nothing(kind: str, name: str) -> None:
+    config = tiny_config(**ROPES[kind])
+    model = LlamaForCausalLM(config, random_weights(config, seed=3), dtype="float32")
+    with record(model) as ours:
+        model([IDS])
+    theirs = replace(ours, tensors={**ours.tensors, LAYER + name: ours[LAYER + name] * np.float32(1.5)})
+    result = compare(ours, theirs)
+    found = diagnose(result, Parameters(model.weights.tensors, config, np.float64), config)
+    assert (found[0].target, found[0].reproduced) == (LAYER + name, True)
 
 
 def test_a_part_that_nothing_explains_is_told_and_no_cause(ours: Trace) -> None:

@@ -16,7 +16,8 @@ from minillama.debug.steps import STEPS, How, Scene
 from minillama.model.attention import merge_heads, split_heads
 from minillama.model.ops import linear
 
-FEW = 4  # indices that are told one by one; tokens that it takes to know a row by what it gives, and rows to know a sum
+# Indices that are told one by one; tokens that it takes to know a row by what it gives; rows, a sum; numbers, a factor
+FEW = 4
 MOVED = 1e-3  # of a column's length: what rounding may leave of it, and no two columns of a projection are so near
 NAMES = {"H": "head", "G": "head", "T": "token", "S": "key"}
 
@@ -66,7 +67,8 @@ def _instead(case: Case, where: Array, said: str) -> Iterator[Hypothesis]:
     if before is not None and before.shape == ours.shape:
         yield Hypothesis("part.layer", f"{said} of {local} {_are(said)} those of the layer before", there(before))
     a, b = ours[where], case.theirs[where]
-    if np.isfinite(b).all() and a.any() and (factor := float(a @ b / (a @ a))):
+    telling = a.size >= FEW and np.isfinite(b).all() and a.any()  # there is a factor for any one number
+    if telling and (factor := float(a @ b / (a @ a))):
         yield Hypothesis(
             "part.scale", f"{said} of {local} {_are(said)} multiplied by {factor:.6g}", there(factor * ours)
         )
