@@ -59,6 +59,8 @@ def _instead(case: Case, where: Array, said: str) -> Iterator[Hypothesis]:
         return {local: lambda s: np.where(where, value, STEPS[local](s))}
 
     yield Hypothesis("part.zeros", f"{said} of {local} {_are(said)} zero", there(np.zeros(())))
+    if np.count_nonzero(where) < FEW:
+        return  # whatever they are, some number or factor comes near them by chance
     if ours.shape[-2] > 1 and local != "self_attn.scores":
         for by, word in ((1, "late"), (-1, "early")):
             shifted = np.roll(ours, by, axis=-2)
@@ -67,8 +69,7 @@ def _instead(case: Case, where: Array, said: str) -> Iterator[Hypothesis]:
     if before is not None and before.shape == ours.shape:
         yield Hypothesis("part.layer", f"{said} of {local} {_are(said)} those of the layer before", there(before))
     a, b = ours[where], case.theirs[where]
-    telling = a.size >= FEW and np.isfinite(b).all() and a.any()  # there is a factor for any one number
-    if telling and (factor := float(a @ b / (a @ a))):
+    if np.isfinite(b).all() and a.any() and (factor := float(a @ b / (a @ a))):
         yield Hypothesis(
             "part.scale", f"{said} of {local} {_are(said)} multiplied by {factor:.6g}", there(factor * ours)
         )

@@ -14,13 +14,12 @@ from minillama.arrays import Array
 from minillama.debug.errors import TOLERANCES, excess, is_bfloat16
 from minillama.debug.hypotheses.base import Case, Hypothesis, multiplied
 from minillama.debug.hypotheses.norm import NORMS, bf16, f16
-from minillama.debug.hypotheses.projection import MATRICES
+from minillama.debug.hypotheses.projection import HEADED, MATRICES
 from minillama.debug.names import LAYER, LOGITS, NORM
 from minillama.debug.steps import STEPS, How, Scene
 from minillama.model.attention import split_heads
 
 Rounding: TypeAlias = Callable[[Array], Array]
-HEADED = {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"}
 
 
 def hypotheses(case: Case) -> Iterator[Hypothesis]:
