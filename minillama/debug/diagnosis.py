@@ -225,8 +225,11 @@ def _signs(case: Case, honest: Array) -> list[Finding]:
         if of_embedding(case):
             said = "logits are products with the embedding, as they should be, but of something else than model.norm"
             return [Finding("head.input", said, 0, True, name)]
-        said = "logits are no products with the embedding, to which the config ties the head"
-        return [Finding("head.not_tied", said, 0, True, name)]
+        if of_embedding(case) is False:
+            said = "logits are no products with the embedding, to which the config ties the head"
+            return [Finding("head.not_tied", said, 0, True, name)]
+        said = "logits have nothing to do with ours: the head may not be the embedding, to which the config ties it"
+        return [Finding("head.not_tied", said, 1.0, False, name)]
     part = off_part(case, honest)
     if abs(cosine) < 0.2 and not part:
         loaded = ": its weight may never have been loaded" if case.target.local in WEIGHTED else ""

@@ -52,12 +52,12 @@ def hypotheses(case: Case) -> Iterator[Hypothesis]:
         yield Hypothesis("head.softcap", f"logits are capped at {cap:g} by tanh", {LOGITS: partial(_capped, at=cap)})
 
 
-def of_embedding(case: Case) -> bool:
+def of_embedding(case: Case) -> bool | None:
     """Whether their logits are products of something with the embedding: D numbers for each token give those of twice
-    as many ids, which they do not with another matrix."""
+    as many ids, which they do not with another matrix. None if there are not so many ids."""
     V, D = case.config.vocab_size, case.config.hidden_size
     if V < 2 * D:
-        return False  # or any numbers would fit
+        return None  # any numbers would fit
     some = np.unique(np.linspace(0, V - 1, 2 * D).astype(np.int64))
     rows, theirs = case.weights.embed_tokens[some], case.theirs.reshape(-1, V)[:, some].T
     left = theirs - rows @ np.linalg.lstsq(rows, theirs)[0]
