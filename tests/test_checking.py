@@ -158,7 +158,7 @@ def test_quantized_matrices_have_checksums(tmp_path: Path, capfd: Capture) -> No
     at = start + header[f"{UP}.q4_0"]["data_offsets"][0]
     data[at] ^= 1
     file.write_bytes(data)
-    assert_refused(capfd, ["--check", folder], f"the bytes of {UP} have changed since it was quantized", run=main)
+    assert_refused(capfd, ["--check", folder], f"the bytes of {UP} have changed since it was packed", run=main)
     data[at] ^= 1
     at = start + header[f"{UP}.scales"]["data_offsets"][0]
     data[at : at + 2] = np.float16(np.nan).tobytes()

@@ -112,17 +112,20 @@ def as_floats(given: Any, shape: tuple[int, ...], what: str) -> Array:
 
 def _causes(given: Array, wanted: Array, allowed: Any, variants: Variants) -> list[str]:
     counts = ~np.isnan(wanted)
-    # What must be 0 may hardly be off at all, but a mistake's own numbers there are rounded like all others
+    # What must be small, or 0, may hardly be off at all, but a mistake's own numbers there are rounded like all others
     rounded = np.where(wanted == 0, np.max(allowed), allowed)
+    largest = np.max(np.abs(wanted), where=counts, initial=0)
+    share = np.max(allowed) / largest if largest else 0.0
 
-    def same(a: Array, b: Array, tolerance: Array = rounded) -> bool:
+    def same(a: Array, b: Array, tolerance: Array) -> bool:
         return bool((np.abs(a - b) <= tolerance)[counts].all())
 
     causes = []
     for told, variant in variants.items():
         with np.errstate(all="ignore"):
             numbers = np.asarray(variant(), np.float64)
-            if numbers.shape == wanted.shape and same(given, numbers) and not same(numbers, wanted, allowed):
+            near = np.maximum(rounded, share * np.abs(numbers)) if numbers.shape == wanted.shape else None
+            if near is not None and same(given, numbers, near) and not same(numbers, wanted, allowed):
                 causes.append(told)
     return causes
 
