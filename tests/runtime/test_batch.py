@@ -65,6 +65,18 @@ def test_passes_have_one_shape_if_their_rows_and_what_is_wanted_of_them_are_the_
     assert shape_of([append(cache, 3, (2,), np.ones(8))]) != shape
 
 
+def test_flags_of_keys_are_whole_vectors() -> None:
+    """16 are read at a time: the last of them are behind the last key, but not behind the array."""
+    appends = [append(row(5), 3, seen=np.array([0, 1] * 4)), append(row(16), 1)]
+    description = Description(Rotary(CONFIG), "f32", shape_of(appends))
+    batch = description.fill(appends)
+    some, all_seen = description._flags
+    assert [(flags.dtype, flags.size) for flags in (some, all_seen)] == [(np.uint8, 16), (np.uint8, 32)]
+    assert batch.flags.tolist() == [flags.ctypes.data for flags in (some, all_seen)]
+    assert some[:8].tolist() == [0, 1] * 4
+    assert all_seen[:17].all()
+
+
 def test_keys_whose_positions_change_are_turned_anew() -> None:
     """After a cut the next tokens may be elsewhere: their angles, and those of no key before them, are others."""
     rotary, cache = Rotary(tiny_config(**ROPES["longrope"])), row(0)
