@@ -58,6 +58,12 @@ def tile_bytes(form: str) -> int:
     return GROUP * TILE // (2 if form == "q4_0" else 1)
 
 
+def note_words(width: int) -> int:
+    """Numbers that are known of a row of bf16z: `low`, and a bit for every block, 16 together."""
+    blocks = (width + BLOCK - 1) // BLOCK
+    return 1 + (blocks + 15) // 16
+
+
 def block_place(column: int) -> int:
     """Which byte of 64 belongs to a column of a block: a plain interleaving of bytes then makes vectors of columns that
     are neighbours."""

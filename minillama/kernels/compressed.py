@@ -13,6 +13,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
+from minillama import layout
 from minillama.kernels import llvm
 from minillama.kernels.blocks import outer, store_block, store_sums, zeros
 from minillama.kernels.llvm import LANES, SOURCES
@@ -20,7 +21,7 @@ from minillama.kernels.simd import prefetch
 from minillama.layout import BLOCK, FAR, STEPS, WORDS, block_place
 
 VECTORS = BLOCK // LANES
-_place = njit(block_place)
+_place, note_words = njit(block_place), njit(layout.note_words)
 AHEAD, SOON = 4096, 128  # bytes: so far ahead memory is asked for, of two streams of blocks, and of what rows say
 LINE = 16  # words of a cache line
 
@@ -98,12 +99,6 @@ def add_blocks(typing: Any, sums: Any, x: Any, y: Any, a: Any, j: Any, rows: Any
         return sums
 
     return sums(sums, x, y, a, types.int64, rows), build
-
-
-@njit
-def note_words(width: int) -> int:
-    """Numbers that are known of a row: its least exponent, and a bit for every block, 16 together."""
-    return 1 + (width // BLOCK + 15) // 16
 
 
 @njit

@@ -22,6 +22,7 @@ from minillama.layout import (
     QUANTIZED,
     TILE,
     WORDS,
+    note_words,
     rounded_up,
     tile_bytes,
 )
@@ -108,7 +109,7 @@ def compress(
     """A matrix in bf16z: of bfloat16 every bit is kept, other numbers are rounded to that first."""
     n_out, size = tensor.shape
     n, blocks = max(n_out, LEAST_ROWS), rounded_up(size, BLOCK) // BLOCK
-    notes, sizes = np.zeros((n, 1 + rounded_up(blocks, 16) // 16), np.int16), np.full(n, WORDS * blocks)
+    notes, sizes = np.zeros((n, note_words(size)), np.int16), np.full(n, WORDS * blocks)
     step = max(1, MEGABYTE // size)
     starts = range(0, n_out, step)
 

@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from minillama.arrays import Array
-from minillama.layout import BLOCK, COMPRESSED, FAR, LEAST_ROWS, STEPS, WORDS, block_place, rounded_up
+from minillama.layout import BLOCK, COMPRESSED, FAR, LEAST_ROWS, STEPS, WORDS, block_place, note_words, rounded_up
 from minillama.weights.formats import widen
 from minillama.weights.safetensors import Tensor
 
+ROWS = "rows"
 SOME = 1 << 14  # blocks that are read together
 _PLACES = np.array([block_place(column) for column in range(64)])
 
@@ -31,7 +32,7 @@ class CompressedTensor:
         self.numbers, self.rows = numbers.reshape(-1), rows.reshape(-1)
         n, blocks = max(shape[0], LEAST_ROWS), rounded_up(shape[1], BLOCK) // BLOCK
         head = rounded_up(n, 16)
-        if self.rows.size == n * (1 + rounded_up(blocks, 16) // 16) and self.numbers.size >= head:
+        if self.rows.size == n * note_words(shape[1]) and self.numbers.size >= head:
             notes = self.rows.reshape(n, -1)
             far = _bits(notes[:, 1:], blocks)
             ends = head + np.cumsum(WORDS * blocks + (FAR - WORDS) * far.sum(axis=1))
@@ -46,7 +47,7 @@ class CompressedTensor:
     @property
     def parts(self) -> dict[str, tuple[str, Array]]:
         """What a file has of it: the ends of the names, each with the number format and the array."""
-        return {COMPRESSED: ("U32", self.numbers), "rows": ("I16", self.rows)}
+        return {COMPRESSED: ("U32", self.numbers), ROWS: ("I16", self.rows)}
 
     def stored(self, rows: Array | None = None) -> Array:
         """The words, of which rows have no fixed number."""

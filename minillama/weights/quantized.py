@@ -18,14 +18,14 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from minillama.arrays import Array
-from minillama.layout import BLOCK, COMPRESSED, GROUP, LEAST_ROWS, OFFSET, PACKED, TILE, rounded_up, tile_bytes
-from minillama.weights.compressed import CompressedTensor
+from minillama.layout import COMPRESSED, GROUP, LEAST_ROWS, OFFSET, PACKED, TILE, note_words, rounded_up, tile_bytes
+from minillama.weights.compressed import ROWS, CompressedTensor
 from minillama.weights.formats import STORAGE
 from minillama.weights.safetensors import Tensor
 from minillama.weights.streaming import pieces
 
 METHOD, VERSION = "minillama", 1
-SCALES, ROWS = "scales", "rows"
+SCALES = "scales"
 _NOTES = ("source_crc32", "relative_error", "relative_error_of_ggml")
 
 
@@ -184,7 +184,7 @@ def parts(name: str, tensor: Tensor) -> dict[str, Part]:
         return {name: Part(tensor.dtype, tensor.shape)}
     if tensor.form == COMPRESSED:
         words = tensor.words if isinstance(tensor, PackedLater) else tensor.numbers.size
-        notes = max(tensor.shape[0], LEAST_ROWS) * (1 + rounded_up(tensor.shape[1], 16 * BLOCK) // (16 * BLOCK))
+        notes = max(tensor.shape[0], LEAST_ROWS) * note_words(tensor.shape[1])
         return {f"{name}.{COMPRESSED}": Part("U32", (words,)), f"{name}.{ROWS}": Part("I16", (notes,))}
     blocks = rounded_up(tensor.shape[0], TILE) // TILE * (rounded_up(tensor.shape[1], GROUP) // GROUP)
     numbers, scales = Part("U8", (blocks * tile_bytes(tensor.form),)), Part("F16", (blocks * TILE,))
