@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
+from numba.cpython.unsafe.tuple import tuple_setitem
 from numba.extending import intrinsic
 
 from minillama import layout
@@ -22,7 +23,7 @@ from minillama.layout import BLOCK, FAR, STEPS, WORDS, block_place
 
 VECTORS = BLOCK // LANES
 _place, note_words = njit(block_place), njit(layout.note_words)
-AHEAD, SOON = 4096, 128  # bytes: so far ahead memory is asked for, of two streams of blocks, and of what rows say
+SOON = 128  # bytes: so far ahead memory is asked for of what rows say
 LINE = 16  # words of a cache line
 
 
@@ -32,24 +33,28 @@ def expand(typing: Any, w: Any, i: Any, low: Any) -> Any:
 
     def build(context: Any, b: Any, signature: Any, args: Any) -> Any:
         words, i, low = args
-        place = llvm.pointer(context, b, signature.args[0], words, i, llvm.BYTES)
-        *below, fours = (llvm.load_from(b, llvm.offset(b, place, part), 1) for part in range(3))
-        least = llvm.repeat(b, b.trunc(low, llvm.I8), 64)
-
-        def bits(count: int) -> Any:
-            return llvm.constant(b, llvm.BYTES, count)
-
-        def above(code: Any, sign: Any) -> Any:  # the upper byte: the sign and seven bits of the exponent
-            return b.or_(b.and_(sign, bits(0x80)), b.add(b.and_(code, bits(STEPS - 1)), least))
-
-        upper = above(fours, b.shl(fours, bits(4))), above(b.lshr(fours, bits(4)), fours)
         block = ir.Constant(ir.ArrayType(llvm.FLOATS, VECTORS), ir.Undefined)
-        vectors = [x for halves in zip(below, upper, strict=True) for x in _woven(b, *halves)]
-        for number, vector in enumerate(vectors):
+        for number, vector in enumerate(_expanded(context, b, signature.args[0], words, i, low)):
             block = b.insert_value(block, vector, number)
         return block
 
     return llvm.block_of(VECTORS)(w, types.int64, types.int64), build
+
+
+def _expanded(context: Any, b: Any, kind: Any, words: Any, i: Any, low: Any) -> list[Any]:
+    """The eight vectors of a block."""
+    place = llvm.pointer(context, b, kind, words, i, llvm.BYTES)
+    *below, fours = (llvm.load_from(b, llvm.offset(b, place, part), 1) for part in range(3))
+    least = llvm.repeat(b, b.trunc(low, llvm.I8), 64)
+
+    def bits(count: int) -> Any:
+        return llvm.constant(b, llvm.BYTES, count)
+
+    def above(code: Any, sign: Any) -> Any:  # the upper byte: the sign and seven bits of the exponent
+        return b.or_(b.and_(sign, bits(0x80)), b.add(b.and_(code, bits(STEPS - 1)), least))
+
+    upper = above(fours, b.shl(fours, bits(4))), above(b.lshr(fours, bits(4)), fours)
+    return [x for halves in zip(below, upper, strict=True) for x in _woven(b, *halves)]
 
 
 def _woven(b: Any, low: Any, high: Any) -> Any:
@@ -81,24 +86,25 @@ def expand_plain(typing: Any, w: Any, i: Any) -> Any:
 
 
 @intrinsic
-def add_blocks(typing: Any, sums: Any, x: Any, y: Any, a: Any, j: Any, rows: Any) -> Any:
-    """sums[0, r] += x[n] * a[j + 16 (n rows + r) : + 16] for the eight vectors n of a block, and sums[1, r] with y."""
+def add_blocks(typing: Any, sums: Any, w: Any, places: Any, i: Any, lows: Any, a: Any, j: Any, rows: Any) -> Any:
+    """sums[m, r] += x[n] * a[j + 16 (n rows + r) : + 16], of the eight vectors x[n] of the block w[places[m] + i :]."""
     R = llvm.literal(rows)
     if R is None:
         return None
 
     def build(context: Any, b: Any, signature: Any, args: Any) -> Any:
-        sums, x, y, activations, j, _ = args
-        for n in range(VECTORS):
-            for r in range(R):
-                at = b.add(j, llvm.I64(LANES * (n * R + r)))
-                factor = llvm.floats(context, b, signature.args[3], activations, at)
-                for place, block in ((r, x), (R + r, y)):
-                    total = llvm.call(b, "fma", b.extract_value(block, n), factor, b.extract_value(sums, place))
-                    sums = b.insert_value(sums, total, place)
+        sums, words, places, i, lows, activations, j, _ = args
+        for m in range(places.type.count):
+            place, low = b.add(b.extract_value(places, m), i), b.extract_value(lows, m)
+            for n, vector in enumerate(_expanded(context, b, signature.args[1], words, place, low)):
+                for r in range(R):
+                    at = b.add(j, llvm.I64(LANES * (n * R + r)))
+                    factor = llvm.floats(context, b, signature.args[5], activations, at)
+                    total = llvm.call(b, "fma", vector, factor, b.extract_value(sums, m * R + r))
+                    sums = b.insert_value(sums, total, m * R + r)
         return sums
 
-    return sums(sums, x, y, a, types.int64, rows), build
+    return sums(sums, w, places, types.int64, lows, a, types.int64, rows), build
 
 
 @njit
@@ -133,42 +139,44 @@ def widen_columns(
             i += FAR if far else WORDS
 
 
-def compressed_pair(rows: int) -> Any:
-    """The product of two rows of weights and one block of `rows` activation rows, as floats.py has it of floats."""
-    n = 2 * rows
+def compressed_rows(streams: int, rows: int, ahead: int) -> Any:
+    """The product of `streams` rows of weights, `apart` rows from each other, and one block of `rows` activation rows,
+    as floats.py has it of floats."""
+    n, none = streams * rows, (0,) * streams
 
     @njit
     def multiply(
-        out: Any, out_step: int, w: Any, notes: Any, row: int, other: int, a: Any, width: int, panel: Any
+        out: Any, out_step: int, w: Any, notes: Any, row: int, apart: int, a: Any, width: int, panel: Any
     ) -> None:
-        count, blocks, k = note_words(width), width // BLOCK, 0
-        note, second = row * count, other * count
-        low, least = np.int64(notes[note]), np.int64(notes[second])
-        i, j = begin(w, row), begin(w, other)
-        prefetch(w, row, SOON)
-        prefetch(w, other, SOON)
-        prefetch(notes, note, SOON)
-        prefetch(notes, second, SOON)
+        count, blocks = note_words(width), width // BLOCK
+        places, lows, i, k = none, none, 0, 0  # of a stream, a block is at places[m] + i
+        for m in range(streams):
+            here = row + m * apart
+            places = tuple_setitem(places, m, begin(w, here))
+            lows = tuple_setitem(lows, m, np.int64(notes[here * count]))
+            prefetch(w, here, SOON)
+            prefetch(notes, here * count, SOON)
         sums = zeros(n)
         for start in range(0, blocks, 16):
-            note += 1
-            second += 1
-            far, too_far = np.int64(notes[note]), np.int64(notes[second])
+            note, any_far = row * count + 1 + start // 16, 0
+            for m in range(streams):
+                any_far |= np.int64(notes[note + m * apart * count])
             for block in range(min(16, blocks - start)):
-                for line in range(0, WORDS, LINE):
-                    prefetch(w, i + line, AHEAD)
-                    prefetch(w, j + line, AHEAD)
-                if (far | too_far) >> block & 1:
-                    i = widen_block(panel, 0, LANES, w, i, low, far >> block & 1)
-                    j = widen_block(panel, BLOCK, LANES, w, j, least, too_far >> block & 1)
+                for m in range(streams):
+                    for line in range(0, WORDS, LINE):
+                        prefetch(w, places[m] + i + line, ahead)
+                if any_far >> block & 1:
+                    for m in range(streams):
+                        far = np.int64(notes[note + m * apart * count]) >> block & 1
+                        end = widen_block(panel, m * BLOCK, LANES, w, places[m] + i, lows[m], far)
+                        places = tuple_setitem(places, m, end - i - WORDS)
                     for c in range(0, BLOCK, LANES):
                         sums = outer(sums, panel, c, BLOCK, a, k + c * rows, rows)
                 else:
-                    sums = add_blocks(sums, expand(w, i, low), expand(w, j, least), a, k, rows)
-                    i += WORDS
-                    j += WORDS
+                    sums = add_blocks(sums, w, places, i, lows, a, k, rows)
+                i += WORDS
                 k += BLOCK * rows
-        store_sums(out, row, other - row, out_step, sums, rows)
+        store_sums(out, row, apart, out_step, sums, rows)
 
     return multiply
 

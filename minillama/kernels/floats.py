@@ -12,8 +12,8 @@ from numba import njit, types
 from numba.extending import overload
 
 from minillama.kernels.blocks import load_block, outer, store_block, store_sums, zeros
-from minillama.kernels.compressed import compressed_pair, widen_columns
-from minillama.kernels.llvm import LANES, WIDE
+from minillama.kernels.compressed import compressed_rows, widen_columns
+from minillama.kernels.llvm import LANES, MANY_STREAMS, WIDE
 from minillama.kernels.simd import load, prefetch, store
 from minillama.layout import LEAST_ROWS, rounded_up
 
@@ -22,72 +22,91 @@ SUMS = OUTPUTS * FLOAT_ROWS  # in a block
 FEW = 8 if WIDE else 2  # rows for which weights are used as they come from memory, two rows of them at once
 PANELS, COLUMNS = 8, 2048  # so many times OUTPUTS rows and so many columns of them are widened at a time
 MANY = PANELS * OUTPUTS  # rows, then
-AHEAD = 4096  # bytes: so far ahead of each of two streams memory is asked for
+# One activation row reads so many rows of weights side by side, of bf16z fewer, for its registers. So many bytes
+# of all of them together are asked for before they are needed
+STREAMS, PACKED_STREAMS = (8, 4) if MANY_STREAMS else (2, 2)
+UNDER_WAY = 8192
 BF16Z = types.uint32  # arrays of these are compressed; others travel as simd.py says
 
 
-def _pair_times_rows(rows: int) -> Any:
-    """The product of two rows of weights and one block of `rows` activation rows. Each is a stream; two of them, asked
-    for twice as far ahead, were read faster than four."""
-    n = 2 * rows
+def _plain_rows(streams: int, rows: int) -> Any:
+    """The product of `streams` rows of weights, `apart` rows from each other, and one block of `rows` activation
+    rows."""
+    n, ahead = streams * rows, UNDER_WAY // streams
 
     @njit
-    def multiply(out: Any, out_step: int, w: Any, row: int, other: int, a: Any, width: int) -> None:
-        sums, i, step = zeros(n), row * width, (other - row) * width
+    def multiply(
+        out: Any, out_step: int, w: Any, scales: Any, row: int, apart: int, a: Any, width: int, panel: Any
+    ) -> None:
+        sums, i, step = zeros(n), row * width, apart * width
         for k in range(0, width, LANES):
-            prefetch(w, i + k, AHEAD)
-            prefetch(w, i + k + step, AHEAD)
+            for m in range(streams):
+                prefetch(w, i + k + m * step, ahead)
             sums = outer(sums, w, i + k, step, a, k * rows, rows)
-        store_sums(out, row, other - row, out_step, sums, rows)
+        store_sums(out, row, apart, out_step, sums, rows)
 
     return multiply
 
 
-_one, _few = _pair_times_rows(1), _pair_times_rows(FEW)
-_compressed_one, _compressed_few = compressed_pair(1), compressed_pair(FEW)
+def _compressed_rows(streams: int, rows: int) -> Any:
+    return compressed_rows(streams, rows, UNDER_WAY // streams)
 
 
-def pair(
-    out: Any, out_step: int, w: Any, scales: Any, row: int, other: int, a: Any, width: int, n_rows: int, panel: Any
+def _by_streams(product: Any, streams: int) -> Any:
+    """The product of some rows of weights with up to FEW activation rows, as few_rows says. product(m, r): the one of m
+    rows side by side with r."""
+    several, two, few = product(streams, 1), product(2, 1), product(2, FEW)
+
+    @njit
+    def pair(
+        out: Any, out_step: int, w: Any, scales: Any, row: int, apart: int, a: Any, width: int, n_rows: int, panel: Any
+    ) -> None:
+        if n_rows == 1:
+            two(out, out_step, w, scales, row, apart, a, width, panel)
+        else:
+            few(out, out_step, w, scales, row, apart, a, width, panel)
+
+    @njit
+    def by_streams(
+        out: Any, out_step: int, w: Any, scales: Any, row: int, last: int, a: Any, width: int, n_rows: int, panel: Any
+    ) -> None:
+        if n_rows == 1:
+            apart = (last - row) // streams
+            for first in range(row, row + apart):
+                several(out, out_step, w, scales, first, apart, a, width, panel)
+            row += streams * apart
+        apart = (last - row) // 2
+        for first in range(row, row + apart):
+            pair(out, out_step, w, scales, first, apart, a, width, n_rows, panel)
+        if (last - row) % 2:  # the last, beside one that has been read before
+            pair(out, out_step, w, scales, last - 2, 1, a, width, n_rows, panel)
+
+    return by_streams
+
+
+_plain_few, _compressed_few = _by_streams(_plain_rows, STREAMS), _by_streams(_compressed_rows, PACKED_STREAMS)
+
+
+def few_rows(
+    out: Any, out_step: int, w: Any, scales: Any, row: int, last: int, a: Any, width: int, n_rows: int, panel: Any
 ) -> None:
-    """The product of two rows of W with up to FEW activation rows."""
+    """The product of the rows row .. last - 1 of W with up to FEW activation rows. They are read as several streams of
+    neighbours for one activation row, and as two for more of them and for what is left over."""
     raise NotImplementedError("called in kernels only")
 
 
-@overload(pair)
-def _pair(
-    out: Any, out_step: int, w: Any, scales: Any, row: int, other: int, a: Any, width: int, n_rows: int, panel: Any
-) -> Any:
-    def floats(
-        out: Any, out_step: int, w: Any, scales: Any, row: int, other: int, a: Any, width: int, n_rows: int, panel: Any
-    ) -> None:
-        if n_rows == 1:
-            _one(out, out_step, w, row, other, a, width)
-        else:
-            _few(out, out_step, w, row, other, a, width)
-
-    def compressed(
-        out: Any, out_step: int, w: Any, scales: Any, row: int, other: int, a: Any, width: int, n_rows: int, panel: Any
-    ) -> None:
-        if n_rows == 1:
-            _compressed_one(out, out_step, w, scales, row, other, a, width, panel)
-        else:
-            _compressed_few(out, out_step, w, scales, row, other, a, width, panel)
-
-    return compressed if w.dtype is BF16Z else floats
-
-
-@njit
+@overload(few_rows)
 def _few_rows(
     out: Any, out_step: int, w: Any, scales: Any, row: int, last: int, a: Any, width: int, n_rows: int, panel: Any
-) -> None:
-    """The product of the rows row .. last - 1 of W with up to FEW activation rows. They are read as two streams of
-    neighbours."""
-    apart = (last - row) // 2
-    for first in range(row, row + apart):
-        pair(out, out_step, w, scales, first, first + apart, a, width, n_rows, panel)
-    if (last - row) % 2:  # the last, beside one that has been read before
-        pair(out, out_step, w, scales, last - 2, last - 1, a, width, n_rows, panel)
+) -> Any:
+    rows = _compressed_few if w.dtype is BF16Z else _plain_few
+
+    def of_kind(
+        out: Any, out_step: int, w: Any, scales: Any, row: int, last: int, a: Any, width: int, n_rows: int, panel: Any
+    ) -> None:
+        rows(out, out_step, w, scales, row, last, a, width, n_rows, panel)
+
+    return of_kind
 
 
 @njit
@@ -156,7 +175,7 @@ def float_rows(
     """The product of some rows of floats; see linear_rows."""
     last = max(last, LEAST_ROWS)  # a smaller matrix has been filled up, and `out` has room for whole vectors
     if n_rows <= FEW:
-        _few_rows(out, out_step, w, scales, row, last, a, width, n_rows, panel)
+        few_rows(out, out_step, w, scales, row, last, a, width, n_rows, panel)
     else:
         for first in range(row, last, MANY):
             _many_rows(out, out_step, w, scales, first, last, a, width, n_rows, panel)

@@ -24,7 +24,7 @@ from numba.extending import overload
 from minillama.kernels.blocks import add_products, dot_group, splat_ints, store_block, zeros
 from minillama.kernels.compressed import note_words
 from minillama.kernels.floats import BF16Z, FEW, FLOAT_ROWS, MANY, float_rows
-from minillama.kernels.llvm import WIDE
+from minillama.kernels.llvm import MANY_STREAMS, WIDE
 from minillama.kernels.simd import prefetch
 from minillama.kernels.threads import fetch_add
 from minillama.layout import GROUP, LEAST_ROWS, TILE, rounded_up, tile_bytes
@@ -32,7 +32,9 @@ from minillama.layout import GROUP, LEAST_ROWS, TILE, rounded_up, tile_bytes
 ROWS = 8 if WIDE else 2  # activation rows at once, of whole numbers
 TASK = 256  # rows of weights, that a thread reads as its streams: so many runs of neighbours
 PART = 64  # rows at least, where two matrices are read in one pass: whole lines of what they give
-STREAMS = 4  # tiles that are read side by side: several streams are what memory is fastest at
+# Tiles that are read side by side: several streams are what memory is fastest at. Scales are streams too: those of 4
+# bits, where they are a larger part, leave room for fewer streams of numbers
+STREAMS = {"q8_0": 8, "q4_0": 4} if MANY_STREAMS else {"q8_0": 4, "q4_0": 2}
 AHEAD, LINE = 2048, 64  # bytes: so far ahead of every stream memory is asked for, a cache line at a time
 
 # The number format of weights by the type of the array that has them; floats travel as floats.py says
@@ -81,10 +83,10 @@ def _tiles(tiles: int, rows: int, size: int) -> Any:
     return multiply
 
 
-def _quantized(form: str, streams: int) -> Any:
-    """The product of some rows of weights in q8_0 or q4_0; see linear_rows. One activation row reads so many tiles side
+def _quantized(form: str) -> Any:
+    """The product of some rows of weights in q8_0 or q4_0; see linear_rows. One activation row reads STREAMS tiles side
     by side."""
-    size = tile_bytes(form)
+    size, streams = tile_bytes(form), STREAMS[form]
     side_by_side, one, times_rows = _tiles(streams, 1, size), _tiles(1, 1, size), _tiles(1, ROWS, size)
 
     @njit
@@ -108,8 +110,7 @@ def _quantized(form: str, streams: int) -> Any:
     return quantized_rows
 
 
-# Scales are streams too: those of 4 bits, where they are a larger part, leave room for fewer streams of numbers
-_q8_0, _q4_0 = _quantized("q8_0", STREAMS), _quantized("q4_0", 2)
+_q8_0, _q4_0 = _quantized("q8_0"), _quantized("q4_0")
 
 
 # -- of any kind --------------------------------------------------------------------------------------------------

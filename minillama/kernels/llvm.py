@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from llvmlite import ir
+from llvmlite import binding, ir
 from numba import types
 from numba.core import cgutils, config
 from numba.core.codegen import get_host_cpu_features
@@ -46,6 +46,9 @@ FEATURES = frozenset(name[1:] for name in target_features().split(",") if name.s
 # A block of sums must fit the registers: 32 of 16 lanes with AVX-512, a quarter of that with AVX2 and on ARM. Sizes for
 # ARM are those that compile well there; none has been measured
 WIDE = "avx512f" in FEATURES
+# What one activation row reads of memory is faster the more streams there are where Intel's cores follow them, up to 8;
+# AMD's, of Zen 5, are faster with 2 to 4. Others have not been measured
+MANY_STREAMS = WIDE and not (config.CPU_NAME or binding.get_host_cpu_name()).startswith("znver")
 ARM = platform.machine().lower() in ("arm64", "aarch64")
 HALF_IN_HARDWARE = "f16c" in FEATURES or ARM  # conversions of float16: every x86 with AVX2 has them, and all of ARM
 

@@ -11,7 +11,7 @@ from minillama.kernels.threads import fetch_add, wait_for
 
 
 @njit(nogil=True, cache=True)
-def sum_streams(words: Array) -> Any:
+def sum_four_streams(words: Array) -> Any:
     """The sum of uint64 words, modulo 2^64, read as four streams side by side.
 
     One stream leaves memory idle part of the time: a core's prefetcher follows several at once, and runs further ahead
@@ -25,6 +25,21 @@ def sum_streams(words: Array) -> Any:
         x += b[i]
         y += c[i]
         z += d[i]
+    return w + x + y + z
+
+
+@njit(nogil=True, cache=True)
+def sum_eight_streams(words: Array) -> Any:
+    """The same of eight, which other CPUs read faster than four. Words beyond a multiple of eight are left out."""
+    n = words.size // 8
+    a, b, c, d = words[:n], words[n : 2 * n], words[2 * n : 3 * n], words[3 * n : 4 * n]
+    e, f, g, h = words[4 * n : 5 * n], words[5 * n : 6 * n], words[6 * n : 7 * n], words[7 * n : 8 * n]
+    w = x = y = z = np.uint64(0)
+    for i in range(n):
+        w += a[i] + e[i]
+        x += b[i] + f[i]
+        y += c[i] + g[i]
+        z += d[i] + h[i]
     return w + x + y + z
 
 

@@ -1,17 +1,19 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
 
-from minillama.kernels.probe import hand_over, sum_streams
+from minillama.kernels.probe import hand_over, sum_eight_streams, sum_four_streams
 
 
-@pytest.mark.parametrize("size", [0, 3, 4, 7, 400, 4099])
-def test_every_word_is_read_but_a_few_at_the_end(size: int) -> None:
+@pytest.mark.parametrize(("streams", "read"), [(4, sum_four_streams), (8, sum_eight_streams)])
+@pytest.mark.parametrize("size", [0, 3, 4, 7, 8, 15, 400, 4099])
+def test_every_word_is_read_but_a_few_at_the_end(size: int, streams: int, read: Any) -> None:
     words = np.random.default_rng(size).integers(0, 2**64, size, dtype=np.uint64)
-    assert int(sum_streams(words)) == sum(words[: size // 4 * 4].tolist()) % 2**64
+    assert int(read(words)) == sum(words[: size // streams * streams].tolist()) % 2**64
 
 
 def test_a_word_changes_hands_twice_each_time() -> None:
