@@ -158,7 +158,7 @@ def compressed_rows(streams: int, rows: int, ahead: int) -> Any:
             prefetch(notes, here * count, SOON)
         sums = zeros(n)
         for start in range(0, blocks, 16):
-            note, any_far = row * count + 1 + start // 16, 0
+            note, any_far = row * count + 1 + start // 16, np.int64(0)
             for m in range(streams):
                 any_far |= np.int64(notes[note + m * apart * count])
             for block in range(min(16, blocks - start)):
