@@ -6,6 +6,7 @@ other CPUs than this one.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -140,10 +141,21 @@ def expected(matrix: Matrix, x: Array) -> tuple[Array, Array]:
     return parts.sum(axis=0), 1.001 * steps * STEP * np.abs(parts).sum(axis=0) + 1e-44
 
 
+def assert_as_near_as_float32(matrix: Matrix, x: Array) -> None:
+    exact, room = expected(matrix, x)
+    off = np.abs(product(matrix, x) - exact)
+    assert (off <= room).all(), f"off by up to {(off / room).max()} of what float32 may be"
+
+
+@functools.cache
+def some_matrix(form: str) -> Matrix:
+    return random_matrix(np.random.default_rng(3), form, 37, 96)
+
+
 def digest(form: str) -> str:
     """Of the bits of many products."""
     rng, bits = np.random.default_rng(7), hashlib.sha256()
-    for n_out, width, n_rows in ((37, 96, 1), (80, 64, 1), (37, 96, 11), (16, 32, 2)):
+    for n_out, width, n_rows in ((37, 96, 1), (80, 64, 1), (331, 64, 1), (37, 96, 11), (16, 32, 2)):
         matrix = random_matrix(rng, form, n_out, width)
         x = rng.standard_normal((n_rows, width)) * 2.0 ** rng.integers(-8, 8, (n_rows, width))
         bits.update(product(matrix, x).tobytes())
