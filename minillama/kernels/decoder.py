@@ -14,7 +14,7 @@ from numba import njit
 
 from minillama.kernels.attention import attention
 from minillama.kernels.linear import PART, from_row, linear, linear_rows, task_count, task_end, task_rows
-from minillama.kernels.llvm import LANES, SOURCES
+from minillama.kernels.llvm import LANES, SOURCES, inner
 from minillama.kernels.mlp import gated
 from minillama.kernels.norm import rms_norm
 from minillama.kernels.quantize import arrange_row
@@ -28,7 +28,7 @@ FLAGS, SCALES = np.zeros(1, np.uint8), np.zeros(1, np.int16)  # which kind of ar
 Q_PROJ, K_PROJ, V_PROJ, O_PROJ, GATE_PROJ, UP_PROJ, DOWN_PROJ = range(7)  # places in MATRICES
 
 
-@njit
+@inner
 def meet(work: Any, threads: int, meeting: int) -> int:
     """Wait until all threads have come to this meeting; the number of the next."""
     fetch_add(work, 0, 1)
@@ -36,26 +36,26 @@ def meet(work: Any, threads: int, meeting: int) -> int:
     return meeting + 1
 
 
-@njit
+@inner
 def add_row(x: Any, i: int, y: Any, j: int, width: int) -> None:
     """x[i : i + width] += y[j : j + width]"""
     for k in range(0, width, LANES):
         store(x, i + k, load(x, i + k) + load(y, j + k))
 
 
-@njit
+@inner
 def arrange(to: Any, w: Any, x: Any, i: int, width: int, row: int, rows: int) -> None:
     """x[i : i + width] as a row of what the next product reads."""
     arrange_row(w.like, x, i, 0, width, width, to.a, to.s, to.z, row, rows)
 
 
-@njit
+@inner
 def v_width(m: Any) -> int:
     """Numbers of a value in the cache: whole vectors."""
     return (m.head_dim + LANES - 1) // LANES * LANES
 
 
-@njit
+@inner
 def norm_step(
     thread: int, threads: int, n: int, rows: int, m: Any, w: Any, room: Any, norm: int, changed: bool, bias: int
 ) -> None:
@@ -72,7 +72,7 @@ def norm_step(
         arrange(room.arranged, w, room.normed, i, width, row, rows)
 
 
-@njit
+@inner
 def arrange_step(
     thread: int, threads: int, n: int, rows: int, w: Any, x: Any, x_step: int, width: int, room: Any
 ) -> None:
@@ -81,7 +81,7 @@ def arrange_step(
         arrange(room.arranged, w, x, row * x_step, width, row, rows)
 
 
-@njit
+@inner
 def cache_key(x: Any, i: int, row: int, layer: int, g: int, m: Any, batch: Any) -> None:
     """x[i : i + K], key head g of a row, into the cache of its sequence."""
     b, place = batch.sequence[row], batch.place[row]
@@ -91,7 +91,7 @@ def cache_key(x: Any, i: int, row: int, layer: int, g: int, m: Any, batch: Any) 
         put(keys, j + k * LANES, x[i + k])
 
 
-@njit
+@inner
 def cache_value(x: Any, i: int, row: int, layer: int, g: int, m: Any, batch: Any) -> None:
     """x[i : i + K], value head g of a row, into the cache of its sequence."""
     b, place = batch.sequence[row], batch.place[row]
@@ -101,7 +101,7 @@ def cache_value(x: Any, i: int, row: int, layer: int, g: int, m: Any, batch: Any
         put(values, j + k, x[i + k])
 
 
-@njit
+@inner
 def rope_step(matrix: int, first: int, last: int, n: int, i: int, layer: int, m: Any, batch: Any, room: Any) -> None:
     """Heads first .. last - 1 of q, k or v, of the first row at room.qkv[i:]: queries and keys are turned, keys and
     values go into the cache."""
@@ -118,7 +118,7 @@ def rope_step(matrix: int, first: int, last: int, n: int, i: int, layer: int, m:
         i += m.qkv_width
 
 
-@njit
+@inner
 def attention_step(thread: int, layer: int, slot: int, m: Any, batch: Any, room: Any) -> None:
     """Attention of all heads, task by task; the contexts take the place of the queries."""
     K, own = m.head_dim, room.own[thread]
@@ -136,7 +136,7 @@ def attention_step(thread: int, layer: int, slot: int, m: Any, batch: Any, room:
         )  # fmt: skip
 
 
-@njit
+@inner
 def product(
     thread: int, out: Any, out_step: int, x: Any, w: Any, layer: int, matrix: int, n_out: int, width: int, n: int,
     room: Any, slot: int,
@@ -149,7 +149,7 @@ def product(
     )  # fmt: skip
 
 
-@njit
+@inner
 def product_rows(
     thread: int, out: Any, out_step: int, x: Any, w: Any, layer: int, matrix: int, first: int, last: int, width: int,
     n: int, room: Any,
@@ -160,7 +160,7 @@ def product_rows(
     linear_rows(out, out_step, rows, scales, 0, last - first, width, x.a, x.s, x.z, n, room.panel[thread])
 
 
-@njit
+@inner
 def qkv_pass(thread: int, n: int, layer: int, slot: int, m: Any, w: Any, batch: Any, room: Any) -> None:
     """Queries, keys and values, in one pass over the rows of their three matrices. A task is whole heads of one of
     them: whoever has computed these turns them and puts them into the cache."""
@@ -184,7 +184,7 @@ def qkv_pass(thread: int, n: int, layer: int, slot: int, m: Any, w: Any, batch: 
         rope_step(matrix, row // m.head_dim, last // m.head_dim, n, i, layer, m, batch, room)
 
 
-@njit
+@inner
 def gated_step(
     gate: Any, up: Any, step: int, first: int, last: int, n: int, rows: int, layer: int, m: Any, w: Any, room: Any
 ) -> None:
@@ -205,7 +205,7 @@ def gated_step(
         arrange_row(like, gate, i, first, end, m.inner_width, a, s, z, row, rows)
 
 
-@njit
+@inner
 def gated_pass(thread: int, n: int, rows: int, layer: int, slot: int, m: Any, w: Any, room: Any) -> None:
     """act(gate) * up, in one pass over the rows of the two matrices. A task is the same rows of both: whoever has
     computed these features, in room of his own, joins and arranges them."""
@@ -221,7 +221,7 @@ def gated_pass(thread: int, n: int, rows: int, layer: int, slot: int, m: Any, w:
         gated_step(gate, up, apart, first, last, n, rows, layer, m, w, room)
 
 
-@njit
+@inner
 def final_step(thread: int, threads: int, n: int, rows: int, m: Any, w: Any, batch: Any, room: Any, bias: int) -> None:
     """The last change and the final norm; of the chosen rows, which become the first, arranged for the head."""
     width, layer = m.hidden_width, m.layers - 1
@@ -239,7 +239,7 @@ def final_step(thread: int, threads: int, n: int, rows: int, m: Any, w: Any, bat
                 room.hidden[i + k] = room.normed[i + k]
 
 
-@njit
+@inner
 def keep_states(thread: int, threads: int, n: int, layer: int, m: Any, room: Any) -> None:
     """This thread's rows of the stream as they are after a layer."""
     size = n * m.hidden_width

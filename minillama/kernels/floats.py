@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba import njit, types
+from numba import types
 from numba.extending import overload
 
 from minillama.kernels.blocks import load_block, outer, store_block, store_sums, zeros
 from minillama.kernels.compressed import compressed_rows, widen_columns
-from minillama.kernels.llvm import LANES, MANY_STREAMS, WIDE
+from minillama.kernels.llvm import LANES, MANY_STREAMS, WIDE, inner
 from minillama.kernels.simd import load, prefetch, store
 from minillama.layout import LEAST_ROWS, rounded_up
 
@@ -34,7 +34,7 @@ def _plain_rows(streams: int, rows: int) -> Any:
     rows."""
     n, ahead = streams * rows, UNDER_WAY // streams
 
-    @njit
+    @inner
     def multiply(
         out: Any, out_step: int, w: Any, scales: Any, row: int, apart: int, a: Any, width: int, panel: Any
     ) -> None:
@@ -57,7 +57,7 @@ def _by_streams(product: Any, streams: int) -> Any:
     rows side by side with r."""
     several, two, few = product(streams, 1), product(2, 1), product(2, FEW)
 
-    @njit
+    @inner
     def pair(
         out: Any, out_step: int, w: Any, scales: Any, row: int, apart: int, a: Any, width: int, n_rows: int, panel: Any
     ) -> None:
@@ -66,7 +66,7 @@ def _by_streams(product: Any, streams: int) -> Any:
         else:
             few(out, out_step, w, scales, row, apart, a, width, panel)
 
-    @njit
+    @inner
     def by_streams(
         out: Any, out_step: int, w: Any, scales: Any, row: int, last: int, a: Any, width: int, n_rows: int, panel: Any
     ) -> None:
@@ -109,7 +109,7 @@ def _few_rows(
     return of_kind
 
 
-@njit
+@inner
 def _panel_times_rows(
     out: Any, row: int, out_step: int, panel: Any, i: int, kept: int, k: int, last: bool, a: Any, j: int, count: int
 ) -> None:
@@ -126,7 +126,7 @@ def _panel_times_rows(
         store_block(panel, kept, LANES, LANES, sums, 1)
 
 
-@njit
+@inner
 def _many_rows(
     out: Any, out_step: int, w: Any, scales: Any, row: int, last: int, a: Any, width: int, n_rows: int, panel: Any
 ) -> None:
@@ -167,7 +167,7 @@ def _widen(panel: Any, i: int, w: Any, scales: Any, row: int, first: int, last: 
     return compressed if w.dtype is BF16Z else floats
 
 
-@njit
+@inner
 def float_rows(
     out: Any, out_step: int, w: Any, scales: Any, row: int, last: int, width: int,
     a: Any, s: Any, z: Any, n_rows: int, panel: Any,

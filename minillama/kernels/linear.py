@@ -18,13 +18,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba import njit, types
+from numba import types
 from numba.extending import overload
 
 from minillama.kernels.blocks import add_products, dot_group, splat_ints, store_block, zeros
 from minillama.kernels.compressed import note_words
 from minillama.kernels.floats import BF16Z, FEW, FLOAT_ROWS, MANY, float_rows
-from minillama.kernels.llvm import MANY_STREAMS, WIDE
+from minillama.kernels.llvm import MANY_STREAMS, WIDE, inner
 from minillama.kernels.simd import prefetch
 from minillama.kernels.threads import fetch_add
 from minillama.layout import GROUP, LEAST_ROWS, TILE, rounded_up, tile_bytes
@@ -59,7 +59,7 @@ def _tiles(tiles: int, rows: int, size: int) -> Any:
     activation rows. size: bytes of a group of columns in a tile."""
     n = tiles * rows
 
-    @njit
+    @inner
     def multiply(
         out: Any, out_step: int, w: Any, scales: Any, tile: int, apart: int, a: Any, s: Any, z: Any, block: int,
         groups: int,
@@ -89,7 +89,7 @@ def _quantized(form: str) -> Any:
     size, streams = tile_bytes(form), STREAMS[form]
     side_by_side, one, times_rows = _tiles(streams, 1, size), _tiles(1, 1, size), _tiles(1, ROWS, size)
 
-    @njit
+    @inner
     def quantized_rows(
         out: Any, out_step: int, w: Any, scales: Any, row: int, last: int, width: int,
         a: Any, s: Any, z: Any, n_rows: int, panel: Any,
@@ -181,20 +181,20 @@ def _task_rows(w: Any, n_rows: int) -> Any:
     return of_kind
 
 
-@njit
+@inner
 def task_count(n_out: int, step: int) -> int:
     """How many tasks of `step` rows n_out rows are. A rest of fewer than LEAST_ROWS goes with the last whole task, so
     that every row belongs to one task alone."""
     return 1 + max(n_out - LEAST_ROWS, 0) // step
 
 
-@njit
+@inner
 def task_end(task: int, n_out: int, step: int) -> int:
     """Where the rows of a task, which begin at task * step, end."""
     return n_out if task + 1 == task_count(n_out, step) else (task + 1) * step
 
 
-@njit
+@inner
 def linear(
     out: Any, out_step: int, w: Any, scales: Any, n_out: int, width: int,
     a: Any, s: Any, z: Any, n_rows: int, panel: Any, work: Any, slot: int,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from llvmlite import binding, ir
-from numba import types
+from numba import njit, types
 from numba.core import cgutils, config
 from numba.core.codegen import get_host_cpu_features
 from numba.extending import models, register_model
@@ -51,6 +51,11 @@ WIDE = "avx512f" in FEATURES
 MANY_STREAMS = WIDE and not (config.CPU_NAME or binding.get_host_cpu_name()).startswith("znver")
 ARM = platform.machine().lower() in ("arm64", "aarch64")
 HALF_IN_HARDWARE = "f16c" in FEATURES or ARM  # conversions of float16: every x86 with AVX2 has them, and all of ARM
+
+
+# For functions that kernels alone call: without the code by which Python and C would call them, which is a quarter of
+# what compiling takes. A call from Python ends the process
+inner = njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 
 class Vector(types.Type):
