@@ -24,11 +24,11 @@ def read_bandwidth(threads: int, repeats: int, nbytes: int = LARGEST) -> list[fl
     nbytes = min(nbytes, psutil.virtual_memory().available // 4)
     words = np.arange(nbytes // 8, dtype=np.uint64)
     pieces = np.array_split(words, threads)
-    rates = []
+    rates, ways = [], readers()
     with ThreadPoolExecutor(threads) as pool:
         for _ in range(repeats + 1):
             seconds = []
-            for read in readers():
+            for read in ways:
                 begin = time.perf_counter()
                 list(pool.map(read, pieces))
                 seconds.append(time.perf_counter() - begin)
