@@ -3,7 +3,7 @@
 Of each key/value head of a layer the cache holds, in float16, bfloat16 or float32,
 
     keys    [S / 16][K][16]: tiles of 16 positions, so that one number of the query times 16 keys is one operation and
-            a score needs no sum across lanes;
+            a score needs no sum across lanes; as many as there are in whole blocks of 64 positions;
     values  [S][K, rounded up to a multiple of 16].
 
 A task is one key/value head of one sequence and some of its tokens: all their query heads read the same keys and
@@ -21,8 +21,8 @@ from typing import Any
 from numba import njit
 
 from minillama.kernels.blocks import add_scaled, load_block, store_block, zeros
-from minillama.kernels.llvm import LANES, WIDE
-from minillama.kernels.simd import exp, first, largest, load, maximum, splat, store, sum_of, where_set
+from minillama.kernels.llvm import LANES, WIDE, inner
+from minillama.kernels.simd import exp, first, largest, load, maximum, prefetch, splat, store, sum_of, where_set
 
 KEYS = 64  # at a time
 TILES = KEYS // LANES
@@ -47,7 +47,7 @@ def own_room(head_dim: int, heads: int) -> int:
     return int(rows_together(heads) // QUERIES * block_room(head_dim))
 
 
-@njit
+@inner
 def nothing(x: Any, i: int, size: int) -> float:
     """0; but NaN if a number of x[i : i + size] is infinite or none: a query that has no weights because of that must
     not pass for one that sees no key."""
@@ -61,7 +61,10 @@ def _steps(rows: int) -> Any:
     """Of attention for a block of `rows` query rows, which share a key/value head, the three steps: what comes before
     the first keys, a block of keys and values, and what comes after the last. A block of rows has own[room:]."""
 
-    @njit
+    side = TILES if rows == 1 else 2  # tiles of keys, or vectors of values, that share what is read of the rows
+    n = side * rows
+
+    @inner
     def places(room: int, head_dim: int) -> tuple[int, int, int, int]:
         """Where scores, maxima, totals and sums are, behind the queries."""
         scores = room + rows * head_dim
@@ -69,7 +72,7 @@ def _steps(rows: int) -> Any:
         totals = peaks + rows * LANES
         return scores, peaks, totals, totals + rows * LANES
 
-    @njit
+    @inner
     def begin(
         q: Any, first_row: int, row_step: int, head: int, heads: int, row: int, last: int, head_dim: int,
         own: Any, room: int,
@@ -86,7 +89,49 @@ def _steps(rows: int) -> Any:
         for k in range(0, (head_dim + LANES - 1) // LANES * LANES * rows, LANES):
             store(own, sums + k, splat(0.0))
 
-    @njit
+    @inner
+    def plain_scores(keys: Any, i: int, more: int, head_dim: int, own: Any, room: int, scores: int) -> None:
+        """Of `side` tiles of keys from keys[i] on. Those `more` places on are asked for."""
+        block = zeros(n)
+        for k in range(head_dim):
+            for m in range(side):
+                prefetch(keys, i + (m * LANES + more) * head_dim + k * LANES, 0)
+            xs = load_block(keys, i + k * LANES, head_dim * LANES, side)
+            block = add_scaled(block, xs, own, room + k * rows, 1)
+        store_block(own, scores, LANES, KEYS, block, rows)
+
+    @inner
+    def turned_scores(
+        keys: Any, i: int, cos: Any, sin: Any, c: int, head_dim: int, own: Any, room: int, scores: int
+    ) -> None:
+        """Of the tile of keys from keys[i] on, which are turned first."""
+        block, half = zeros(rows), head_dim // 2
+        for k in range(half):
+            a, b = load(keys, i + k * LANES), load(keys, i + (k + half) * LANES)
+            x, y = load(cos, c + k * LANES), load(sin, c + k * LANES)
+            block = add_scaled(block, a * x - b * y, own, room + k * rows, 1)
+            block = add_scaled(block, b * x + a * y, own, room + (k + half) * rows, 1)
+        store_block(own, scores, KEYS, KEYS, block, 1)
+
+    def values_of(side: int) -> Any:
+        n = side * rows
+
+        @inner
+        def add(values: Any, i: int, more: int, count: int, width: int, own: Any, weights: int, sums: int) -> None:
+            """Add `count` weighted values to the sums: of each, `side` vectors, the first of them from values[i] on.
+            Those `more` places on are asked for."""
+            block = load_block(own, sums, LANES, n)
+            for s in range(count):
+                for m in range(0, side, 2):  # two vectors in 16 bits are a line of the cache
+                    prefetch(values, i + (s + more) * width + m * LANES, 0)
+                block = add_scaled(block, load_block(values, i + s * width, LANES, side), own, weights + s, KEYS)
+            store_block(own, sums, LANES, LANES, block, 1)
+
+        return add
+
+    several_vectors, one_vector = values_of(side), values_of(1)
+
+    @inner
     def see(
         start: int, heads: int, row: int, last: int, head_dim: int, past: int, keys: Any, k_start: int,
         values: Any, v_start: int, flags: Any, f_start: int, masked: bool, cos: Any, sin: Any, turned: bool,
@@ -99,21 +144,15 @@ def _steps(rows: int) -> Any:
         scores, peaks, totals, sums = places(room, head_dim)
         width = (head_dim + LANES - 1) // LANES * LANES
         tiles = min(TILES, (visible - start + LANES - 1) // LANES)
-        for tile in range(tiles):
-            block = zeros(rows)
-            i = k_start + (start + tile * LANES) * head_dim
-            if turned:
-                half = head_dim // 2
-                c = (start + tile * LANES) * half
-                for k in range(half):
-                    a, b = load(keys, i + k * LANES), load(keys, i + (k + half) * LANES)
-                    x, y = load(cos, c + k * LANES), load(sin, c + k * LANES)
-                    block = add_scaled(block, a * x - b * y, own, room + k * rows, 1)
-                    block = add_scaled(block, b * x + a * y, own, room + (k + half) * rows, 1)
-            else:
-                for k in range(head_dim):
-                    block = add_scaled(block, load(keys, i + k * LANES), own, room + k * rows, 1)
-            store_block(own, scores + tile * LANES, KEYS, KEYS, block, 1)
+        more = KEYS if start + KEYS < visible else 0  # where the next block is, if there is one
+        if turned:
+            for tile in range(tiles):
+                i, c = start + tile * LANES, (start + tile * LANES) * (head_dim // 2)
+                turned_scores(keys, k_start + i * head_dim, cos, sin, c, head_dim, own, room, scores + tile * LANES)
+        else:
+            for tile in range(0, tiles, side):
+                i = k_start + (start + tile * LANES) * head_dim
+                plain_scores(keys, i, more, head_dim, own, room, scores + tile * LANES)
         for r in range(rows):
             count = past + (row + r) // heads + 1 - start  # of these keys this row sees so many
             base = scores + r * KEYS
@@ -138,14 +177,15 @@ def _steps(rows: int) -> Any:
             for k in range(0, width, LANES):
                 i = sums + k * rows + r * LANES
                 store(own, i, load(own, i) * shrink)
-        for k in range(0, width, LANES):
-            block = load_block(own, sums + k * rows, LANES, rows)
-            i = v_start + start * width + k
-            for s in range(min(KEYS, visible - start)):
-                block = add_scaled(block, load(values, i + s * width), own, scores + s, KEYS)
-            store_block(own, sums + k * rows, LANES, LANES, block, 1)
+        i, count, k = v_start + start * width, min(KEYS, visible - start), 0
+        while k + side * LANES <= width:
+            several_vectors(values, i + k, more, count, width, own, scores, sums + k * rows)
+            k += side * LANES
+        while k < width:
+            one_vector(values, i + k, more, count, width, own, scores, sums + k * rows)
+            k += LANES
 
-    @njit
+    @inner
     def end(
         q: Any, first_row: int, row_step: int, head: int, heads: int, row: int, last: int, head_dim: int,
         own: Any, room: int, out: Any, out_step: int,
@@ -173,7 +213,7 @@ _begin_one, _see_one, _end_one = _steps(1)
 _begin_rows, _see_rows, _end_rows = _steps(QUERIES)
 
 
-@njit
+@inner
 def attention(
     q: Any, first_row: int, row_step: int, head: int, heads: int, row: int, last: int, head_dim: int, past: int,
     keys: Any, k_start: int, values: Any, v_start: int, flags: Any, f_start: int, masked: bool,

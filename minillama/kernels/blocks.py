@@ -51,21 +51,26 @@ def outer(typing: Any, sums: Any, w: Any, i: Any, w_step: Any, a: Any, j: Any, r
 
 
 @intrinsic
-def add_scaled(typing: Any, sums: Any, x: Any, a: Any, j: Any, step: Any) -> Any:
-    """sums[r] += x * a[j + r * step], the same number in all lanes."""
+def add_scaled(typing: Any, sums: Any, xs: Any, a: Any, j: Any, step: Any) -> Any:
+    """sums[m, r] += xs[m] * a[j + r * step], the same number in all lanes. xs: a block, or one vector."""
     stride = llvm.literal(step)
     if stride is None:
         return None
 
     def build(context: Any, b: Any, signature: Any, args: Any) -> Any:
-        block, vector, activations, j, _ = args
+        block, xs, activations, j, _ = args
+        kind = signature.args[1]
+        vectors = [xs] if kind == f32x16 else [b.extract_value(xs, m) for m in range(kind.count)]
         pointer = llvm.pointer(context, b, signature.args[2], activations, j, llvm.FLOAT)
-        for r in range(sums.count):
+        rows = sums.count // len(vectors)
+        for r in range(rows):
             factor = llvm.repeat(b, llvm.load_from(b, llvm.offset(b, pointer, r * stride), 4))
-            block = b.insert_value(block, llvm.call(b, "fma", vector, factor, b.extract_value(block, r)), r)
+            for m, vector in enumerate(vectors):
+                place = m * rows + r
+                block = b.insert_value(block, llvm.call(b, "fma", vector, factor, b.extract_value(block, place)), place)
         return block
 
-    return sums(sums, f32x16, a, types.int64, step), build
+    return sums(sums, xs, a, types.int64, step), build
 
 
 @intrinsic

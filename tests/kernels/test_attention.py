@@ -22,7 +22,7 @@ from tests.kernels.products import STEP
 from tests.tiny import SEEDS, spiky
 
 HEADS = {"all their own": (4, 4), "shared by two": (6, 3), "one for all": (5, 1), "more than a block": (19, 1)}
-SIZES, PASTS = (6, 16, 18, 64), (0, 1, 63, 64, 65, 200)
+SIZES, PASTS = (6, 16, 18, 40, 64, 80), (0, 1, 63, 64, 65, 200)
 FORMS = ("f32", "f16", "bf16")
 
 
@@ -38,9 +38,9 @@ def _attention(
     )  # fmt: skip
 
 
-def tiles(x: Array, fill: float) -> Array:
-    """(S, n) as [S / 16][n][16]; behind the last position some number."""
-    padded = np.full((rounded_up(len(x), LANES), x.shape[1]), fill, x.dtype)
+def tiles(x: Array, fill: float, whole: int = LANES) -> Array:
+    """(S, n) as [S / 16][n][16], whole blocks of `whole` positions; behind the last of them some number."""
+    padded = np.full((rounded_up(len(x), whole), x.shape[1]), fill, x.dtype)
     padded[: len(x)] = x
     return np.ascontiguousarray(padded.reshape(-1, LANES, x.shape[1]).swapaxes(1, 2)).reshape(-1)
 
@@ -68,7 +68,7 @@ class Case:
     def by_kernel(self, step: int | None = None) -> Array:
         """(T, H, K), in tasks of `step` rows. What is behind the keys and values, and in the room, is NaN."""
         H, G, K, T, S = self.H, self.G, self.K, self.T, self.S
-        keys, k_size = self._cached([tiles(k, np.nan) for k in self.k])
+        keys, k_size = self._cached([tiles(k, np.nan, kernels.KEYS) for k in self.k])
         rows = np.full((G, S + 1, rounded_up(K, LANES)), np.nan, np.float32)
         rows[:, :S, :K] = self.v
         values, v_size = self._cached([part.reshape(-1) for part in rows])
