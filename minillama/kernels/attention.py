@@ -113,18 +113,18 @@ def _steps(rows: int) -> Any:
             block = add_scaled(block, b * x + a * y, own, room + (k + half) * rows, 1)
         store_block(own, scores, KEYS, KEYS, block, 1)
 
-    def values_of(side: int) -> Any:
-        n = side * rows
+    def values_of(vectors: int) -> Any:
+        size = vectors * rows
 
         @inner
         def add(values: Any, i: int, more: int, count: int, width: int, own: Any, weights: int, sums: int) -> None:
-            """Add `count` weighted values to the sums: of each, `side` vectors, the first of them from values[i] on.
+            """Add `count` weighted values to the sums: of each, so many vectors, the first of them from values[i] on.
             Those `more` places on are asked for."""
-            block = load_block(own, sums, LANES, n)
+            block = load_block(own, sums, LANES, size)
             for s in range(count):
-                for m in range(0, side, 2):  # two vectors in 16 bits are a line of the cache
+                for m in range(0, vectors, 2):  # two vectors in 16 bits are a line of the cache
                     prefetch(values, i + (s + more) * width + m * LANES, 0)
-                block = add_scaled(block, load_block(values, i + s * width, LANES, side), own, weights + s, KEYS)
+                block = add_scaled(block, load_block(values, i + s * width, LANES, vectors), own, weights + s, KEYS)
             store_block(own, sums, LANES, LANES, block, 1)
 
         return add

@@ -29,10 +29,10 @@ UNDER_WAY = 8192
 BF16Z = types.uint32  # arrays of these are compressed; others travel as simd.py says
 
 
-def _plain_rows(streams: int, rows: int) -> Any:
-    """The product of `streams` rows of weights, `apart` rows from each other, and one block of `rows` activation
-    rows."""
-    n, ahead = streams * rows, UNDER_WAY // streams
+def _plain_rows(streams: int, rows: int, ahead: int) -> Any:
+    """The product of `streams` rows of weights, `apart` rows from each other, and one block of `rows` activation rows.
+    Memory is asked for `ahead` bytes before it is needed."""
+    n = streams * rows
 
     @inner
     def multiply(
@@ -48,14 +48,10 @@ def _plain_rows(streams: int, rows: int) -> Any:
     return multiply
 
 
-def _compressed_rows(streams: int, rows: int) -> Any:
-    return compressed_rows(streams, rows, UNDER_WAY // streams)
-
-
 def _by_streams(product: Any, streams: int) -> Any:
-    """The product of some rows of weights with up to FEW activation rows, as few_rows says. product(m, r): the one of m
-    rows side by side with r."""
-    several, two, few = product(streams, 1), product(2, 1), product(2, FEW)
+    """The product of some rows of weights with up to FEW activation rows, as few_rows says. product(m, r, ahead): the
+    one of m rows side by side with r, see _plain_rows."""
+    several, two, few = (product(m, r, UNDER_WAY // m) for m, r in ((streams, 1), (2, 1), (2, FEW)))
 
     @inner
     def pair(
@@ -84,7 +80,7 @@ def _by_streams(product: Any, streams: int) -> Any:
     return by_streams
 
 
-_plain_few, _compressed_few = _by_streams(_plain_rows, STREAMS), _by_streams(_compressed_rows, PACKED_STREAMS)
+_plain_few, _compressed_few = _by_streams(_plain_rows, STREAMS), _by_streams(compressed_rows, PACKED_STREAMS)
 
 
 def few_rows(
