@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 import minillama
 from minillama.config import LlamaConfig
-from minillama.engines import STORED_AS, cores, main_format
+from minillama.engines import STORED_AS, cores
 from minillama.generation.config import FILE as GENERATION_CONFIG
 from minillama.generation.config import GenerationConfig
 from minillama.layout import BITS, COMPRESSED
@@ -27,6 +27,7 @@ from minillama.weights import Checkpoint, open_checkpoint
 from minillama.weights.checkpoint import STORED, find_weights
 from minillama.weights.gguf_writing import write_gguf
 from minillama.weights.grouping import mean_pooled
+from minillama.weights.mixed import main_format
 from minillama.weights.names import LM_HEAD
 from minillama.weights.quantized import PackedTensor
 from minillama.weights.safetensors import Tensor

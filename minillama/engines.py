@@ -17,8 +17,9 @@ from minillama import kernels
 from minillama.config import LlamaConfig
 from minillama.kernels import ACTIVATIONS
 from minillama.layout import BITS, COMPRESSED, QUANTIZED
-from minillama.weights import names
 from minillama.weights.formats import FLOATS
+from minillama.weights.mixed import main_format, matrix_forms, stored_format
+from minillama.weights.names import EMBED_TOKENS
 from minillama.weights.parameters import count
 from minillama.weights.safetensors import Tensor
 
@@ -123,11 +124,13 @@ def maybe_compiled() -> bool:
 def memory_needed(form: str, tensors: Mapping[str, Tensor]) -> int:
     """Bytes that the weights take in a format; those that are stored in it stay mapped, and are wanted in memory all
     the same."""
-    total = 0
-    for tensor in {id(tensor): tensor for name, tensor in tensors.items() if name != names.EMBED_TOKENS}.values():
-        bits = BITS[form] if len(tensor.shape) == 2 else 32
-        total += int(math.prod(tensor.shape) * bits / 8)
-    return total
+    forms = matrix_forms(form, tensors)
+    sizes: dict[int, int] = {}
+    for name, tensor in tensors.items():
+        if name != EMBED_TOKENS:
+            bits = BITS[forms.get(name, form)] if len(tensor.shape) == 2 else 32
+            sizes[id(tensor)] = int(math.prod(tensor.shape) * bits / 8)
+    return sum(sizes.values())
 
 
 def _fitting(form: str, tensors: Mapping[str, Tensor], where: object) -> str:
@@ -144,8 +147,8 @@ def _fitting(form: str, tensors: Mapping[str, Tensor], where: object) -> str:
                         f"; {COMPRESSED} would, with {memory_needed(COMPRESSED, tensors) / 1e9:.1f}, and loses nothing"
                     )
                 log.log(logging.INFO if candidate == own else logging.WARNING, "weights in %s, %s", candidate, why)
-            if others := _quantized_otherwise(candidate, tensors):
-                log.warning("what is in %s is quantized anew, to %s", ", ".join(others), candidate)
+            for target, others in _quantized_otherwise(candidate, tensors).items():
+                log.warning("what is in %s is quantized anew, to %s", ", ".join(others), target)
             return candidate
     raise MemoryError(
         f"{where} needs {memory_needed(candidates[-1], tensors) / 1e9:.1f} GB of memory in {candidates[-1]} and "
@@ -172,20 +175,11 @@ def _what_would_fit(own: str, tensors: Mapping[str, Tensor], free: int) -> str:
     )
 
 
-def main_format(tensors: Mapping[str, Tensor]) -> str:
-    """The format that most of the numbers are stored in."""
-    sizes: dict[str, int] = {}
-    for tensor in tensors.values():
-        sizes[_format(tensor)] = sizes.get(_format(tensor), 0) + math.prod(tensor.shape)
-    return max(sizes, key=sizes.__getitem__)
-
-
-def _format(tensor: Tensor) -> str:
-    """The format that a tensor is stored in, which may be another than what it is read as."""
-    return str(getattr(tensor, "packed", tensor.dtype))
-
-
-def _quantized_otherwise(form: str, tensors: Mapping[str, Tensor]) -> list[str]:
-    """The formats of quantized matrices that are to be quantized to another."""
-    matrices = (tensor for name, tensor in tensors.items() if name != names.EMBED_TOKENS and len(tensor.shape) == 2)
-    return sorted({_format(tensor) for tensor in matrices} - {*FLOATS, form.upper()}) if form in QUANTIZED else []
+def _quantized_otherwise(form: str, tensors: Mapping[str, Tensor]) -> dict[str, list[str]]:
+    """The formats of quantized matrices that are to be quantized to another, by that other."""
+    found: dict[str, set[str]] = {}
+    for name, target in matrix_forms(form, tensors).items():
+        stored = stored_format(tensors[name])
+        if target in QUANTIZED and stored not in (*FLOATS, target.upper()):
+            found.setdefault(target, set()).add(stored)
+    return {target: sorted(formats) for target, formats in found.items()}

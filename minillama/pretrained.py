@@ -36,6 +36,7 @@ from minillama.model.heads import lm_logits
 from minillama.weights import Parameters, names, open_checkpoint
 from minillama.weights.drawn import ResizedTensor, draw_matrix, draw_tensors
 from minillama.weights.formats import QUANTS
+from minillama.weights.mixed import matrix_forms
 from minillama.weights.quantized import PackedTensor, quantization_config
 from minillama.weights.safetensors import ArrayTensor, Tensor
 from minillama.weights.saving import main_dtype, other_weight_files, weight_files
@@ -105,7 +106,7 @@ class LlamaPreTrainedModel:
             log.warning("%s has no %s: the head is drawn at random and has yet to be trained", where, self.head)
         self.engine, self.form = choose(choices.engine, choices.form, choices.compat, config, tensors, where)
         if self.engine == "numba" and self.form in PACKED:
-            tensors = self._packed(tensors, self.form, choices.threads, where)
+            tensors = self._packed(tensors, matrix_forms(self.form, tensors), choices.threads, where)
         self.weights = Parameters(tensors, config, np.float64 if self.form == "f64" else np.float32)
         self.config, self.compat, self.seed, self.threads = config, choices.compat, choices.seed, choices.threads
         cache_form = cache_format(choices.cache_form, self.form, self.weights.count())
@@ -160,31 +161,29 @@ class LlamaPreTrainedModel:
         """Called when the weights have been opened, for what else may lie beside them."""
 
     @staticmethod
-    def _packed(tensors: Mapping[str, Tensor], form: str, threads: int, where: object) -> dict[str, Tensor]:
-        """The matrices that kernels multiply by, in a format of PACKED; the embedding, of which rows are read, as it
-        is."""
+    def _packed(
+        tensors: Mapping[str, Tensor], forms: Mapping[str, str], threads: int, where: object
+    ) -> dict[str, Tensor]:
+        """The matrices that kernels multiply by, each in its format of PACKED; the embedding, of which rows are read,
+        as it is."""
         from minillama.runtime.packing import packed
 
-        wanted = {
-            name: tensor
-            for name, tensor in tensors.items()
-            if len(tensor.shape) == 2 and name not in (names.EMBED_TOKENS, names.SCORE) and tensor.dtype != form.upper()
-        }
-        total = sum(math.prod(tensor.shape) for tensor in wanted.values())
+        wanted = [name for name, form in forms.items() if tensors[name].dtype != form.upper()]
+        total = sum(math.prod(tensors[name].shape) for name in wanted)
         bar = tqdm(
             total=total,
             unit="weights",
             unit_scale=True,
-            desc=f"packing as {form}",
+            desc=f"packing as {' and '.join(sorted({forms[name] for name in wanted}))}",
             leave=False,
             file=sys.stderr,
             disable=not sys.stderr.isatty() or total < LARGE,
         )
         made: dict[str, Tensor] = {}
         with bar:
-            for name, tensor in wanted.items():
+            for name in wanted:
                 try:
-                    made[name] = packed(tensor, form, threads, progress=bar.update)
+                    made[name] = packed(tensors[name], forms[name], threads, progress=bar.update)
                 except ValueError as error:
                     raise ValueError(f"{where}: {name} cannot be quantized: {error}") from None
         return {**tensors, **made}

@@ -44,9 +44,9 @@ def add_row(x: Any, i: int, y: Any, j: int, width: int) -> None:
 
 
 @inner
-def arrange(to: Any, w: Any, x: Any, i: int, width: int, row: int, rows: int) -> None:
-    """x[i : i + width] as a row of what the next product reads."""
-    arrange_row(w.like, x, i, 0, width, width, to.a, to.s, to.z, row, rows)
+def arrange(to: Any, like: Any, x: Any, i: int, width: int, row: int, rows: int) -> None:
+    """x[i : i + width] as a row of what the next product, of a matrix like that, reads."""
+    arrange_row(like, x, i, 0, width, width, to.a, to.s, to.z, row, rows)
 
 
 @inner
@@ -69,16 +69,16 @@ def norm_step(
                 add_row(room.change, i, w.biases[(norm - 1) // 2], bias, width)
             add_row(room.x, i, room.change, i, width)
         rms_norm(room.x, i, w.norms[norm], width, m.hidden, m.eps, room.normed, i)
-        arrange(room.arranged, w, room.normed, i, width, row, rows)
+        arrange(room.arranged, w.like, room.normed, i, width, row, rows)
 
 
 @inner
 def arrange_step(
-    thread: int, threads: int, n: int, rows: int, w: Any, x: Any, x_step: int, width: int, room: Any
+    thread: int, threads: int, n: int, rows: int, like: Any, x: Any, x_step: int, width: int, room: Any
 ) -> None:
-    """Rows of x, x_step apart, arranged for the next product."""
+    """Rows of x, x_step apart, arranged for the next product, of a matrix like that."""
     for row in range(thread, n, threads):
-        arrange(room.arranged, w, x, row * x_step, width, row, rows)
+        arrange(room.arranged, like, x, row * x_step, width, row, rows)
 
 
 @inner
@@ -138,13 +138,12 @@ def attention_step(thread: int, layer: int, slot: int, m: Any, batch: Any, room:
 
 @inner
 def product(
-    thread: int, out: Any, out_step: int, x: Any, w: Any, layer: int, matrix: int, n_out: int, width: int, n: int,
-    room: Any, slot: int,
+    thread: int, out: Any, out_step: int, x: Any, like: Any, where: Any, n_out: int, width: int, n: int, room: Any,
+    slot: int,
 ) -> None:  # fmt: skip
-    """This thread's share of the arranged activations x times one matrix."""
-    here = w.table[layer, matrix]
+    """This thread's share of the arranged activations x times one matrix. where: its entry in Weights.table."""
     linear(
-        out, out_step, at(here[0], w.like), at(here[1], SCALES), n_out, width, x.a, x.s, x.z, n, room.panel[thread],
+        out, out_step, at(where[0], like), at(where[1], SCALES), n_out, width, x.a, x.s, x.z, n, room.panel[thread],
         room.work, slot,
     )  # fmt: skip
 
@@ -233,7 +232,7 @@ def final_step(thread: int, threads: int, n: int, rows: int, m: Any, w: Any, bat
         rms_norm(room.x, i, w.norms[2 * m.layers], width, m.hidden, m.eps, room.normed, i)
         for place in range(len(batch.chosen)):
             if batch.chosen[place] == row:
-                arrange(room.arranged, w, room.normed, i, width, place, rows)
+                arrange(room.arranged, w.head, room.normed, i, width, place, rows)
         if len(room.hidden):
             for k in range(width):
                 room.hidden[i + k] = room.normed[i + k]
@@ -274,27 +273,26 @@ def _kept(sources: str) -> Any:
             meeting = meet(room.work, threads, meeting)
             attention_step(thread, layer, slot + 1, m, batch, room)
             meeting = meet(room.work, threads, meeting)
-            arrange_step(thread, threads, n, rows, w, room.qkv, m.qkv_width, m.q_width, room)
+            arrange_step(thread, threads, n, rows, w.like, room.qkv, m.qkv_width, m.q_width, room)
             meeting = meet(room.work, threads, meeting)
-            x = room.arranged
-            product(thread, room.change, width, x, w, layer, O_PROJ, m.hidden, m.q_width, n, room, slot + 2)
+            x, matrices = room.arranged, w.table[layer]
+            o_proj, down_proj = matrices[O_PROJ], matrices[DOWN_PROJ]
+            product(thread, room.change, width, x, w.like, o_proj, m.hidden, m.q_width, n, room, slot + 2)
             meeting = meet(room.work, threads, meeting)
             norm_step(thread, threads, n, rows, m, w, room, 2 * layer + 1, True, o_bias)
             meeting = meet(room.work, threads, meeting)
             gated_pass(thread, n, rows, layer, slot + 3, m, w, room)
             meeting = meet(room.work, threads, meeting)
             x, inner = room.joined, m.inner_width
-            product(thread, room.change, width, x, w, layer, DOWN_PROJ, m.hidden, inner, n, room, slot + 4)
+            product(thread, room.change, width, x, w.like, down_proj, m.hidden, inner, n, room, slot + 4)
             meeting = meet(room.work, threads, meeting)
         final_step(thread, threads, n, head_rows, m, w, batch, room, down_bias)
         if len(room.states):
             keep_states(thread, threads, n, L - 1, m, room)
         meeting = meet(room.work, threads, meeting)
         if chosen:
-            slot = 1 + L * SLOTS
-            product(
-                thread, room.logits, m.vocab_width, room.arranged, w, L, 0, m.vocab, m.hidden_width, chosen, room, slot
-            )
+            slot, x, matrix = 1 + L * SLOTS, room.arranged, w.table[L, 0]
+            product(thread, room.logits, m.vocab_width, x, w.head, matrix, m.vocab, m.hidden_width, chosen, room, slot)
 
     return forward
 
@@ -307,9 +305,10 @@ def _kept_head(sources: str) -> Any:
         sources  # noqa: B018  # see llvm.SOURCES
         if n == 0:  # a call that only compiles
             return
-        arrange_step(thread, threads, n, rows, w, room.normed, m.hidden_width, m.hidden_width, room)
+        arrange_step(thread, threads, n, rows, w.head, room.normed, m.hidden_width, m.hidden_width, room)
         meet(room.work, threads, 1)
-        product(thread, room.logits, m.vocab_width, room.arranged, w, m.layers, 0, m.vocab, m.hidden_width, n, room, 1)
+        x, matrix = room.arranged, w.table[m.layers, 0]
+        product(thread, room.logits, m.vocab_width, x, w.head, matrix, m.vocab, m.hidden_width, n, room, 1)
 
     return head
 

@@ -37,9 +37,10 @@ class Sizes(NamedTuple):
 class Weights(NamedTuple):
     """Where the weights are. table: int64 (L + 1, 7, 2), the addresses of each matrix and of its scales, the head's in
     the last row. norms: float32 (2 L + 1, hidden_width). biases: float32 (L, all widths). like: an array of the kind
-    of the matrices."""
+    of the layers' matrices; head: of the head's kind, which reads its activations in the same arrangement."""
 
     like: Array
+    head: Array
     table: Array
     norms: Array
     biases: Array

@@ -240,11 +240,17 @@ class FastModel:
         norms[-1, : m.hidden] = self._vector(names.NORM)
         if names.LM_HEAD in self.tensors:
             table[-1, 0] = self._packed(names.LM_HEAD).addresses
-        return Weights(np.zeros(1, KINDS[self.form]), table, norms, biases)
+        like, head = (np.zeros(1, KINDS[form]) for form in (self.form, self._form_of(names.LM_HEAD)))
+        return Weights(like, head, table, norms, biases)
+
+    def _form_of(self, name: str) -> str:
+        """The format of a matrix. The head alone may have its own: q8_0 over layers in q4_0, see weights/mixed.py."""
+        own = self.tensors[name].dtype.lower() if name in self.tensors else self.form
+        return own if name == names.LM_HEAD and {own, self.form} <= {*QUANTIZED} else self.form
 
     def _packed(self, name: str) -> Packed:
         try:
-            self.packed[name] = packed = pack(self.tensors[name], self.form)
+            self.packed[name] = packed = pack(self.tensors[name], self._form_of(name))
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
         return packed

@@ -65,13 +65,40 @@ def aligned(size: int, dtype: Any) -> Array:
 
 def pack(tensor: Tensor, form: str) -> Packed:
     """A matrix in a format. What is in it already is used where it lies, without a copy."""
-    kind = KINDS[form]
     if form in PACKED and tensor.dtype != form.upper():
         raise ValueError(f"a {tensor.dtype} matrix is to be packed as {form} first")
-    if isinstance(tensor, QuantizedTensor):
-        return Packed(tensor.numbers.view(kind), tensor.scales.view(np.int16))
-    if isinstance(tensor, CompressedTensor):
-        return Packed(tensor.numbers, tensor.rows)
+    if form in QUANTIZED:
+        assert isinstance(tensor, QuantizedTensor)
+        return _checked(Packed(tensor.numbers.view(KINDS[form]), tensor.scales.view(np.int16)), tensor.shape, form)
+    if form == COMPRESSED:
+        assert isinstance(tensor, CompressedTensor)
+        return _checked(Packed(tensor.numbers, tensor.rows), tensor.shape, form)
+    return _checked(_floats(tensor, form), tensor.shape, form)
+
+
+def _checked(packed: Packed, shape: tuple[int, ...], form: str) -> Packed:
+    """ValueError unless a matrix fills its buffers: kernels read as far as its shape and format say, and nothing else
+    stops them. What rows of bf16z say of where they lie, CompressedTensor has checked."""
+    n_out, size = shape
+    rows, width = max(n_out, LEAST_ROWS), row_width(size, form)
+    if form in QUANTIZED:
+        groups = rounded_up(n_out, TILE) // TILE * (width // GROUP)
+        right = (packed.numbers.size, packed.scales.size) == (groups * tile_bytes(form), groups * TILE)
+    elif form == COMPRESSED:
+        right = packed.numbers.size >= rows and packed.scales.size == rows * note_words(size)
+    else:
+        right = packed.numbers.size == rows * width
+    if not right or packed.numbers.dtype != KINDS[form] or not all(part.flags.c_contiguous for part in packed):
+        raise ValueError(
+            f"{packed.numbers.size} {packed.numbers.dtype} and {packed.scales.size} scales are not a {form} matrix of "
+            f"{n_out} x {size}"
+        )
+    return packed
+
+
+def _floats(tensor: Tensor, form: str) -> Packed:
+    """A matrix in a format of floats, widened or rounded from whatever it is stored in."""
+    kind = KINDS[form]
     n_out, size = tensor.shape
     none = np.zeros(1, np.int16)
     stored = tensor.stored() if STORED[form] == tensor.dtype else None

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from minillama.config import LlamaConfig
 from minillama.layout import PACKED, QUANTIZED
 from minillama.weights.checkpoint import Checkpoint
+from minillama.weights.mixed import matrix_forms
 from minillama.weights.names import EMBED_TOKENS, LM_HEAD, SCORE
 from minillama.weights.quantized import PackedLater, PackedTensor, quantization_config
 from minillama.weights.safetensors import Tensor
@@ -40,15 +41,14 @@ def in_format(
     if dtype == "auto":
         return dict(tensors)
     made: dict[str, Tensor] = {}
+    forms = matrix_forms(dtype, tensors) if dtype in PACKED else dict.fromkeys(tensors, dtype)
     for name, tensor in tensors.items():
-        if tensor.dtype == dtype.upper():
+        if name not in forms or tensor.dtype == forms[name].upper():
             made[name] = tensor
         elif dtype not in PACKED:
             made[name] = ConvertedTensor(tensor, dtype.upper(), name)
-        elif len(tensor.shape) == 2 and not name.endswith((EMBED_TOKENS.removeprefix("model."), SCORE)):
-            made[name] = PackedLater(tensor, dtype, name, pack)
         else:
-            made[name] = tensor
+            made[name] = PackedLater(tensor, forms[name], name, pack)
     again = sum(
         isinstance(tensor, PackedLater) and tensor.source.dtype.lower() in QUANTIZED for tensor in made.values()
     )
