@@ -79,7 +79,7 @@ BAD: dict[str, tuple[dict[str, Any], list[Info], dict[str, Any], str]] = {
     "2^31 layers": ({"llama.block_count": 2**31 - 1}, SOUND, {}, "2147483647 layers"),
     "a vocabulary of another kind": ({"tokenizer.ggml.model": "bert"}, SOUND, {}, "of the kind 'bert'"),
     "a piece twice": ({"tokenizer.ggml.tokens": ["a"] * 4096}, SOUND, {}, "the piece 'a' twice"),
-    "no unknown piece": ({"tokenizer.ggml.token_type": [1] * 4096}, SOUND, {}, "0 pieces for what is unknown"),
+    "no unknown piece": ({"tokenizer.ggml.token_type": [1] * 4096}, SOUND, {}, ""),  # the id names it
     "an endless template": ({"tokenizer.chat_template": "{% for i in range(10**9) %}{% endfor %}"}, SOUND, {}, ""),
 }
 

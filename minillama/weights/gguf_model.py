@@ -16,6 +16,7 @@ from minillama.weights import names
 from minillama.weights.formats import FLOATS
 from minillama.weights.gguf_file import GGUF, field, read_gguf, shortest
 from minillama.weights.gguf_rope import scaling_of
+from minillama.weights.gguf_special import end_ids, special_id
 from minillama.weights.gguf_tensors import tensor_of
 from minillama.weights.safetensors import Tensor
 from minillama.weights.source import Source
@@ -107,6 +108,7 @@ def config_of(gguf: GGUF) -> LlamaConfig:
     theta = shortest(field(metadata, "llama.rope.freq_base", float, 1e4))
     if not 0 < theta < math.inf:
         raise ValueError(f"its llama.rope.freq_base is {theta}, which must be above 0 and finite")
+    ends = end_ids(metadata)
     said: dict[str, Any] = {
         "vocab_size": _count(metadata, "llama.vocab_size", embedding.shape[0]),
         "hidden_size": D,
@@ -123,7 +125,7 @@ def config_of(gguf: GGUF) -> LlamaConfig:
         "mlp_bias": "blk.0.ffn_gate.bias" in gguf.tensors,
         "tie_word_embeddings": TENSORS[names.LM_HEAD] not in gguf.tensors,
         "bos_token_id": special_id(metadata, "bos"),
-        "eos_token_id": _end_ids(metadata),
+        "eos_token_id": ends[0] if len(ends) == 1 else ends or None,
         "pad_token_id": special_id(metadata, "padding"),
     }
     try:
@@ -143,22 +145,6 @@ def _count(metadata: Mapping[str, Any], key: str, otherwise: int | None = None) 
     if not 1 <= size < 1 << 31:
         raise ValueError(f"its {key} is {size}")
     return size
-
-
-def special_id(metadata: Mapping[str, Any], which: str) -> int | None:
-    """The id of a special token ("bos", "eos", "eot", "eom", "unknown", "padding"), if there is one."""
-    key = f"tokenizer.ggml.{which}_token_id"
-    if key not in metadata:
-        return None
-    index = field(metadata, key, int)
-    return index if index < 1 << 31 else None  # some writers have -1 for none, as an unsigned number
-
-
-def _end_ids(metadata: Mapping[str, Any]) -> int | list[int] | None:
-    """What ends an answer: of a text, of a turn, of a message."""
-    found = [special_id(metadata, which) for which in ("eos", "eot", "eom")]
-    ids = list(dict.fromkeys(index for index in found if index is not None))
-    return ids[0] if len(ids) == 1 else ids or None
 
 
 def _rope_factors(gguf: GGUF, head_dim: int) -> Array | None:

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from minillama.vocabulary import Vocabulary
+from minillama.vocabulary import CONTROL, Vocabulary
 from minillama.weights.gguf_file import field, read_gguf
-from minillama.weights.gguf_model import special_id
+from minillama.weights.gguf_special import known_ends, special_id
 
 TEMPLATE = "tokenizer.chat_template"  # with .NAME, others than the default
 
@@ -33,11 +33,18 @@ def _vocabulary(metadata: Mapping[str, Any]) -> Vocabulary | None:
         field(metadata, f"{prefix}add_{which}_token", bool) if f"{prefix}add_{which}_token" in metadata else None
         for which in ("bos", "eos")
     )
+    pieces = [
+        piece or f"[EMPTY_{index}]"  # llama.cpp's name of it
+        for index, piece in enumerate(_texts(metadata, f"{prefix}tokens", required=True))
+    ]
+    types = _numbers(metadata, f"{prefix}token_type", "iu")[: len(pieces)]
+    for index in known_ends(pieces[: len(types)]):
+        types[index] = CONTROL  # whatever their type, as in llama.cpp
     return Vocabulary(
         kind=kind,
-        pieces=_texts(metadata, f"{prefix}tokens", required=True),
-        scores=_numbers(metadata, f"{prefix}scores", "f"),
-        types=_numbers(metadata, f"{prefix}token_type", "iu"),
+        pieces=pieces,
+        scores=[float(score) for score in _numbers(metadata, f"{prefix}scores", "fiu")[: len(pieces)]],
+        types=types,
         merges=_texts(metadata, f"{prefix}merges"),
         pre=field(metadata, f"{prefix}pre", str, ""),
         bos=special_id(metadata, "bos"),
@@ -63,7 +70,7 @@ def _texts(metadata: Mapping[str, Any], key: str, required: bool = False) -> lis
 def _numbers(metadata: Mapping[str, Any], key: str, kinds: str) -> list[Any]:
     numbers = metadata.get(key, np.zeros(0, kinds[0]))
     if not isinstance(numbers, np.ndarray) or numbers.dtype.kind not in kinds:
-        raise ValueError(f"its {key} is no array of {'whole ' if 'i' in kinds else ''}numbers")
+        raise ValueError(f"its {key} is no array of {'' if 'f' in kinds else 'whole '}numbers")
     return numbers.tolist()
 
 
