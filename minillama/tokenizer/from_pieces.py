@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import struct
 from collections.abc import Sequence
 from typing import Any
 
 import tokenizers
-from tokenizers import AddedToken, decoders, pre_tokenizers
+from tokenizers import AddedToken, decoders
 from tokenizers.models import BPE
 
 from minillama.tokenizer.base import Tokenizer
 from minillama.tokenizer.json_file import LlamaTokenizerFast
 from minillama.tokenizer.sentencepiece_model import LlamaTokenizer
+from minillama.tokenizer.word_cuts import CUTS, WordCut, word_cutter
 from minillama.vocabulary import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, Vocabulary
 
-# How Llama 3 cuts a text into words (the pattern in its tokenizer.json)
-LLAMA3_WORDS = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|"
-    r"\s+(?!\S)|\s+"
-)
-# llama.cpp's names for ways of cutting -> ours: as Llama 3, as GPT-2, or as GPT-2 with every digit by itself
-CUTS = {
-    "llama-bpe": "llama3", "llama3": "llama3", "llama-v3": "llama3", "smaug-bpe": "llama3",
-    "gpt-2": "gpt2", "smollm": "digits",
-}  # fmt: skip
+log = logging.getLogger("minillama")
+BYTE_NAMES = [f"<0x{byte:02X}>" for byte in range(256)]
 TYPES = (NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE)
 
 
@@ -56,14 +50,23 @@ def from_pieces(vocabulary: Vocabulary, **overrides: Any) -> Tokenizer:
         if types[index] in (CONTROL, USER_DEFINED)
     }
     if vocabulary.kind == "llama":
-        model = sentencepiece_model(pieces, vocabulary.scores[: len(pieces)], types)
+        scores = vocabulary.scores or [0.0] * len(vocabulary.pieces)
+        if len(scores) != len(vocabulary.pieces):
+            raise ValueError(f"its vocabulary has {len(vocabulary.pieces)} pieces and {len(scores)} scores")
+        model = sentencepiece_model(pieces, scores[: len(pieces)], with_one_unknown(pieces, types, vocabulary.unk))
         if not vocabulary.space_prefix:
             settings |= {"legacy": False, "add_prefix_space": False}
         return LlamaTokenizer(model, added_tokens_decoder=added, **settings | overrides)
-    backend = byte_level_model(pieces, types, vocabulary.merges, vocabulary.pre)
+    cut = named_cut(vocabulary.pre)
+    if cut.how == "default" and "<|begin_of_text|>" in pieces:
+        log.warning(
+            "the vocabulary is Llama 3's and does not say how to cut words: llama.cpp's default is another way, so name its "
+            "tokenizer.json with --tokenizer"
+        )
+    backend = byte_level_model(pieces, types, vocabulary.merges, cut)
     backend.add_tokens(list(added.values()))  # at once: each time, the library looks at all it has
     if vocabulary.add_bos is None:
-        settings["add_bos_token"] = backend.model.ignore_merges  # Llama 3 begins with it, GPT-2 does not
+        settings["add_bos_token"] = cut.begins
     return LlamaTokenizerFast(tokenizer_object=backend, **settings | overrides)
 
 
@@ -74,7 +77,8 @@ def checked_pieces(vocabulary: Vocabulary) -> tuple[list[str], list[int]]:
         raise ValueError(f"its vocabulary has {len(pieces)} pieces and {len(types)} types")
     if unknown := set(types) - set(TYPES):
         raise ValueError(f"its vocabulary has pieces of the unknown type {min(unknown)}")
-    while types and types[-1] == UNUSED:
+    named = (vocabulary.bos, vocabulary.eos, vocabulary.unk, vocabulary.pad)
+    while types and types[-1] == UNUSED and len(types) - 1 not in named:
         pieces.pop(), types.pop()
     if not pieces:
         raise ValueError("its vocabulary has no pieces")
@@ -83,6 +87,33 @@ def checked_pieces(vocabulary: Vocabulary) -> tuple[list[str], list[int]]:
         twice = next(piece for piece in pieces if piece in counted or counted.add(piece))  # type: ignore[func-returns-value]
         raise ValueError(f"its vocabulary has the piece {twice[:60]!r} twice")
     return pieces, types
+
+
+def with_one_unknown(pieces: Sequence[str], types: Sequence[int], unk: int | None) -> list[int]:
+    """The types with one UNKNOWN piece, as sentencepiece needs it; ValueError if none can be it.
+
+    That is the one named `unk`, else one of this type, else 0 if it is called <unk> or is no text, else a control
+    piece. Others of the type become CONTROL, which llama.cpp treats alike. Pieces by the names of all bytes are bytes,
+    whatever their type.
+    """
+    known = [CONTROL if kind == UNKNOWN else kind for kind in types]
+    if BYTE not in known:
+        places = {piece: index for index, piece in enumerate(pieces)}
+        if all(name in places for name in BYTE_NAMES):
+            for name in BYTE_NAMES:
+                known[places[name]] = BYTE
+    first = [0] if pieces[0] == "<unk>" or known[0] not in (NORMAL, BYTE) else []
+    stated = [] if unk is None else [unk]
+    candidates = [*stated, *_of_kind(types, UNKNOWN), *first, *_of_kind(known, CONTROL)]
+    unknown = next((index for index in candidates if known[index] != BYTE), None)
+    if unknown is None:
+        raise ValueError("its vocabulary has no piece for what is unknown, and needs one")
+    known[unknown] = UNKNOWN
+    return known
+
+
+def _of_kind(types: Sequence[int], kind: int) -> list[int]:
+    return [index for index, one in enumerate(types) if one == kind]
 
 
 def _usual_types(vocabulary: Vocabulary) -> list[int]:
@@ -109,8 +140,7 @@ def sentencepiece_model(pieces: Sequence[str], scores: Sequence[float], types: S
     if any(not piece or "\0" in piece for piece in pieces):
         raise ValueError("its vocabulary has a piece that is empty or holds a NUL")
     known_bytes = sum(kind == BYTE for kind in types)
-    wanted = {f"<0x{byte:02X}>" for byte in range(256)}
-    if known_bytes and {piece for piece, kind in zip(pieces, types, strict=True) if kind == BYTE} != wanted:
+    if known_bytes and {piece for piece, kind in zip(pieces, types, strict=True) if kind == BYTE} != set(BYTE_NAMES):
         raise ValueError("its vocabulary writes unknown characters as bytes and has not a piece for each byte")
     model = bytearray()
     for piece, score, kind in zip(pieces, scores, types, strict=True):
@@ -134,16 +164,20 @@ def _varint(number: int) -> bytes:
     return bytes([*groups, number])
 
 
-def byte_level_model(
-    pieces: Sequence[str], types: Sequence[int], merges: Sequence[str], pre: str
-) -> tokenizers.Tokenizer:
-    """A model of byte-level pairs, as Llama 3's tokenizer.json has it. ValueError for what cannot be one."""
-    if pre in ("", "default") and "<|begin_of_text|>" in pieces:
-        pre = "llama-bpe"  # files from before the name was stored
+def named_cut(pre: str) -> WordCut:
+    """How a vocabulary cuts words that is of this kind for llama.cpp. ValueError for a name that is not known."""
     if pre not in CUTS:
         raise ValueError(
-            f"its vocabulary cuts words in the way {pre!r}, which is not known: name a tokenizer.json with --tokenizer"
+            f"its vocabulary cuts words in the way {pre[:60]!r}, which is not known: name a tokenizer.json with "
+            "--tokenizer"
         )
+    return CUTS[pre]
+
+
+def byte_level_model(
+    pieces: Sequence[str], types: Sequence[int], merges: Sequence[str], cut: WordCut
+) -> tokenizers.Tokenizer:
+    """A model of byte-level pairs, as Llama 3's tokenizer.json has it. ValueError for what cannot be one."""
     # Tokens behind the last normal piece were added to the vocabulary, others are in it
     added = next((n for n in range(len(pieces), 0, -1) if types[n - 1] not in (CONTROL, USER_DEFINED)), 0)
     vocab = {piece: index for index, piece in enumerate(pieces[:added])}
@@ -153,16 +187,7 @@ def byte_level_model(
         if not space or left not in vocab or right not in vocab or left + right not in vocab:
             raise ValueError(f"its vocabulary joins {merge[:60]!r}, which are not two pieces that make a third")
         pairs.append((left, right))
-    backend = tokenizers.Tokenizer(BPE(vocab, pairs, ignore_merges=CUTS[pre] == "llama3"))
-    backend.pre_tokenizer = word_cutter(CUTS[pre])
+    backend = tokenizers.Tokenizer(BPE(vocab, pairs, ignore_merges=cut.ignore_merges))
+    backend.pre_tokenizer = word_cutter(cut.how)
     backend.decoder = decoders.ByteLevel()
     return backend
-
-
-def word_cutter(how: str) -> Any:
-    """The library's pre-tokenizer for one of the values of CUTS."""
-    if how == "llama3":
-        cut = pre_tokenizers.Split(tokenizers.Regex(LLAMA3_WORDS), "isolated")
-        return pre_tokenizers.Sequence([cut, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
-    words = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
-    return words if how == "gpt2" else pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), words])

@@ -11,10 +11,10 @@ import tokenizers
 from tokenizers.models import BPE
 
 from minillama.tokenizer.base import Tokenizer
-from minillama.tokenizer.from_pieces import CUTS, word_cutter
 from minillama.tokenizer.from_sentencepiece import check_plain
 from minillama.tokenizer.json_file import LlamaTokenizerFast
 from minillama.tokenizer.sentencepiece_model import MARKER, LlamaTokenizer, load_sentencepiece
+from minillama.tokenizer.word_cuts import CUTS, PATTERNS, word_cutter
 from minillama.vocabulary import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, Vocabulary
 
 
@@ -77,20 +77,26 @@ def _of_bytes(tokenizer: LlamaTokenizerFast, contents: dict[str, Any], shared: M
     by_id = {index: piece for piece, index in model["vocab"].items()}
     pieces, types = _with_added(tokenizer, by_id, dict.fromkeys(by_id, NORMAL))
     pre = _name_of_cut(contents)
-    if bool(model.get("ignore_merges")) != (CUTS[pre] == "llama3"):
-        raise ValueError(f"the tokenizer's ignore_merges is not what goes with {pre!r}")
     return Vocabulary("gpt2", pieces, types=types, merges=merges, pre=pre, **shared)
 
 
 def _name_of_cut(contents: Mapping[str, Any]) -> str:
     """llama.cpp's name of the way in which a tokenizer.json cuts a text into words."""
     if contents.get("normalizer") is None:
-        for name, how in CUTS.items():
-            backend = tokenizers.Tokenizer(BPE())
-            backend.pre_tokenizer = word_cutter(how)
-            if _what_cuts(json.loads(backend.to_str())["pre_tokenizer"]) == _what_cuts(contents["pre_tokenizer"]):
-                return name
+        same = [how for how in PATTERNS if _what_cuts(_as_json(how)) == _what_cuts(contents["pre_tokenizer"])]
+        whole = bool(contents["model"].get("ignore_merges"))
+        named = [name for name, cut in CUTS.items() if cut.how in same and cut.ignore_merges == whole]
+        if named:
+            return named[0]
+        if same:
+            raise ValueError(f"the tokenizer's ignore_merges is not what goes with cutting words as {same[0]}")
     raise ValueError("the tokenizer cuts a text into words in a way that has no name here, so it cannot be written")
+
+
+def _as_json(how: str) -> Any:
+    backend = tokenizers.Tokenizer(BPE())
+    backend.pre_tokenizer = word_cutter(how)
+    return json.loads(backend.to_str())["pre_tokenizer"]
 
 
 def _what_cuts(part: Any) -> Any:

@@ -14,7 +14,8 @@ import tokenizers
 from minillama.loading import load_tokenizer
 from minillama.shipped import tale_model
 from minillama.tokenizer import LlamaTokenizer, LlamaTokenizerFast
-from minillama.tokenizer.from_pieces import LLAMA3_WORDS, from_pieces
+from minillama.tokenizer.from_pieces import from_pieces
+from minillama.tokenizer.word_cuts import LLAMA3_WORDS
 from minillama.vocabulary import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, Vocabulary
 from tests.tokenizer.texts import SPECIAL, SPIKY
 
@@ -127,10 +128,22 @@ def test_ways_to_cut_words(pre: str, pieces: Sequence[str]) -> None:
     assert (made.encode("1")[0] == made.bos_token_id) == (pre == "llama-bpe")
 
 
-def test_the_name_of_the_cut_may_be_missing_for_llama_3() -> None:
-    assert from_pieces(byte_level(pre="")).encode("hello") == from_pieces(byte_level()).encode("hello")
-    with pytest.raises(ValueError, match="in the way 'tekken', which is not known"):
-        from_pieces(byte_level(pre="tekken"))
+@pytest.mark.parametrize("pre", ["", "default"])
+def test_no_name_of_the_cut_is_llama_cpp_s_default(pre: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Which is not Llama 3's: a warning says so."""
+    made = from_pieces(byte_level(pre=pre))
+    assert made.tokenize("hello") == ["hell", "o"]
+    assert made.encode("h") == [byte_level().pieces.index("h")]
+    assert "llama.cpp's default is another way" in caplog.text
+    plain = byte_level(pre=pre, pieces=[*byte_level().pieces[:-3], "<s>", "</s>", "<note>"])
+    caplog.clear()
+    from_pieces(plain)
+    assert not caplog.text
+
+
+def test_a_cut_that_is_not_known() -> None:
+    with pytest.raises(ValueError, match="in the way 'kimi-k2', which is not known"):
+        from_pieces(byte_level(pre="kimi-k2"))
 
 
 @pytest.mark.parametrize(
@@ -141,7 +154,10 @@ def test_the_name_of_the_cut_may_be_missing_for_llama_3() -> None:
         ({"pieces": [], "types": []}, "no pieces"),
         ({"pieces": ["a"] * 4096}, "'a' twice"),
         ({"scores": [0.0]}, "4096 pieces and 1 scores"),
-        ({"types": [NORMAL] * 4096}, "0 pieces for what is unknown"),
+        (
+            {"pieces": ["a", "b"], "scores": [0, 0], "types": [NORMAL] * 2, "eos": 1, "unk": None},
+            "no piece for what is",
+        ),
         ({"types": [7] * 4096}, "unknown type 7"),
         ({"types": [UNKNOWN, *[BYTE] * 4095]}, "not a piece for each byte"),
         ({"pieces": ["", *map(str, range(4095))]}, "empty or holds a NUL"),
@@ -153,6 +169,13 @@ def test_the_name_of_the_cut_may_be_missing_for_llama_3() -> None:
 def test_what_is_no_sentencepiece_vocabulary(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         from_pieces(of_the_tales(**changes))
+
+
+def test_types_by_which_nothing_is_special() -> None:
+    """The names of bytes are enough for them, as in llama.cpp, and the id of the unknown piece is."""
+    made = from_pieces(of_the_tales(types=[NORMAL] * 4096))
+    for text in SPIKY:
+        assert made.encode(text) == TALES.encode(text), text
 
 
 @pytest.mark.parametrize("merge", ["", "h", "h e l", "h x", " he", "zz z"])

@@ -16,9 +16,10 @@ from tokenizers.models import BPE
 
 from minillama.loading import load_tokenizer
 from minillama.tokenizer import AutoTokenizer, LlamaTokenizer, LlamaTokenizerFast
-from minillama.tokenizer.from_pieces import LLAMA3_WORDS, from_pieces
+from minillama.tokenizer.from_pieces import from_pieces
 from minillama.tokenizer.tiktoken_file import MAX_SIZE, SPECIAL, as_text, open_tiktoken
 from minillama.tokenizer.to_pieces import to_pieces
+from minillama.tokenizer.word_cuts import LLAMA3_WORDS
 from tests.tokenizer.texts import SPIKY
 
 SAMPLE = Path(__file__).parents[2] / "data" / "sample.txt"

@@ -57,7 +57,7 @@ def test_the_tokenizer_of_llama_2() -> None:
     assert_same(made, tokenizer)
 
 
-@pytest.mark.parametrize("pre", ["llama-bpe", "gpt-2", "smollm"])
+@pytest.mark.parametrize("pre", ["llama-bpe", "smaug-bpe", "gpt-2", "smollm", "qwen2", "tekken", "deepseek-coder"])
 def test_byte_level_pairs(pre: str) -> None:
     tokenizer = from_pieces(byte_level(pre=pre, add_bos=True))
     vocabulary = to_pieces(tokenizer)
@@ -67,7 +67,7 @@ def test_byte_level_pairs(pre: str) -> None:
 
 def changed(tmp_path: Path, **changes: Any) -> LlamaTokenizerFast:
     """A byte-level tokenizer whose file says something else."""
-    from_pieces(byte_level()).save_pretrained(tmp_path)
+    from_pieces(byte_level(pre=changes.pop("pre", "llama-bpe"))).save_pretrained(tmp_path)
     file = tmp_path / "tokenizer.json"
     contents = json.loads(file.read_text(encoding="utf-8"))
     contents["model"] |= {key: changes.pop(key) for key in ("ignore_merges",) if key in changes}
@@ -80,7 +80,7 @@ def changed(tmp_path: Path, **changes: Any) -> LlamaTokenizerFast:
     [
         ({"normalizer": {"type": "NFC"}}, "in a way that has no name here"),
         ({"pre_tokenizer": {"type": "Whitespace"}}, "in a way that has no name here"),
-        ({"ignore_merges": False}, "ignore_merges is not what goes with 'llama-bpe'"),
+        ({"ignore_merges": True, "pre": "gpt-2"}, "ignore_merges is not what goes with cutting words as gpt2"),
     ],
 )
 def test_what_has_no_such_vocabulary(changes: dict[str, Any], words: str, tmp_path: Path) -> None:
