@@ -91,7 +91,9 @@ def write_gguf_file(job: Job, checkpoint: Checkpoint, watch: Watch) -> str:
     form = own if job.dtype == "auto" else job.dtype
     total = int(sum(math.prod(t.shape) * BITS[form] / 8 for t in named_for(checkpoint, "auto").values()))
     make_room(job.out.parent, total)
-    write_gguf(checkpoint, form.upper(), job.out, vocabulary, progress=watch(total))
+    ends = generation_settings(checkpoint).eos_token_id
+    ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
+    write_gguf(checkpoint, form.upper(), job.out, vocabulary, progress=watch(total), end_ids=ends)
     return f"{job.out}: {in_words(job.out.stat().st_size)} in {form}"
 
 

@@ -13,6 +13,7 @@ import pytest
 from minillama import LlamaForCausalLM, load_tokenizer
 from minillama.config import LlamaConfig
 from minillama.convert import main
+from minillama.generate import end_ids
 from minillama.shipped import tale_model
 from minillama.weights import open_checkpoint
 from minillama.weights.formats import narrow, widen
@@ -76,6 +77,23 @@ def test_llama_3_as_meta_has_it(tmp_path: Path, capfd: Capture) -> None:
     tokenizer = load_tokenizer(folder)
     for made in (tmp_path / "out", tmp_path / "llama.gguf"):
         assert load_tokenizer(made).encode("a<|eot_id|> b") == tokenizer.encode("a<|eot_id|> b")
+
+
+def test_gguf_ends_where_the_folder_did(source: Path, tmp_path: Path, capfd: Capture) -> None:
+    """generation_config.json has other ends than config.json, and --chat and generate() go by them; back again, too."""
+    assert CONFIG.eos_token_ids == (2,)
+    (source / "generation_config.json").write_text(json.dumps({"eos_token_id": [601, 607]}))
+    converted(capfd, source, tmp_path / "model.gguf")
+    converted(capfd, tmp_path / "model.gguf", tmp_path / "out")
+    for place in (tmp_path / "model.gguf", tmp_path / "out"):
+        model, tokenizer = LlamaForCausalLM.from_pretrained(place), load_tokenizer(place)
+        assert set(end_ids(model, tokenizer)) == {2, 601, 607}  # the tokenizer's own too, as llama.cpp does
+        assert model.generation_config.eos_token_id == [2, 601, 607]
+    (source / "generation_config.json").write_text(json.dumps({"eos_token_id": [601, 607, 609, 611]}))
+    status, _, err = command(capfd, source, tmp_path / "more.gguf", run=main)
+    assert (status, err.count("\n")) == (1, 1)
+    assert "would not end at 609, 611" in err
+    assert not (tmp_path / "more.gguf").exists()
 
 
 @pytest.mark.parametrize("shards", [1, 2])

@@ -60,8 +60,8 @@ def from_pieces(vocabulary: Vocabulary, **overrides: Any) -> Tokenizer:
     cut = named_cut(vocabulary.pre)
     if cut.how == "default" and "<|begin_of_text|>" in pieces:
         log.warning(
-            "the vocabulary is Llama 3's and does not say how to cut words: llama.cpp's default is another way, so name its "
-            "tokenizer.json with --tokenizer"
+            "the vocabulary is Llama 3's and does not say how to cut words: llama.cpp's default is another way, so "
+            "name its tokenizer.json with --tokenizer"
         )
     backend = byte_level_model(pieces, types, vocabulary.merges, cut)
     backend.add_tokens(list(added.values()))  # at once: each time, the library looks at all it has

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from minillama.config import LlamaConfig
 from minillama.vocabulary import UNUSED, Vocabulary
+from minillama.weights.gguf_special import END_OF_MESSAGE, ENDS_OF_TURNS, known_ends
 
 
 def filled_up(vocabulary: Vocabulary, rows: int) -> Vocabulary:
@@ -58,9 +60,11 @@ def _add_scaling(gguf: Any, writer: Any, config: LlamaConfig) -> None:
         writer.add_rope_scaling_yarn_beta_slow(scaling.get("beta_slow") or 1)
 
 
-def add_vocabulary(writer: Any, config: LlamaConfig, vocabulary: Vocabulary | None) -> None:
-    """The pieces and how they are used; without any, llama.cpp takes ids only."""
-    _add_special_ids(writer, config, vocabulary)
+def add_vocabulary(writer: Any, config: LlamaConfig, vocabulary: Vocabulary | None, ends: Sequence[int]) -> None:
+    """The pieces and how they are used; without any, llama.cpp takes ids only. ends: the ids that end an answer."""
+    for name, index in special_ids(config, vocabulary, ends).items():
+        if index is not None:
+            writer.add_uint32(f"tokenizer.ggml.{name}_token_id", index)
     if vocabulary is None:
         writer.add_tokenizer_model("no_vocab")
         return
@@ -83,16 +87,35 @@ def add_vocabulary(writer: Any, config: LlamaConfig, vocabulary: Vocabulary | No
         writer.add_chat_template(named)
 
 
-def _add_special_ids(writer: Any, config: LlamaConfig, vocabulary: Vocabulary | None) -> None:
-    """Those of the vocabulary, else of the config; and further ones that end an answer, as ends of turn and message."""
+def special_ids(config: LlamaConfig, vocabulary: Vocabulary | None, ends: Sequence[int]) -> dict[str, int | None]:
+    """The special ids by GGUF's names: those of the vocabulary, else of the config.
+
+    Of the ids that end an answer, the vocabulary's own is eos. A file names two more, eot and eom; those that llama.cpp
+    knows by their text come last, as they need not be named. ValueError where there are more.
+    """
     bos, pad = config.bos_token_id, config.pad_token_id
-    eos = next(iter(config.eos_token_ids), None)
+    eos = next(iter(ends), None)
     unk = None
+    pieces: Sequence[str] = ()
     if vocabulary is not None:
         bos, eos, unk, pad = vocabulary.bos, vocabulary.eos, vocabulary.unk, vocabulary.pad
-    others = [index for index in config.eos_token_ids if index != eos]
-    eot, eom = [*others, None, None][:2]
-    ids = {"bos": bos, "eos": eos, "unknown": unk, "padding": pad, "eot": eot, "eom": eom}
-    for name, index in ids.items():
-        if index is not None:
-            writer.add_uint32(f"tokenizer.ggml.{name}_token_id", index)
+        pieces = vocabulary.pieces
+    if outside := [index for index in ends if not 0 <= index < config.vocab_size]:
+        raise ValueError(
+            f"the end {outside[0]} is not one of the model's {config.vocab_size} ids: correct eos_token_id"
+        )
+    by_text = known_ends(pieces)
+    others = [index for index in dict.fromkeys(ends) if index != eos]
+    unnamed = [index for index in others if index not in by_text]
+    if len(unnamed) > 2:
+        raise ValueError(
+            f"llama.cpp would not end at {', '.join(map(str, unnamed[2:][:8]))}: a GGUF file names three ends, and others "
+            "only llama.cpp's own list of texts; leave some out of eos_token_id"
+        )
+    texts = {index: pieces[index] for index in others if index in by_text}
+    eot = next((index for index, text in texts.items() if text in ENDS_OF_TURNS), None)
+    eom = next((index for index, text in texts.items() if text == END_OF_MESSAGE), None)
+    if unnamed:
+        eot, *rest = unnamed
+        eom = rest[0] if rest else eom
+    return {"bos": bos, "eos": eos, "unknown": unk, "padding": pad, "eot": eot, "eom": eom}

@@ -1,6 +1,6 @@
 """The special tokens in the metadata of a GGUF file: those that are named, and ends that are known by their text.
 
-What a file does not say is as in llama.cpp (src/llama-vocab.cpp), which knows several ends of an answer: the tokens named
+What a file does not say is as in llama.cpp (src/llama-vocab.cpp). It knows several ends of an answer: the tokens named
 eos, eot (of a turn), eom (of a message) and three of infilling, and every token with the text of a well-known end.
 """
 

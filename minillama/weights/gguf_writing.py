@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,7 +18,7 @@ from minillama.layout import TILE
 from minillama.vocabulary import Vocabulary
 from minillama.weights import names
 from minillama.weights.checkpoint import Checkpoint
-from minillama.weights.gguf_metadata import add_settings, add_vocabulary, filled_up
+from minillama.weights.gguf_metadata import add_settings, add_vocabulary, filled_up, special_ids
 from minillama.weights.gguf_model import ROPE_FREQS, gguf_name, heads_of
 from minillama.weights.gguf_rope import llama3_factors
 from minillama.weights.names import halves_to_interleaved
@@ -45,12 +45,13 @@ def write_gguf(
     vocabulary: Vocabulary | None = None,
     name: str | None = None,
     progress: Progress = unwatched,
+    end_ids: Sequence[int] = (),
 ) -> None:
     """Write all matrices in `format` (F32, F16, BF16, Q8_0, Q4_0), norms and biases in F32, whole or not at all.
 
     Matrices that are quantized in that format already keep their numbers and scales; others are quantized as ggml does.
     vocabulary: what text is made ids by; without one llama.cpp takes ids only. name: of the model (the folder's).
-    progress is told the bytes that have been written.
+    progress is told the bytes that have been written. end_ids: what ends an answer, if it is not what the config says.
     ValueError for what the format cannot say, or without the gguf package; OSError that names the file.
     """
     try:
@@ -62,7 +63,9 @@ def write_gguf(
     logging.getLogger("gguf").setLevel(logging.WARNING)  # it tells the names of files that are not there yet
     vocabulary = None if vocabulary is None else filled_up(vocabulary, checkpoint.config.vocab_size)
     title = checkpoint.folder.resolve().name if name is None else name
-    write_files({out: partial(_write, gguf, checkpoint, format, vocabulary, title, progress)})
+    ends = tuple(end_ids) or checkpoint.config.eos_token_ids
+    special_ids(checkpoint.config, vocabulary, ends)  # refused before anything is written
+    write_files({out: partial(_write, gguf, checkpoint, format, vocabulary, ends, title, progress)})
 
 
 def check(config: LlamaConfig, format: str) -> None:
@@ -92,6 +95,7 @@ def _write(
     checkpoint: Checkpoint,
     format: str,
     vocabulary: Vocabulary | None,
+    ends: Sequence[int],
     title: str,
     progress: Progress,
     stream: BinaryIO,
@@ -100,7 +104,7 @@ def _write(
     writer = gguf.GGUFWriter(Path(stream.name), "llama")  # by name: it has no way to be given an open file
     try:
         add_settings(gguf, writer, config, format, title)
-        add_vocabulary(writer, config, vocabulary)
+        add_vocabulary(writer, config, vocabulary, ends)
         factors = rope_factors(config)
         if factors is not None:
             writer.add_tensor_info(ROPE_FREQS, factors.shape, factors.dtype, factors.nbytes)

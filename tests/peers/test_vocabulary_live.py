@@ -19,6 +19,8 @@ from tokenizers import models, pre_tokenizers, trainers
 from minillama.loading import load_tokenizer
 from minillama.tokenizer.word_cuts import CUTS
 from minillama.vocabulary import BYTE, CONTROL, NORMAL, UNKNOWN, USER_DEFINED, Vocabulary
+from minillama.weights.gguf_file import read_gguf
+from minillama.weights.gguf_special import end_ids
 from tests.ggufs import gguf_bytes
 from tests.tokenizer.test_from_pieces import of_the_tales
 from tests.tokenizer.test_word_cuts import TEXT
@@ -117,3 +119,22 @@ def test_the_same_ids_for_what_converters_write_and_leave_out(metadata: dict[str
     theirs, ours, _ = both(tmp_path, metadata)
     for text in (*TEXTS, *MORE, "a<|end|> b"):
         assert ours.encode(text) == theirs.encode(text), text
+
+
+@pytest.mark.parametrize(
+    ("texts", "named"),
+    [
+        ((), {}),
+        (("<|eot_id|>", "<|eom_id|>", "<|im_end|>", "<|user|>"), {}),
+        (("<|eot_id|>", "<|eom_id|>", "<|user|>", "<|b|>"), {"eos": 4095, "eot": 4093, "eom": 4094}),
+        (("<|end|>", "<|return|>", "<|call|>"), {"eos": 4094}),
+        (("<|end|>", "<|return|>"), {}),
+        (("[PAD]", "<|file_sep|>", "<|repo_name|>", "<eos>", "<end_of_turn>"), {"eos": 5000, "fim_rep": 300}),
+    ],
+)
+def test_the_same_ends(texts: tuple[str, ...], named: dict[str, int], tmp_path: Path) -> None:
+    """All by which llama.cpp ends an answer, named or known by their text."""
+    pieces = [*PIECES[: 4096 - len(texts)], *texts]
+    keys = {f"{which}_token_id": index for which, index in named.items()}
+    theirs, _, file = both(tmp_path, metadata_of(of_the_tales(pieces=pieces), **keys))
+    assert sorted(end_ids(read_gguf(file).metadata)) == theirs.ends()
