@@ -94,23 +94,21 @@ def special_ids(config: LlamaConfig, vocabulary: Vocabulary | None, ends: Sequen
     knows by their text come last, as they need not be named. ValueError where there are more.
     """
     bos, pad = config.bos_token_id, config.pad_token_id
+    ends = [index for index in ends if 0 <= index < config.vocab_size]  # others are never drawn
     eos = next(iter(ends), None)
     unk = None
     pieces: Sequence[str] = ()
     if vocabulary is not None:
-        bos, eos, unk, pad = vocabulary.bos, vocabulary.eos, vocabulary.unk, vocabulary.pad
+        bos, unk, pad = vocabulary.bos, vocabulary.unk, vocabulary.pad
+        eos = eos if vocabulary.eos is None else vocabulary.eos
         pieces = vocabulary.pieces
-    if outside := [index for index in ends if not 0 <= index < config.vocab_size]:
-        raise ValueError(
-            f"the end {outside[0]} is not one of the model's {config.vocab_size} ids: correct eos_token_id"
-        )
     by_text = known_ends(pieces)
     others = [index for index in dict.fromkeys(ends) if index != eos]
     unnamed = [index for index in others if index not in by_text]
     if len(unnamed) > 2:
         raise ValueError(
-            f"llama.cpp would not end at {', '.join(map(str, unnamed[2:][:8]))}: a GGUF file names three ends, and others "
-            "only llama.cpp's own list of texts; leave some out of eos_token_id"
+            f"llama.cpp would not end at {', '.join(map(str, unnamed[2:10]))}: a GGUF file names three ends, and others "
+            "are known by their text; leave some out of eos_token_id"
         )
     texts = {index: pieces[index] for index in others if index in by_text}
     eot = next((index for index, text in texts.items() if text in ENDS_OF_TURNS), None)
