@@ -79,6 +79,7 @@ class LlamaTokenizerFast(Tokenizer):
             if "bos_token" in absent and around:
                 named["bos_token"] = self.backend.id_to_token(around[0])
         added = settings.pop("added_tokens_decoder", None) or {}
+        self.file_around = [str(self.backend.id_to_token(index)) for index in around or ()]
         self._add_bos = self._add_eos = False
         self._set_up(named, settings, padding_side="left")
         known = {token.content for token in self.backend.get_added_tokens_decoder().values()}

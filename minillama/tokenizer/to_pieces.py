@@ -7,30 +7,46 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import tokenizers
-from tokenizers.models import BPE
-
 from minillama.tokenizer.base import Tokenizer
-from minillama.tokenizer.from_sentencepiece import check_plain
+from minillama.tokenizer.expressible import (
+    check_added,
+    check_around,
+    check_bytes,
+    check_levels,
+    check_markers,
+    check_model,
+    name_of_cut,
+)
+from minillama.tokenizer.from_pieces import BYTE_NAMES, from_pieces
+from minillama.tokenizer.from_sentencepiece import check_plain, joins
 from minillama.tokenizer.json_file import LlamaTokenizerFast
+from minillama.tokenizer.same_ids import check_same_ids
 from minillama.tokenizer.sentencepiece_model import MARKER, LlamaTokenizer, load_sentencepiece
-from minillama.tokenizer.word_cuts import CUTS, PATTERNS, word_cutter
 from minillama.vocabulary import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, Vocabulary
 
 
 def to_pieces(tokenizer: Tokenizer) -> Vocabulary:
-    """What from_pieces makes such a tokenizer of. ValueError for one that it cannot make.
+    """What from_pieces makes such a tokenizer of. ValueError, naming the part, for one that it cannot make.
 
     Added tokens become pieces of the types CONTROL and USER_DEFINED, and ids without a token unused pieces. A
-    vocabulary of this kind has one way with spaces, that of legacy=True, or none are put before a text.
+    vocabulary of this kind has one way with spaces, that of legacy=True, or none are put before a text: a warning says
+    so where the tokenizer has another one.
     """
+    check_added(tokenizer.added_tokens_decoder)
+    vocabulary = _vocabulary(tokenizer)
+    check_same_ids(tokenizer, from_pieces(vocabulary))
+    return vocabulary
+
+
+def _vocabulary(tokenizer: Tokenizer) -> Vocabulary:
     shared: dict[str, Any] = {
         "bos": tokenizer.bos_token_id,
         "eos": tokenizer.eos_token_id,
         "unk": tokenizer.unk_token_id,
         "pad": tokenizer.pad_token_id,
-        "add_bos": tokenizer.add_bos_token,
-        "add_eos": tokenizer.add_eos_token,
+        # Without a token llama.cpp would take an id of its own
+        "add_bos": tokenizer.add_bos_token and tokenizer.bos_token_id is not None,
+        "add_eos": tokenizer.add_eos_token and tokenizer.eos_token_id is not None,
         "chat_template": tokenizer.chat_template,
         "space_prefix": tokenizer.tokenize("a")[:1] != ["a"],
     }
@@ -39,8 +55,12 @@ def to_pieces(tokenizer: Tokenizer) -> Vocabulary:
     if not isinstance(tokenizer, LlamaTokenizerFast):
         raise ValueError(f"a {type(tokenizer).__name__} has no vocabulary that is known here")
     contents = json.loads(tokenizer.backend.to_str())
+    check_model(contents["model"])
+    check_around(tokenizer.file_around, tokenizer.bos_token, tokenizer.eos_token)
     if not contents["model"].get("byte_fallback"):
+        check_levels(contents)
         return _of_bytes(tokenizer, contents, shared)
+    check_markers(contents)
     if tokenizer.vocab_file is not None and Path(tokenizer.vocab_file).is_file():
         return _of_sentencepiece(tokenizer, load_sentencepiece(tokenizer.vocab_file), shared)
     return _of_merges(tokenizer, contents["model"], shared)
@@ -52,6 +72,7 @@ def _of_sentencepiece(tokenizer: Tokenizer, sp: Any, shared: Mapping[str, Any]) 
     types = {i: next((kind for is_kind, kind in kinds if is_kind(i)), NORMAL) for i in range(len(sp))}
     scores = {i: sp.get_score(i) for i in range(len(sp))}
     pieces, all_types = _with_added(tokenizer, {i: sp.id_to_piece(i) for i in types}, types)
+    check_bytes(pieces)
     all_scores = [scores.get(i, 0.0) for i in range(len(pieces))]
     return Vocabulary("llama", pieces, all_scores, all_types, **shared)
 
@@ -62,10 +83,19 @@ def _of_merges(tokenizer: LlamaTokenizerFast, model: Mapping[str, Any], shared: 
     for merge in model["merges"]:
         scores.setdefault("".join(merge.split(" ") if isinstance(merge, str) else merge), -float(len(scores)))
     by_id = {index: piece for piece, index in model["vocab"].items()}
-    types = {i: BYTE if len(piece) == 6 and piece.startswith("<0x") else NORMAL for i, piece in by_id.items()}
+    types = {i: BYTE if piece in BYTE_NAMES else NORMAL for i, piece in by_id.items()}
     if (unknown := model["vocab"].get(model.get("unk_token"))) is not None:
         types[unknown] = UNKNOWN
+    added = tokenizer.added_tokens_decoder
+    normal = {piece: i for i, piece in by_id.items() if types[i] == NORMAL and i not in added}
+    merges = {tuple(merge.split(" ") if isinstance(merge, str) else merge) for merge in model["merges"]}
+    if left_out := next((pair for pair in joins(normal, lambda piece: 0.0) if pair not in merges), None):
+        raise ValueError(
+            f"the tokenizer's merges do not join {left_out[0]!r} and {left_out[1]!r}, and llama.cpp would: convert to "
+            "a folder instead"
+        )
     pieces, all_types = _with_added(tokenizer, by_id, types)
+    check_bytes(pieces)
     least = -float(len(scores))
     all_scores = [scores.get(piece, least) for piece in pieces]
     return Vocabulary("llama", pieces, all_scores, all_types, **shared)
@@ -76,34 +106,8 @@ def _of_bytes(tokenizer: LlamaTokenizerFast, contents: dict[str, Any], shared: M
     merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
     by_id = {index: piece for piece, index in model["vocab"].items()}
     pieces, types = _with_added(tokenizer, by_id, dict.fromkeys(by_id, NORMAL))
-    pre = _name_of_cut(contents)
+    pre = name_of_cut(contents)
     return Vocabulary("gpt2", pieces, types=types, merges=merges, pre=pre, **shared)
-
-
-def _name_of_cut(contents: Mapping[str, Any]) -> str:
-    """llama.cpp's name of the way in which a tokenizer.json cuts a text into words."""
-    if contents.get("normalizer") is None:
-        same = [how for how in PATTERNS if _what_cuts(_as_json(how)) == _what_cuts(contents["pre_tokenizer"])]
-        whole = bool(contents["model"].get("ignore_merges"))
-        named = [name for name, cut in CUTS.items() if cut.how in same and cut.ignore_merges == whole]
-        if named:
-            return named[0]
-        if same:
-            raise ValueError(f"the tokenizer's ignore_merges is not what goes with cutting words as {same[0]}")
-    raise ValueError("the tokenizer cuts a text into words in a way that has no name here, so it cannot be written")
-
-
-def _as_json(how: str) -> Any:
-    backend = tokenizers.Tokenizer(BPE())
-    backend.pre_tokenizer = word_cutter(how)
-    return json.loads(backend.to_str())["pre_tokenizer"]
-
-
-def _what_cuts(part: Any) -> Any:
-    """A pre-tokenizer without what says nothing of where it cuts."""
-    if isinstance(part, dict):
-        return {key: _what_cuts(value) for key, value in part.items() if key != "trim_offsets"}
-    return [_what_cuts(one) for one in part] if isinstance(part, list) else part
 
 
 def _with_added(

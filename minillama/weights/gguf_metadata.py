@@ -107,8 +107,8 @@ def special_ids(config: LlamaConfig, vocabulary: Vocabulary | None, ends: Sequen
     unnamed = [index for index in others if index not in by_text]
     if len(unnamed) > 2:
         raise ValueError(
-            f"llama.cpp would not end at {', '.join(map(str, unnamed[2:10]))}: a GGUF file names three ends, and others "
-            "are known by their text; leave some out of eos_token_id"
+            f"llama.cpp would not end at {', '.join(map(str, unnamed[2:10]))}: a GGUF file names three ends, and "
+            "others are known by their text; leave some out of eos_token_id"
         )
     texts = {index: pieces[index] for index in others if index in by_text}
     eot = next((index for index, text in texts.items() if text in ENDS_OF_TURNS), None)

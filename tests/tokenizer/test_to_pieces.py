@@ -78,8 +78,8 @@ def changed(tmp_path: Path, **changes: Any) -> LlamaTokenizerFast:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"normalizer": {"type": "NFC"}}, "in a way that has no name here"),
-        ({"pre_tokenizer": {"type": "Whitespace"}}, "in a way that has no name here"),
+        ({"normalizer": {"type": "NFC"}}, "normalizer NFC has no place"),
+        ({"pre_tokenizer": {"type": "Whitespace"}}, "pre_tokenizer Whitespace has no place"),
         ({"ignore_merges": True, "pre": "gpt-2"}, "ignore_merges is not what goes with cutting words as gpt2"),
     ],
 )
