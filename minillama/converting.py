@@ -86,7 +86,10 @@ def write_gguf_file(job: Job, checkpoint: Checkpoint, watch: Watch) -> str:
     if job.out.is_dir() or (job.out.exists() and not job.force):
         raise ValueError(f"{job.out} is there already: name another file, or replace it with --force")
     tokenizer = opened_tokenizer(job)
-    vocabulary = None if tokenizer is None else to_pieces(tokenizer)
+    try:
+        vocabulary = None if tokenizer is None else to_pieces(tokenizer)
+    except ValueError as error:
+        raise ValueError(f"{job.tokenizer or tokenizer_place(job.source)}: {error}") from None
     own = STORED_AS[main_format(checkpoint.tensors)].replace(COMPRESSED, "bf16")  # which llama.cpp has not
     form = own if job.dtype == "auto" else job.dtype
     total = int(sum(math.prod(t.shape) * BITS[form] / 8 for t in named_for(checkpoint, "auto").values()))

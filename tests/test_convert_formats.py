@@ -79,6 +79,15 @@ def test_llama_3_as_meta_has_it(tmp_path: Path, capfd: Capture) -> None:
         assert load_tokenizer(made).encode("a<|eot_id|> b") == tokenizer.encode("a<|eot_id|> b")
 
 
+def test_gguf_has_no_place_for_a_normalizer(source: Path, tmp_path: Path, capfd: Capture) -> None:
+    contents = json.loads((source / "tokenizer.json").read_text(encoding="utf-8"))
+    contents["normalizer"]["normalizers"].insert(0, {"type": "Lowercase"})
+    (source / "tokenizer.json").write_text(json.dumps(contents), encoding="utf-8")
+    arguments = [source, tmp_path / "model.gguf"]
+    assert_refused(capfd, arguments, source, "the tokenizer's normalizer Lowercase has no place", run=main)
+    assert not list(tmp_path.glob("*.gguf*"))
+
+
 def test_gguf_ends_where_the_folder_did(source: Path, tmp_path: Path, capfd: Capture) -> None:
     """generation_config.json has other ends than config.json, and --chat and generate() go by them; back again, too."""
     assert CONFIG.eos_token_ids == (2,)
