@@ -63,6 +63,7 @@ def changed(folder: Path, given: LlamaTokenizerFast | None = None, **changes: An
         {"post_processor": template("<s>", "A", "</s>")},
         {"post_processor": sequence("processors", template("<s>", "A"))},
         {"post_processor": LEVEL},
+        {"model": {"unk_token": None}},
         {"decoder": sequence("decoders", metaspace("always"), BYTES, FUSE)},
         {"pre_tokenizer": metaspace("never", split=True)},  # no piece goes over the end of a word
     ],
