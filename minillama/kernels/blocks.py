@@ -112,21 +112,20 @@ def dot_group(typing: Any, ints: Any, w: Any, i: Any, w_step: Any, a: Any, j: An
         def four_columns(place: int) -> Any:  # of an activation row, beside each weight row
             return llvm.repeat(b, llvm.load_from(b, llvm.offset(b, pointer, place), 4))
 
+        groups = [dots.Group(b, b.extract_value(block, place), nibbles) for place in range(ints.count)]
         for k in range(steps):
-            fours = [
-                [b.bitcast(four_columns(place * R + r), llvm.BYTES) for r in range(R)]
+            fours = {
+                place: [b.bitcast(four_columns(place * R + r), llvm.BYTES) for r in range(R)]
                 for place in ((k, k + 4) if nibbles else (k,))
-            ]
+            }
             for m in range(ints.count // R):
                 index = b.add(i, b.add(b.mul(step, llvm.I64(m)), llvm.I64(64 * k)))
                 stored = llvm.load_from(b, llvm.pointer(context, b, signature.args[1], weights, index, llvm.BYTES), 1)
-                low = b.and_(stored, llvm.constant(b, llvm.BYTES, 15))
-                high = b.lshr(stored, llvm.constant(b, llvm.BYTES, 4))
-                for vector, four in zip((low, high) if nibbles else (stored,), fours, strict=True):
+                for vector, place in dots.parts_of(b, stored, k, nibbles):
                     for r in range(R):
-                        place = m * R + r
-                        dot = dots.dot(b, b.extract_value(block, place), vector, four[r], small=nibbles)
-                        block = b.insert_value(block, dot, place)
+                        groups[m * R + r].add(vector, fours[place][r])
+        for place, group in enumerate(groups):
+            block = b.insert_value(block, group.total(), place)
         return block
 
     return ints(ints, w, types.int64, types.int64, a, types.int64, rows), build

@@ -1,6 +1,11 @@
-"""The product of four bytes with four others, added to a sum: in 16 lanes, by the instruction that the CPU has for it.
+"""Products of bytes, four of them added to a sum in every lane, by the instructions that the CPU has for it.
 
 All forms give the same integers.
+
+x86 without VNNI has an instruction that multiplies unsigned by signed bytes and adds two neighbours, in 16 bits, where
+the sum may not fit: 2 x 255 x 127 does not. Numbers of four bits are safe: 15 x 128 x 2 is 3,840, and eight such sums,
+those of a group of 32 columns, are at most 30,720. So a number of eight bits is taken as 16 h + l, and a group has one
+sum of 16 bits for each half, which are widened and joined at the end.
 """
 
 from __future__ import annotations
@@ -10,7 +15,7 @@ from typing import Any
 from llvmlite import binding, ir
 from numba.core import config
 
-from minillama.kernels.llvm import ARM, FEATURES, I16, I32, LANES, constant, join, like, part, special, target_features
+from minillama.kernels.llvm import ARM, FEATURES, I16, I32, constant, join, like, part, special, target_features
 
 _PRODUCTS = """
 declare i32 @llvm.vector.reduce.add.v16i32(<16 x i32>)
@@ -42,22 +47,89 @@ def _dot_form() -> tuple[str, int]:
     """By which instruction bytes are multiplied, and on how many bits at once; "" where the CPU has none for it."""
     if ARM:
         return arm_dot(config.CPU_NAME or binding.get_host_cpu_name(), target_features()), 128
-    return ("vpdpbusd", 512) if "avx512vnni" in FEATURES else ("vpdpbusd", 256) if "avxvnni" in FEATURES else ("", 512)
+    for needed, form, bits in (
+        ("avx512vnni", "vpdpbusd", 512), ("avxvnni", "vpdpbusd", 256),
+        ("avx512bw", "pmaddubsw", 512), ("avx2", "pmaddubsw", 256),
+    ):  # fmt: skip
+        if needed in FEATURES:
+            return form, bits
+    return "", 512
 
 
 DOT, DOT_BITS = _dot_form()
 
 
 def dot(b: Any, sums: Any, unsigned: Any, signed: Any, small: bool = False) -> Any:
-    """sums[i] + the products of bytes 4 i .. 4 i + 3, for 16 lanes i. small: no unsigned byte is above 127."""
+    """sums[i] + the products of bytes 4 i .. 4 i + 3, in every lane i. small: no unsigned byte is above 127."""
     multiply = _dot_of_signed if DOT == "sdot" and small else _DOTS[DOT]
-    count, parts = DOT_BITS // 32, []
-    for lane in range(0, LANES, count):
+    lanes = sums.type.count
+    count, parts = min(DOT_BITS // 32, lanes), []
+    for lane in range(0, lanes, count):
         values = (part(b, sums, lane, count), *(part(b, v, 4 * lane, 4 * count) for v in (unsigned, signed)))
         parts.append(multiply(b, *values))
     while len(parts) > 1:
         parts = [join(b, *pair) for pair in zip(parts[::2], parts[1::2], strict=True)]
     return parts[0]
+
+
+class Group:
+    """What becomes of `sums` when the products of a group of 32 columns are added, four columns at a time.
+
+    nibbles: whether the unsigned numbers have four bits; they have eight otherwise.
+    """
+
+    def __init__(self, b: Any, sums: Any, nibbles: bool):
+        self.b, self.sums, self.nibbles = b, sums, nibbles
+        self.pairs: dict[int, Any] = {}  # sums of 16 bits, by what they are to be multiplied by
+
+    def add(self, stored: Any, fours: Any) -> None:
+        """Bytes of weights, unsigned, times four activations a lane, signed."""
+        b = self.b
+        if DOT != "pmaddubsw":
+            self.sums = dot(b, self.sums, stored, fours, small=self.nibbles)
+            return
+        fifteen, four = (constant(b, stored.type, value) for value in (15, 4))
+        parts = {1: stored} if self.nibbles else {1: b.and_(stored, fifteen), 16: b.lshr(stored, four)}
+        for factor, small in parts.items():
+            products = in_parts(b, _pmaddubsw, small, fours)
+            self.pairs[factor] = b.add(self.pairs[factor], products) if factor in self.pairs else products
+
+    def total(self) -> Any:
+        """The sums, with all that was added."""
+        b = self.b
+        for factor, pairs in self.pairs.items():
+            self.sums = b.add(self.sums, in_parts(b, _pmaddwd, pairs, constant(b, pairs.type, factor)))
+        self.pairs = {}
+        return self.sums
+
+
+def parts_of(b: Any, stored: Any, step: int, nibbles: bool) -> list[tuple[Any, int]]:
+    """Bytes number `step` of a group of weights, as unsigned numbers, each with the number of their four columns."""
+    if not nibbles:
+        return [(stored, step)]
+    fifteen, four = (constant(b, stored.type, value) for value in (15, 4))
+    return [(b.and_(stored, fifteen), step), (b.lshr(stored, four), step + 4)]
+
+
+def in_parts(b: Any, multiply: Any, x: Any, y: Any) -> Any:
+    """multiply(x, y), on as many bits at once as the CPU has."""
+    count = DOT_BITS // x.type.element.width
+    if x.type.count <= count:
+        return multiply(b, x, y)
+    parts = [multiply(b, part(b, x, i, count), part(b, y, i, count)) for i in range(0, x.type.count, count)]
+    while len(parts) > 1:
+        parts = [join(b, *pair) for pair in zip(parts[::2], parts[1::2], strict=True)]
+    return parts[0]
+
+
+def _pmaddubsw(b: Any, unsigned: Any, signed: Any) -> Any:
+    name = "x86.avx512.pmaddubs.w.512" if unsigned.type.count == 64 else "x86.avx2.pmadd.ub.sw"
+    return special(b, name, ir.VectorType(I16, unsigned.type.count // 2), unsigned, signed)
+
+
+def _pmaddwd(b: Any, x: Any, y: Any) -> Any:
+    name = "x86.avx512.pmaddw.d.512" if x.type.count == 32 else "x86.avx2.pmadd.wd"
+    return special(b, name, ir.VectorType(I32, x.type.count // 2), x, y)
 
 
 def _dot_anywhere(b: Any, sums: Any, unsigned: Any, signed: Any) -> Any:

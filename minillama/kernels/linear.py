@@ -23,13 +23,17 @@ from numba.extending import overload
 
 from minillama.kernels.blocks import add_products, dot_group, splat_ints, store_block, zeros
 from minillama.kernels.compressed import note_words
+from minillama.kernels.dots import DOT_BITS
 from minillama.kernels.floats import BF16Z, FEW, FLOAT_ROWS, MANY, float_rows
+from minillama.kernels.half_tiles import HALF, add_group, half_zeros, store_half
 from minillama.kernels.llvm import MANY_STREAMS, WIDE, inner
 from minillama.kernels.simd import prefetch
 from minillama.kernels.threads import fetch_add
 from minillama.layout import GROUP, LEAST_ROWS, TILE, rounded_up, tile_bytes
 
-ROWS = 8 if WIDE else 2  # activation rows at once, of whole numbers
+# Activation rows at once, of whole numbers: sixteen registers of 256 bits hold sums of half a tile by so many
+HALVES = DOT_BITS == 256
+ROWS = 8 if WIDE else 4 if HALVES else 2
 TASK = 256  # rows of weights, that a thread reads as its streams: so many runs of neighbours
 PART = 64  # rows at least, where two matrices are read in one pass: whole lines of what they give
 # Tiles that are read side by side: several streams are what memory is fastest at. Scales are streams too: those of 4
@@ -83,11 +87,35 @@ def _tiles(tiles: int, rows: int, size: int) -> Any:
     return multiply
 
 
+def _half_tiles(rows: int, size: int) -> Any:
+    """The product of one tile of weights, a half after the other, and one block of `rows` activation rows."""
+
+    @inner
+    def multiply(
+        out: Any, out_step: int, w: Any, scales: Any, tile: int, apart: int, a: Any, s: Any, z: Any, block: int,
+        groups: int,
+    ) -> None:  # fmt: skip
+        for half in range(0, TILE, HALF):
+            sums = half_zeros(rows)
+            i, si = tile * groups * size + 4 * half, tile * groups * TILE + half
+            j, sj = block * groups * GROUP * rows, block * groups * rows
+            for _ in range(groups):
+                sums = add_group(sums, w, i, scales, si, a, j, s, z, sj)
+                i += size
+                si += TILE
+                j += GROUP * rows
+                sj += rows
+            store_half(out, block * rows * out_step + tile * TILE + half, out_step, sums)
+
+    return multiply
+
+
 def _quantized(form: str) -> Any:
     """The product of some rows of weights in q8_0 or q4_0; see linear_rows. One activation row reads STREAMS tiles side
     by side."""
     size, streams = tile_bytes(form), STREAMS[form]
-    side_by_side, one, times_rows = _tiles(streams, 1, size), _tiles(1, 1, size), _tiles(1, ROWS, size)
+    side_by_side, one = _tiles(streams, 1, size), _tiles(1, 1, size)
+    times_rows = _half_tiles(ROWS, size) if HALVES else _tiles(1, ROWS, size)
 
     @inner
     def quantized_rows(

@@ -67,11 +67,13 @@ class Vector(types.Type):
 
 
 f32x16, i32x16, u8x64 = Vector("f32", 16), Vector("i32", 16), Vector("u8", 64)
+f32x8 = Vector("f32", 8)
 
 I1, I8, I16, I32, I64 = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
 FLOAT, HALF = ir.FloatType(), ir.HalfType()
 _KINDS = {"f32": FLOAT, "i32": I32, "u8": I8}
 FLOATS, INTS, BYTES = (ir.VectorType(_KINDS[v.kind], v.lanes) for v in (f32x16, i32x16, u8x64))
+HALF_FLOATS = ir.VectorType(FLOAT, f32x8.lanes)
 
 # What the numbers of an array are, by its type
 STORED = {types.float32: "f32", types.int16: "f16", types.uint16: "bf16"}
@@ -110,9 +112,10 @@ def offset(b: Any, place: Any, count: int) -> Any:
 
 
 def call(b: Any, name: str, *values: Any) -> Any:
-    """A function that LLVM has for vectors."""
-    function = ir.FunctionType(FLOATS, [FLOATS] * len(values))
-    return b.call(cgutils.get_or_insert_function(b.module, function, f"llvm.{name}.v16f32"), values)
+    """A function that LLVM has for vectors of float32."""
+    kind = values[0].type
+    function = ir.FunctionType(kind, [kind] * len(values))
+    return b.call(cgutils.get_or_insert_function(b.module, function, f"llvm.{name}.v{kind.count}f32"), values)
 
 
 def special(b: Any, name: str, result: Any, *values: Any) -> Any:

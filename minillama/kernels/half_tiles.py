@@ -1,0 +1,90 @@
+"""Products of whole numbers where vectors have 256 bits: half a tile of weights, 8 rows, times a few activation rows.
+
+AVX2 has sixteen registers. Sums of 8 weight rows by ROWS activation rows stay in some of them while a row's groups go
+by; a whole tile would need twice as many. The integers, and the order in which groups are added, are those of
+blocks.dot_group and blocks.add_products, so the bits are the same as on every other CPU.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from minillama.kernels import dots, llvm
+from minillama.kernels.llvm import f32x8
+
+HALF = 8  # rows of weights
+
+
+@intrinsic
+def half_zeros(typing: Any, n: Any) -> Any:
+    """n vectors of 8 zeros."""
+    count = llvm.literal(n)
+    if count is None:
+        return None
+
+    def build(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        return ir.Constant(ir.ArrayType(llvm.HALF_FLOATS, count), None)
+
+    return llvm.block_of(count, f32x8)(n), build
+
+
+@intrinsic
+def add_group(
+    typing: Any, sums: Any, w: Any, i: Any, scales: Any, si: Any, a: Any, j: Any, s: Any, z: Any, sj: Any
+) -> Any:
+    """sums[r] += (z[sj + r] + the products of a group of 32 columns) * (scales[si : + 8] * s[sj + r]).
+
+    The products are those of the 8 weight rows whose first columns are at w[i], with as many activation rows as sums
+    has, from a[j] on; both as dot_group has them.
+    """
+    R = sums.count
+    nibbles = w.dtype is types.int8
+
+    def build(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        block, weights, i, scales, si, activations, j, s, z, sj = args
+        kinds = signature.args
+        eights = ir.VectorType(llvm.I8, 4 * HALF)
+        four = llvm.pointer(context, b, kinds[5], activations, j, llvm.I32)
+        offsets = llvm.pointer(context, b, kinds[8], z, sj, llvm.I32)
+        factors = llvm.pointer(context, b, kinds[7], s, sj, llvm.FLOAT)
+
+        def repeated(place: Any) -> Any:
+            return llvm.repeat(b, llvm.load_from(b, place, 4), HALF)
+
+        groups = [dots.Group(b, repeated(llvm.offset(b, offsets, r)), nibbles) for r in range(R)]
+        for k in range(4 if nibbles else 8):
+            place = llvm.pointer(context, b, kinds[1], weights, b.add(i, llvm.I64(64 * k)), eights)
+            stored = llvm.load_from(b, place, 1)
+            for part, column in dots.parts_of(b, stored, k, nibbles):
+                for r in range(R):
+                    fours = b.bitcast(repeated(llvm.offset(b, four, column * R + r)), eights)
+                    groups[r].add(part, fours)
+        bits = llvm.pointer(context, b, kinds[3], scales, si, ir.VectorType(llvm.I16, HALF))
+        of_rows = llvm.widen_half(b, llvm.load_from(b, bits, 2), llvm.HALF_FLOATS)
+        for r in range(R):
+            product = b.sitofp(groups[r].total(), llvm.HALF_FLOATS)
+            factor = b.fmul(of_rows, repeated(llvm.offset(b, factors, r)))
+            block = b.insert_value(block, llvm.call(b, "fma", product, factor, b.extract_value(block, r)), r)
+        return block
+
+    ints = types.int64
+    return sums(sums, w, ints, scales, ints, a, ints, s, z, ints), build
+
+
+@intrinsic
+def store_half(typing: Any, out: Any, i: Any, step: Any, sums: Any) -> Any:
+    """out[i + r * step : + 8] = sums[r]"""
+
+    def build(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        array, i, step, values = args
+        for r in range(sums.count):
+            index = b.add(i, b.mul(step, llvm.I64(r)))
+            place = llvm.pointer(context, b, signature.args[0], array, index, llvm.HALF_FLOATS)
+            b.store(b.extract_value(values, r), place, align=4)
+        return context.get_dummy_value()
+
+    return types.void(out, types.int64, types.int64, sums), build
