@@ -436,7 +436,8 @@ def _in_one_spelling(values: dict[str, Any]) -> dict[str, Any]:
         if not isinstance(parameters, dict):
             raise ValueError(f"rope_parameters must be a dictionary, not {parameters!r}")
         only_theta = _rope_type(parameters) == "default" or not parameters.keys() - {"rope_theta"}
-        values["rope_scaling"] = None if only_theta else parameters
+        if not values.get("rope_scaling"):  # which comes before rope_parameters, as in transformers 5.24
+            values["rope_scaling"] = None if only_theta else parameters
         if "rope_theta" in parameters:
             values["rope_theta"] = parameters["rope_theta"]
     scaling = values.get("rope_scaling")

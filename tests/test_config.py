@@ -3,6 +3,7 @@ import json
 import pickle
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -115,6 +116,20 @@ def test_of_two_spellings_the_newer_counts_unless_it_says_nothing() -> None:
         assert (config.rope_theta, config.rope_scaling) == (9.0, {"rope_type": "linear", "factor": 2.0})
         assert LlamaConfig.from_dict({name: inside}, rope_theta=8.0).rope_theta == 8
     assert LlamaConfig(rope_theta=7.0, rope_parameters={"rope_type": "default"}).rope_theta == 7
+
+
+@pytest.mark.parametrize("make", [LlamaConfig, lambda **values: LlamaConfig.from_dict(values)])
+def test_of_two_scalings_the_older_spelling_counts(make: Any) -> None:
+    """As in transformers 5.24, which says so in tests/oracle/test_rope_live.py."""
+    newer = {"rope_type": "linear", "factor": 2.0, "rope_theta": 5.0}
+    older = {"rope_type": "linear", "factor": 4.0}
+    for both in ({"rope_parameters": newer, "rope_scaling": older}, {"rope_scaling": older, "rope_parameters": newer}):
+        config = make(**both)
+        assert (config.rope_scaling, config.rope_theta) == (older, 5.0)
+    assert make(rope_parameters=newer, rope_scaling=older | {"rope_theta": 7.0}).rope_theta == 7.0
+    for nothing in (None, {}):
+        assert make(rope_parameters=newer, rope_scaling=nothing).rope_scaling == {"rope_type": "linear", "factor": 2.0}
+    assert make(rope_parameters={"rope_type": "default", "rope_theta": 5.0}, rope_scaling=older).rope_scaling == older
 
 
 def test_the_newer_spellings_are_read_and_set(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,19 @@ def test_no_function_is_left_out(answers: tuple[list[str], list[Answer]]) -> Non
     names, grid_of = answers
     assert set(names) == set(ROPE_TYPES) - {"default"}
     assert {settings["rope_parameters"]["rope_type"] for settings, _ in grid_of} == {"default", *names}
+
+
+def test_of_two_scalings_the_same_one_counts() -> None:
+    """docs/differences.md has the theta, which transformers loses then."""
+    from transformers import LlamaConfig as Theirs
+
+    newer = {"rope_type": "linear", "factor": 2.0, "rope_theta": 5.0}
+    for older in ({"rope_type": "linear", "factor": 4.0, "rope_theta": 7.0}, {}, None):
+        both = {"rope_parameters": newer, "rope_scaling": older}
+        theirs = Theirs(**copy.deepcopy(both))  # which writes into what it is given
+        assert LlamaConfig(**both).rope_parameters == theirs.rope_parameters
+    lost = Theirs(rope_parameters=dict(newer), rope_scaling={"rope_type": "linear", "factor": 4.0})
+    assert lost.rope_parameters["rope_theta"] == 10_000
 
 
 @pytest.mark.parametrize("kind", ROPE_TYPES)
