@@ -24,7 +24,12 @@ STORAGE: dict[str, Any] = {
     "BOOL": np.dtype("?"),
     "F8_E4M3": np.dtype("u1"),
     "F8_E5M2": np.dtype("u1"),
+    "F8_E4M3FNUZ": np.dtype("u1"),
+    "F8_E5M2FNUZ": np.dtype("u1"),
+    "F8_E8M0": np.dtype("u1"),
+    "C64": np.dtype("<c8"),
 }
+BELOW_A_BYTE = {"F4": 4, "F6_E2M3": 6, "F6_E3M2": 6}  # bits of a number, in formats that are known and not read
 FLOATS = ("F64", "F32", "F16", "BF16")  # what weights may be stored as
 QUANTS = ("BF16Z", "Q8_0", "Q4_0")  # and matrices besides, see weights/quantized.py and weights/compressed.py
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from numpy.typing import DTypeLike
 
 from minillama.arrays import Array
-from minillama.weights.formats import STORAGE, widen
+from minillama.weights.formats import BELOW_A_BYTE, STORAGE, widen
 from minillama.weights.magic import impostor
 from minillama.weights.mapped import MappedFile
 
@@ -77,7 +77,11 @@ class ArrayTensor:
 
 def nbytes(tensor: Tensor) -> int:
     """Bytes of a tensor's stored numbers."""
-    return math.prod(tensor.shape) * int(STORAGE[tensor.dtype].itemsize)
+    return _bits(tensor.dtype, tensor.shape) // 8
+
+
+def _bits(dtype: str, shape: Sequence[int]) -> int:
+    return math.prod(shape) * (BELOW_A_BYTE.get(dtype) or 8 * int(STORAGE[dtype].itemsize))
 
 
 def open_safetensors(path: Path) -> tuple[dict[str, StoredTensor], dict[str, str]]:
@@ -85,7 +89,8 @@ def open_safetensors(path: Path) -> tuple[dict[str, StoredTensor], dict[str, str
     file = MappedFile(path)
     try:
         header, start = _read_header(file)
-        metadata = header.pop("__metadata__", {})
+        metadata = header.pop("__metadata__", None)
+        metadata = {} if metadata is None else metadata  # null too, as in the package of that name
         if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
             raise ValueError("its __metadata__ is not an object of strings")
         return _read_entries(file, header, start), metadata
@@ -127,14 +132,14 @@ def _read_entries(file: MappedFile, header: dict[str, Any], start: int) -> dict[
         if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= entry.keys():
             raise ValueError(f"tensor {name} has no dtype, shape and data_offsets")
         dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-        if not isinstance(dtype, str) or dtype not in STORAGE:
+        if not isinstance(dtype, str) or dtype not in STORAGE.keys() | BELOW_A_BYTE.keys():
             raise ValueError(f"tensor {name} has the unknown dtype {_short(repr(dtype))}")
         if not _are_counts(shape) or len(shape) > MAX_SIDES:
             raise ValueError(f"tensor {name} has the impossible shape {_short(repr(shape))}")
         if not _are_counts(offsets) or len(offsets) != 2:
             raise ValueError(f"tensor {name} has the impossible data_offsets {_short(repr(offsets))}")
         begin, end = offsets
-        if end - begin != math.prod(shape) * STORAGE[dtype].itemsize:
+        if 8 * (end - begin) != _bits(dtype, shape):
             raise ValueError(f"tensor {name} has {end - begin} bytes of data, which its dtype {dtype} and shape "
                              f"{_short(shape)} contradict")  # fmt: skip
         tensors[name] = StoredTensor(file, dtype, tuple(shape), start + begin)

@@ -75,6 +75,8 @@ BAD: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "header {}": (with_header(b"{}"), "its config says 2 layers and it has 0 tensors in all"),
     "duplicate keys": (with_header(b'{"twin": {}, "twin": {}}'), "its header has the name twin twice"),
     "metadata of numbers": (edited(lambda header: header.update(__metadata__={"a": 1})), "__metadata__"),
+    "metadata of nulls": (edited(lambda header: header.update(__metadata__={"a": None})), "__metadata__"),
+    "metadata that are a list": (edited(lambda header: header.update(__metadata__=[])), "__metadata__"),
     "entry without offsets": (edited(lambda header: header[GATE].pop("data_offsets")), f"{GATE} has no dtype, shape"),
     "entry that is a list": (edited(lambda header: header.update({GATE: [1]})), f"{GATE} has no dtype, shape"),
     "a hole": (moved(4, 4), "leaves a hole after the data before it"),
@@ -118,6 +120,17 @@ def test_bad_file(case: str, tmp_path: Path, capfd: Capture) -> None:
     file = checkpoint(tmp_path) / "model.safetensors"
     file.write_bytes(spoil(file.read_bytes()))
     assert_refused(capfd, ["--weights", tmp_path], file, words)
+
+
+def test_metadata_that_are_null(tmp_path: Path, capfd: Capture) -> None:
+    """As the package of that name, 0.8, reads it."""
+    file = checkpoint(tmp_path) / "model.safetensors"
+    tensors = load_file(file)
+    file.write_bytes(edited(lambda header: header.update(__metadata__=None))(file.read_bytes()))
+    assert load_file(file).keys() == tensors.keys()
+    opened, metadata = open_safetensors(file)
+    assert (opened.keys(), metadata) == (tensors.keys(), {})
+    assert_runs(capfd, ["--weights", tmp_path, "--max-new-tokens", 2])
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a mapped file cannot shrink on Windows")
