@@ -18,8 +18,9 @@ from minillama.weights.llama2c import is_llama2c, open_llama2c
 from minillama.weights.lora import merge_lora
 from minillama.weights.meta import is_meta, open_meta, shard_files
 from minillama.weights.names import EMBED_TOKENS, LM_HEAD, SCORE, expected_shapes, match_tensors, standard_names
-from minillama.weights.quantized import check_method, put_together
+from minillama.weights.quantized import put_together
 from minillama.weights.safetensors import Tensor, nbytes, open_safetensors
+from minillama.weights.schemes import check_scheme
 from minillama.weights.source import Source
 from minillama.weights.torch_file import open_torch_file
 
@@ -62,20 +63,21 @@ def open_checkpoint(
     given = config if config is None or isinstance(config, LlamaConfig) else LlamaConfig.from_pretrained(config)
     if given is not None:
         given.validate()  # its fields may have been set since it was made
-    tensors, metadata, own_config = read_source(weights, given)
+    tensors, metadata, own_config = _read_or_named(weights, given)
     if head == STORED:
         head = stored_head(tensors)
     beside = weights.parent / "config.json"
     if settings := given or own_config:
-        pass
+        check_scheme(settings.extra, tensors, weights)
     elif beside.exists():
         settings = LlamaConfig.from_pretrained(beside)
+        check_scheme(settings.extra, tensors, weights)
     else:
+        check_scheme({}, tensors, weights)
         settings, assumptions = guess_config(tensors, weights)
         for assumption in assumptions:
             log.warning("%s: no config.json beside it; %s (--config FILE overrides)", weights, assumption)
-    if quantized := settings.extra.get("quantization_config"):
-        check_method(quantized, weights)
+    if settings.extra.get("quantization_config"):
         try:
             tensors = put_together(tensors, expected_shapes(settings))
         except ValueError as error:
@@ -86,6 +88,18 @@ def open_checkpoint(
     for adapter in lora:
         matched = merge_lora(Path(adapter), matched, settings, head)
     return Checkpoint(settings, matched, weights.parent, head, metadata)
+
+
+def _read_or_named(weights: Path, config: LlamaConfig | None) -> Source:
+    """What read_source gives. Where it fails on files that another program has quantized, their scheme is the reason
+    to tell."""
+    try:
+        return read_source(weights, config)
+    except ValueError:
+        beside = weights.parent / "config.json"
+        if not is_gguf(weights) and beside.exists():
+            check_scheme(read_json_object(beside, "a LLaMA configuration"), None, weights)
+        raise
 
 
 def read_source(weights: Path, config: LlamaConfig | None = None) -> Source:

@@ -262,15 +262,3 @@ def empty_provenance(tensors: Mapping[str, Tensor]) -> dict[str, str]:
 def quantization_config(form: str) -> dict[str, Any]:
     """What config.json says of a quantized checkpoint."""
     return {"quant_method": METHOD, "version": VERSION, "format": form}
-
-
-def check_method(stated: Any, where: object) -> None:
-    """ValueError for a quantization_config of another program or of a later version."""
-    method = stated.get("quant_method") if isinstance(stated, dict) else stated
-    if method != METHOD:
-        raise ValueError(f"{where} is quantized ({method}), which is not read: get the float16 or bfloat16 weights")
-    if stated.get("version") != VERSION:
-        raise ValueError(
-            f"{where} is quantized in version {stated.get('version')} of the format, and this program knows {VERSION}: "
-            "use the program that wrote it, or quantize the weights again"
-        )

@@ -99,7 +99,7 @@ def test_what_a_file_says_of_itself(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"version": 2}, "is quantized in version 2 of the format, and this program knows 1"),
-        ({"quant_method": "gptq"}, r"is quantized \(gptq\), which is not read"),
+        ({"quant_method": "gptq"}, r"is quantized by GPTQ \(q8_0\), which is not read"),
     ],
 )
 def test_other_quantizations(change: dict[str, Any], message: str, tmp_path: Path) -> None:
