@@ -207,6 +207,67 @@ def test_llama_3_2_is_known_by_its_shapes(dim: int, layers: int, heads: int, mul
     assert (config.bos_token_id, config.eos_token_id) == (128000, 128001)
 
 
+MISTRAL = tiny_config(hidden_size=40, intermediate_size=52, num_attention_heads=4, num_key_value_heads=2, head_dim=6)
+MISTRAL_PARAMS = {"dim": 40, "n_layers": 2, "head_dim": 6, "hidden_dim": 52, "n_heads": 4, "n_kv_heads": 2,
+                  "norm_eps": 1e-5, "vocab_size": 37}  # fmt: skip
+
+
+def write_mistral(folder: Path, **params: Any) -> dict[str, Array]:
+    """A folder as Mistral publishes one: params.json and consolidated.safetensors; the weights."""
+    weights = random_weights(MISTRAL, 72)
+    save_file(meta_weights(weights, MISTRAL), folder / "consolidated.safetensors")
+    (folder / "params.json").write_text(json.dumps(MISTRAL_PARAMS | params))
+    return weights
+
+
+def test_mistral_s_own_files(tmp_path: Path) -> None:
+    """hidden_dim is the intermediate size, and head_dim is not dim / n_heads; Meta's formula would give 256."""
+    weights = write_mistral(tmp_path, rope_theta=1e6)
+    config = same_weights(tmp_path, weights)
+    assert (config.intermediate_size, config.head_dim, config.rope_theta) == (52, 6, 1e6)
+    assert (config.max_position_embeddings, config.bos_token_id, config.eos_token_id) == (32768, 1, 2)
+    ids = random_ids(5, 1, 9)
+    model = LlamaForCausalLM.from_pretrained(tmp_path, dtype="float64", engine="numpy")
+    theirs = LlamaForCausalLM(tiny_config(**MISTRAL.to_dict() | {"rope_theta": 1e6}), weights, dtype="float64")
+    assert_close(model(ids).logits, theirs(ids).logits)
+
+
+def test_what_mistral_s_params_leave_open(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_mistral(tmp_path)
+    assert open_checkpoint(tmp_path).config.rope_theta == 1e6
+    write_mistral(tmp_path, max_position_embeddings=128, sliding_window=None, model_type="transformer")
+    assert open_checkpoint(tmp_path).config.max_position_embeddings == 128
+    write_mistral(tmp_path, max_seq_len=77, sliding_window=77, causal=True, moe=None)
+    assert open_checkpoint(tmp_path).config.max_position_embeddings == 77
+    assert not caplog.messages
+    for window in (4096, [None, 4096, 8192]):
+        write_mistral(tmp_path, sliding_window=window)
+        config = open_checkpoint(tmp_path).config
+        assert (config.rope_theta, config.max_position_embeddings) == (1e4, 4096)
+    assert "it attends to 4096 tokens back, and texts are kept to so many" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("moe", {"num_experts": 8, "num_experts_per_tok": 2}),  # of Mistral; the next ones of Meta
+        ("moe_args", {"num_experts": 16}),
+        ("quantization_args", {"scheme": "int4_weight_int8_dynamic_activation", "group_size": 32}),
+        ("quantization", {"qformat_weight": "fp8_e4m3"}),
+        ("vision_encoder", {"hidden_size": 1024}),
+        ("yarn", {"factor": 16}),
+        ("use_qk_norm", True),
+        ("causal", False),
+        ("model_type", "mamba"),
+    ],
+)
+def test_fields_that_no_llama_has(field: str, value: Any, tmp_path: Path, capfd: Capture) -> None:
+    write_mistral(tmp_path, **{field: value})
+    assert_refused(
+        capfd, ["--weights", tmp_path], tmp_path / "params.json", field, "get the model as Hugging Face keeps"
+    )
+
+
 BAD_PARAMS: dict[str, tuple[dict[str, Any], str]] = {
     "no dim": ({"dim": None}, "dim must be a whole number of at least 1, not None"),
     "text": ({"n_layers": "2"}, "n_layers must be a whole number of at least 1, not '2'"),
@@ -226,6 +287,9 @@ BAD_PARAMS: dict[str, tuple[dict[str, Any], str]] = {
     "intermediate size of another model": ({"multiple_of": 7}, "of another shape than the config says"),
     "heads that do not divide": ({"n_heads": 5, "n_kv_heads": 5}, "hidden_size 32 is not a multiple of"),
     "high frequencies below low": ({"use_scaled_rope": True, "rope_high_freq_factor": 0.5}, "high_freq_factor"),
+    "hidden_dim of another model": ({"hidden_dim": 95}, "use the params.json that belongs to these weights"),
+    "a window of 0": ({"sliding_window": 0}, "sliding_window must be whole numbers above 0, not 0"),
+    "a head_dim of text": ({"head_dim": "4"}, "head_dim must be a whole number of at least 1, not '4'"),
     "a list": ({"dim": [32]}, "dim must be a whole number of at least 1, not [32]"),
 }
 
