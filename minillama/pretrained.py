@@ -96,7 +96,7 @@ class LlamaPreTrainedModel:
                     f"weights must map names of tensors to arrays, not be a {type(weights).__name__} of something else"
                 )
             arrays: dict[str, Tensor] = {name: ArrayTensor(as_array(name, array)) for name, array in weights.items()}
-            tensors = names.match_tensors(config, arrays, {}, "weights", self.head)
+            tensors = names.match_tensors(config, arrays, {}, "weights", self.head, "give both of one model")
         self._build(config, tensors, "weights", choices)
 
     def _build(self, config: LlamaConfig, tensors: dict[str, Tensor], where: object, choices: _Choices) -> None:

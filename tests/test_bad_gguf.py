@@ -68,6 +68,13 @@ def test_quantized_weights_kept_in_a_folder(tmp_path: Path, capfd: Capture) -> N
 
 
 SOUND = model_tensors(vocab=4096)
+
+
+def fused(name: str) -> list[Info]:
+    """The tensors with one of another name in the first layer instead of q."""
+    return [Info(f"blk.0.{name}", *tensor[1:]) if tensor.name == "blk.0.attn_q.weight" else tensor for tensor in SOUND]
+
+
 BAD: dict[str, tuple[dict[str, Any], list[Info], dict[str, Any], str]] = {
     "more pieces than rows": ({}, model_tensors(vocab=4000), {}, "has 4096 tokens and the model only 4000"),
     "counts of 2^64 - 1": ({}, SOUND, {"pairs": 2**64 - 1, "count": 2**64 - 1}, "which do not fit"),
@@ -77,6 +84,15 @@ BAD: dict[str, tuple[dict[str, Any], list[Info], dict[str, Any], str]] = {
     "big endian": ({}, SOUND, {"version": 3 << 24}, "big endian"),
     "another architecture": ({"general.architecture": "mamba"}, SOUND, {}, "architecture 'mamba'"),
     "2^31 layers": ({"llama.block_count": 2**31 - 1}, SOUND, {}, "2147483647 layers"),
+    "q, k and v in one": (
+        {},
+        fused("attn_qkv.weight"),
+        {},
+        "its q, k and v are one matrix, which is not read: get the",
+    ),
+    "gate and up in one": ({}, fused("ffn_gate_up.weight"), {}, "its gate and up are one matrix, which is not read"),
+    "experts": ({}, fused("ffn_gate_exps.weight"), {}, "it is a mixture of experts, which minillama has not"),
+    "a tensor of nobody": ({}, fused("attn_sub_norm.weight"), {}, "get the file again, or another of the model"),
     "a vocabulary of another kind": ({"tokenizer.ggml.model": "bert"}, SOUND, {}, "of the kind 'bert'"),
     "a piece twice": ({"tokenizer.ggml.tokens": ["a"] * 4096}, SOUND, {}, "the piece 'a' twice"),
     "no unknown piece": ({"tokenizer.ggml.token_type": [1] * 4096}, SOUND, {}, ""),  # the id names it

@@ -17,7 +17,15 @@ from minillama.weights.guess import guess_config
 from minillama.weights.llama2c import is_llama2c, open_llama2c
 from minillama.weights.lora import merge_lora
 from minillama.weights.meta import is_meta, open_meta, shard_files
-from minillama.weights.names import EMBED_TOKENS, LM_HEAD, SCORE, expected_shapes, match_tensors, standard_names
+from minillama.weights.names import (
+    EMBED_TOKENS,
+    LM_HEAD,
+    OTHER_CONFIG,
+    SCORE,
+    expected_shapes,
+    match_tensors,
+    standard_names,
+)
 from minillama.weights.quantized import put_together
 from minillama.weights.safetensors import Tensor, nbytes, open_safetensors
 from minillama.weights.schemes import check_scheme
@@ -63,7 +71,7 @@ def open_checkpoint(
     given = config if config is None or isinstance(config, LlamaConfig) else LlamaConfig.from_pretrained(config)
     if given is not None:
         given.validate()  # its fields may have been set since it was made
-    tensors, metadata, own_config = _read_or_named(weights, given)
+    tensors, metadata, own_config, advice = _read_or_named(weights, given)
     if head == STORED:
         head = stored_head(tensors)
     beside = weights.parent / "config.json"
@@ -84,7 +92,7 @@ def open_checkpoint(
             raise ValueError(f"{weights}: {error}; get it again") from None
     if overrides:
         settings = LlamaConfig.from_dict(settings.to_dict(), **overrides)
-    matched = match_tensors(settings, tensors, metadata, weights, head)
+    matched = match_tensors(settings, tensors, metadata, weights, head, OTHER_CONFIG if given else advice)
     for adapter in lora:
         matched = merge_lora(Path(adapter), matched, settings, head)
     return Checkpoint(settings, matched, weights.parent, head, metadata)

@@ -30,6 +30,7 @@ PARTS = {  # of a layer, by the model's name of each
     **{f"{x}_proj": f"ffn_{x}.weight" for x in ("gate", "up", "down")},
     **{f"{x}_bias": f"ffn_{x}.bias" for x in ("gate", "up", "down")},
 }
+ANOTHER_FILE = "get the file again, or another of the model"
 ROPE_FREQS = "rope_freqs.weight"  # what each pair's frequency is divided by
 IGNORED = re.compile(r"rope_freqs\.weight|blk\.\d+\.attn_rot_embd\.weight|blk\.\d+\.rope_freqs\.weight")
 
@@ -39,7 +40,7 @@ def open_gguf(path: Path) -> Source:
     gguf = read_gguf(path)
     try:
         config = config_of(gguf)
-        return Source(dict(_tensors(gguf, config)), config=config)
+        return Source(dict(_tensors(gguf, config)), config=config, advice=ANOTHER_FILE)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 

@@ -130,7 +130,7 @@ def open_llama2c(path: Path) -> Source:
             )
     except ValueError as error:
         raise ValueError(f"{path} is not a sound llama2.c file: {error}; export it again") from None
-    return Source(tensors, config=header.config)
+    return Source(tensors, config=header.config, advice="get the file again")
 
 
 def _read_header(file: MappedFile) -> Header:

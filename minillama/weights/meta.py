@@ -78,7 +78,10 @@ def open_meta(
         for name, heads in ((q, H), (k, G)):
             if name in joined and math.prod(joined[name].shape[:1]) % (2 * heads) == 0:  # else match_tensors complains
                 joined[name] = InterleavedTensor(joined[name], heads)
-    return Source(joined, {}, config)
+    beside = (weights.parent / "params.json").exists()
+    return Source(
+        joined, {}, config, "use the params.json that belongs to these weights" if beside else names.OTHER_CONFIG
+    )
 
 
 def _open_shards(weights: Path, tensors: Tensors, open_file: Callable[[Path], Tensors]) -> list[Tensors]:

@@ -1,6 +1,7 @@
 """Which tensor is which: the names and shapes of a Hugging Face LLaMA, and the rotary layouts."""
 
 import logging
+import re
 from collections.abc import Mapping
 from typing import TypeVar
 
@@ -19,6 +20,13 @@ NORM = "model.norm.weight"
 LM_HEAD = "lm_head.weight"
 SCORE = "score.weight"
 HEADS = (LM_HEAD, SCORE)
+OTHER_CONFIG = "use the config.json that belongs to these weights (--config)"  # what to do where shapes differ
+# Tensors that no config makes a LLaMA's: how they are named, and what is said of them
+_FOREIGN = {
+    r"qkv|W_pack|query_key_value|c_attn": "its q, k and v are one matrix, which is not read: get the model with three",
+    r"gate_up|w1w3|w13": "its gate and up are one matrix, which is not read: get the model with two",
+    r"experts|_exps\b|_shexp\b|block_sparse_moe|ffn_gate_inp": "it is a mixture of experts, which minillama has not",
+}
 
 # The model's attribute -> the tensor's name after "model.layers.N."
 LAYER = {
@@ -97,11 +105,12 @@ def match_tensors(
     metadata: Mapping[str, str],
     where: object,
     head: str | None = LM_HEAD,
+    advice: str = OTHER_CONFIG,
 ) -> dict[str, T]:
     """Every tensor that a model with this head needs, under its own name, aliases resolved.
 
     The heads of other models are left out, and a classifier's head may be missing. ValueError that names missing,
-    unexpected and misshaped tensors, and those that are not floats, up to 30 of each.
+    unexpected and misshaped tensors, and those that are not floats, up to 30 of each, and gives the advice.
     """
     found = {name: tensor for name, tensor in standard_names(tensors).items() if not is_derived(name)}
     for dropped, kept in metadata.items():  # tensors that shared memory with another when they were saved
@@ -121,7 +130,7 @@ def match_tensors(
     if config.num_hidden_layers > len(found):  # listing what is missing could take all memory
         raise ValueError(
             f"{where}: its config says {config.num_hidden_layers} layers and it has {len(found)} tensors in all; "
-            "use the config.json that belongs to these weights (--config)"
+            + advice
         )
     for other in HEADS:
         if other != head:
@@ -143,9 +152,9 @@ def match_tensors(
     }
     parts = [f"{len(names)} {kind}: {_listed(names)}" for kind, names in complaints.items() if names]
     if parts:
+        foreign = (what for pattern, what in _FOREIGN.items() if re.search(pattern, " ".join(complaints["unexpected"])))
         raise ValueError(
-            f"{where}: the tensors are not those of its config; {'; '.join(parts)}; "
-            "use the config.json that belongs to these weights (--config)"
+            f"{where}: the tensors are not those of its config; {'; '.join(parts)}; {next(foreign, advice)}"
         )
     return {name: found[name] for name in expected if name in found}
 

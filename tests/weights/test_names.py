@@ -179,3 +179,21 @@ def test_both_layouts_give_the_same_scores(seed: int) -> None:
     k_halves = rotate(heads(interleaved_to_halves(wk, G), G)[None], *cos_sin)[0]
     for h in range(H):
         assert_close(q_halves[h] @ k_halves[h // 2].T, q[h] @ k[h // 2].T)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("self_attn.qkv_proj.weight", "its q, k and v are one matrix, which is not read: get the model with three$"),
+        ("self_attn.W_pack.weight", "its q, k and v are one matrix"),
+        ("mlp.gate_up_proj.weight", "its gate and up are one matrix, which is not read: get the model with two$"),
+        ("block_sparse_moe.experts.0.w1.weight", "it is a mixture of experts, which minillama has not$"),
+        ("self_attn.q_norm.weight", "try this$"),
+    ],
+)
+def test_what_no_config_makes_a_llama(name: str, words: str) -> None:
+    config = tiny_config()
+    tensors = tensors_of(config)
+    tensors[f"model.layers.1.{name}"] = tensors.pop("model.layers.1.self_attn.q_proj.weight")
+    with pytest.raises(ValueError, match=words):
+        match_tensors(config, tensors, {}, "here", advice="try this")
