@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -104,6 +105,9 @@ class LlamaPreTrainedModel:
             shape = names.expected_shapes(config, self.head)[self.head]
             tensors = tensors | {self.head: draw_matrix(config, choices.seed, self.head, shape)}
             log.warning("%s has no %s: the head is drawn at random and has yet to be trained", where, self.head)
+        self._tied = tensors.get(names.LM_HEAD) is tensors[names.EMBED_TOKENS] or (
+            config.tie_word_embeddings and tensors.get(names.LM_HEAD, tensors[names.EMBED_TOKENS]).dtype in QUANTS
+        )  # before the head is packed, which makes another tensor of it
         self.engine, self.form = choose(choices.engine, choices.form, choices.compat, config, tensors, where)
         if self.engine == "numba" and self.form in PACKED:
             tensors = self._packed(tensors, matrix_forms(self.form, tensors), choices.threads, where)
@@ -306,14 +310,29 @@ class LlamaPreTrainedModel:
         tensors = self._tensors()
         if names.LM_HEAD in tensors and tensors[names.LM_HEAD] is self.weights.tensors[names.EMBED_TOKENS]:
             del tensors[names.LM_HEAD]
-        stamp: dict[str, Any] = {"torch_dtype": main_dtype(tensors), "architectures": [type(self).__name__]}
-        forms = [tensor.form for tensor in tensors.values() if isinstance(tensor, PackedTensor)]
-        if forms:
-            stamp["quantization_config"] = quantization_config(forms[-1])
-        config = LlamaConfig.from_dict(self.config.to_dict() | stamp).to_json_string()
+        config = LlamaConfig.from_dict(self._true_fields(tensors)).to_json_string()
         weights = weight_files(folder, tensors, max_shard_size)
         files = weights | {folder / "config.json": config.encode()} | self._more_files(folder)
         write_files(files, remove=other_weight_files(folder, weights))
+
+    def _true_fields(self, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+        """The config's fields, those about what is written made true. ValueError where sizes have been set that the
+        weights have not."""
+        self.config.validate()
+        for name, shape in names.expected_shapes(self.config, self.head).items():
+            if (held := self.weights.tensors.get(name)) is None or held.shape != shape:
+                raise ValueError(
+                    f"the config says that {name} is {shape}, and it is {getattr(held, 'shape', 'absent')}: set the "
+                    "config's fields back to what the weights are"
+                )
+        fields = self.config.to_dict()
+        fields.pop("quantization_config", None)
+        forms = Counter(tensor.form for tensor in tensors.values() if isinstance(tensor, PackedTensor))
+        if forms:
+            fields["quantization_config"] = quantization_config(forms.most_common(1)[0][0])
+        if self.head == names.LM_HEAD:
+            fields["tie_word_embeddings"] = self._tied
+        return fields | {"torch_dtype": main_dtype(tensors), "architectures": [type(self).__name__]}
 
     def _more_files(self, folder: Path) -> dict[Path, bytes | Callable[[BinaryIO], None]]:
         """What else is saved."""

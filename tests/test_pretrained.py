@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from minillama import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification, LlamaModel, tale_model
 from minillama.arrays import Array
+from minillama.convert import main as convert_main
 from minillama.weights.names import EMBED_TOKENS, LM_HEAD, SCORE
-from tests.tiny import SIZES, random_ids, random_weights, tiny_config, write_safetensors
+from tests.tiny import SIZES, random_ids, random_weights, tiny_config, tiny_model, write_safetensors
 
 CLASSES = (LlamaModel, LlamaForCausalLM, LlamaForSequenceClassification)
 classes = pytest.mark.parametrize("kind", CLASSES)
@@ -335,3 +337,49 @@ def test_a_model_within_a_model_is_the_last() -> None:
     assert isinstance(model.model, LlamaModel)
     assert not hasattr(model.model, "model")
     assert model.model.decoder is model.decoder
+
+
+@pytest.mark.parametrize("convert", [False, True])
+def test_a_config_that_ties_two_tables_is_not_written_again(convert: bool, tmp_path: Path) -> None:
+    """Nor one that does not tie what is one table: transformers would drop the head, or find none."""
+    config = tiny_config()
+    arrays = random_weights(config)
+    for tied, metadata in ((True, {}), (False, {LM_HEAD: EMBED_TOKENS})):
+        stored = {name: array for name, array in arrays.items() if tied or name != LM_HEAD}
+        (tmp_path / "in").mkdir(exist_ok=True)
+        write_safetensors(tmp_path / "in" / "model.safetensors", stored, metadata)
+        tiny_config(tie_word_embeddings=tied).save_pretrained(tmp_path / "in")
+        if convert:
+            assert convert_main([str(tmp_path / "in"), str(tmp_path / "out"), "--force"]) == 0
+        else:
+            LlamaForCausalLM.from_pretrained(tmp_path / "in").save_pretrained(tmp_path / "out")
+        written = json.loads((tmp_path / "out" / "config.json").read_text())
+        assert written["tie_word_embeddings"] is not tied
+        assert (LM_HEAD in load_file(tmp_path / "out" / "model.safetensors")) == tied
+
+
+def test_a_tied_head_that_is_packed_stays_tied(tmp_path: Path) -> None:
+    model = LlamaForCausalLM(tiny_config(tie_word_embeddings=True), engine="numba", dtype="bf16z")
+    model.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["tie_word_embeddings"] is True
+
+
+def test_what_a_config_says_of_the_numbers_is_written_anew(tmp_path: Path) -> None:
+    """Here it comes from a quantized folder, and the weights are floats."""
+    stale = tiny_config(quantization_config={"quant_method": "minillama", "version": 1, "format": "q8_0"})
+    stale.torch_dtype, stale.architectures = "bfloat16", ["LlamaModel"]
+    LlamaForCausalLM(stale, random_weights(stale)).save_pretrained(tmp_path)
+    written = json.loads((tmp_path / "config.json").read_text())
+    assert "quantization_config" not in written
+    assert (written["torch_dtype"], written["architectures"]) == ("float32", ["LlamaForCausalLM"])
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("vocab_size", 40), ("num_hidden_layers", 3), ("attention_bias", True), ("head_dim", 8)]
+)
+def test_sizes_that_were_set_later_are_not_written(field: str, value: Any, tmp_path: Path) -> None:
+    model = tiny_model()
+    setattr(model.config, field, value)
+    with pytest.raises(ValueError, match="set the config's fields back to what the weights are"):
+        model.save_pretrained(tmp_path / "out")
+    assert not (tmp_path / "out").exists()

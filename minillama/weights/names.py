@@ -159,6 +159,20 @@ def match_tensors(
     return {name: found[name] for name in expected if name in found}
 
 
+def with_true_tie(config: LlamaConfig, tensors: dict[str, Tensor]) -> LlamaConfig:
+    """The config with what it says of the head and the embedding made true; equal ones are made one tensor.
+
+    A head that was quantized or compressed by itself may be of a tied embedding, and is left at what the config says.
+    """
+    embed, lm_head = tensors[EMBED_TOKENS], tensors.get(LM_HEAD)
+    if lm_head is None or lm_head.dtype in QUANTS or (embed is lm_head) == config.tie_word_embeddings:
+        return config
+    if config.tie_word_embeddings and same_numbers(embed, lm_head):
+        tensors[LM_HEAD] = embed
+        return config
+    return LlamaConfig.from_dict(config.to_dict(), tie_word_embeddings=embed is lm_head)
+
+
 def _listed(names: list[str], most: int = 30) -> str:
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more

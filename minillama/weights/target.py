@@ -62,7 +62,8 @@ def is_packed(tensor: Tensor) -> bool:
 
 
 def true_config(checkpoint: Checkpoint, tensors: Mapping[str, Tensor]) -> LlamaConfig:
-    """The config with what it says of the numbers and of the class made true."""
+    """The config with what it says of the numbers and of the class made true, as open_checkpoint has done for the
+    head."""
     stamp = {"torch_dtype": main_dtype(tensors), "architectures": [_ARCHITECTURES[checkpoint.head]]}
     fields = checkpoint.config.to_dict() | stamp
     fields.pop("quantization_config", None)
