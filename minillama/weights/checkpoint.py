@@ -25,6 +25,7 @@ from minillama.weights.names import (
     expected_shapes,
     match_tensors,
     standard_names,
+    with_true_tie,
 )
 from minillama.weights.quantized import put_together
 from minillama.weights.safetensors import Tensor, nbytes, open_safetensors
@@ -94,7 +95,8 @@ def open_checkpoint(
         settings = LlamaConfig.from_dict(settings.to_dict(), **overrides)
     matched = match_tensors(settings, tensors, metadata, weights, head, OTHER_CONFIG if given else advice)
     for adapter in lora:
-        matched = merge_lora(Path(adapter), matched, settings, head)
+        matched, settings = merge_lora(Path(adapter), matched, settings, head)
+    settings = with_true_tie(settings, matched)
     return Checkpoint(settings, matched, weights.parent, head, metadata)
 
 

@@ -8,6 +8,7 @@ Source: github.com/huggingface/peft, whose merge_and_unload this equals.
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -23,6 +24,7 @@ from minillama.weights import names
 from minillama.weights.formats import FLOATS, QUANTS, STORAGE, narrow, widen
 from minillama.weights.safetensors import Tensor, open_safetensors
 
+log = logging.getLogger("minillama")
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 BLOCK = 64  # rows that are merged together: products of one shape, so that a row's bits never depend on its company
 
@@ -107,33 +109,85 @@ class MergedTensor:
         return narrow(self.base.read(dtype, rows) + added, self.dtype)
 
 
-def merge_lora(folder: Path, tensors: Mapping[str, Tensor], config: LlamaConfig, head: str | None) -> dict[str, Tensor]:
-    """A model's tensors with the adapter in `folder` merged into them; nothing is computed before they are read.
+class UnfitError(ValueError):
+    """An adapter that is of this model, and that cannot be merged as it is; the sentence says what to do."""
+
+
+def merge_lora(
+    folder: Path, tensors: Mapping[str, Tensor], config: LlamaConfig, head: str | None
+) -> tuple[dict[str, Tensor], LlamaConfig]:
+    """A model's tensors with the adapter in `folder` merged into them, and its config; nothing is computed before they
+    are read.
 
     head: which the model has; adapters of others are left out. Where the head is tied to the embedding, an adapter of
-    either changes both, as in peft. ValueError, OSError or FileNotFoundError that names the file.
+    either changes both, as in peft. An adapter that has whole tables of another size resizes the vocabulary.
+    ValueError, OSError or FileNotFoundError that names the file.
     """
     settings = _read_settings(folder / CONFIG)
     if not (folder / WEIGHTS).exists():
         raise FileNotFoundError(f"{folder} has no {WEIGHTS}: save the adapter with safe_serialization=True")
     stored, _ = open_safetensors(folder / WEIGHTS)
-    merged, expected = dict(tensors), names.expected_shapes(config, head)
     try:
         contents = _sorted_out(stored).without(*(name for name in names.HEADS if name != head))
-        for name, tensor in (contents.bases | contents.trained).items():
-            if expected.get(name) != tensor.shape:
-                raise ValueError(f"{name} is {tensor.shape} there and {expected.get(name, 'absent')} in the model")
-        for name, tensor in contents.bases.items():
-            merged |= _in_place_of(merged.get(name), tensor, merged) | {name: tensor}
-        merged |= contents.trained
-        for name, pair in contents.pairs.items():
-            if name not in merged:
-                raise ValueError(f"it adapts {name}, which the model has not")
-            base = merged[name]
-            merged |= _in_place_of(base, MergedTensor(base, pair, _checked_scale(settings, base, name, pair)), merged)
+        return _merged(contents, settings, tensors, config, head)
+    except UnfitError as error:
+        raise ValueError(f"{folder / WEIGHTS}: {error}") from None
     except ValueError as error:
         raise ValueError(f"{folder / WEIGHTS} does not fit: {error}; name the adapter of this model") from None
-    return merged
+
+
+def _merged(
+    contents: Contents,
+    settings: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    config: LlamaConfig,
+    head: str | None,
+) -> tuple[dict[str, Tensor], LlamaConfig]:
+    merged, whole = dict(tensors), contents.bases | contents.trained
+    if size := _new_size(contents, tensors, config):
+        config = LlamaConfig.from_dict(config.to_dict(), vocab_size=size)
+        merged |= _in_place_of(merged[names.EMBED_TOKENS], whole[names.EMBED_TOKENS], merged)
+    expected = names.expected_shapes(config, head)
+    for name, tensor in whole.items():
+        if expected.get(name) != tensor.shape:
+            raise ValueError(f"{name} is {tensor.shape} there and {expected.get(name, 'absent')} in the model")
+    for name, tensor in contents.bases.items():
+        merged |= _in_place_of(merged.get(name), tensor, merged) | {name: tensor}
+    merged |= contents.trained
+    for name, pair in contents.pairs.items():
+        if name not in merged:
+            raise ValueError(f"it adapts {name}, which the model has not")
+        base = merged[name]
+        merged |= _in_place_of(base, MergedTensor(base, pair, _checked_scale(settings, base, name, pair)), merged)
+    return merged, config
+
+
+def _new_size(contents: Contents, tensors: Mapping[str, Tensor], config: LlamaConfig) -> int | None:
+    """How large the adapter's tables make the vocabulary, if not as large as it is. UnfitError where one is lacking."""
+    embed, head = names.EMBED_TOKENS, names.LM_HEAD
+    whole, D = contents.bases | contents.trained, config.hidden_size
+    shapes = [whole[name].shape for name in (embed, head) if name in whole]
+    for pair in (contents.pairs[name] for name in (embed, head) if name in contents.pairs):
+        shape = (*pair.b.shape[:1], *pair.a.shape[-1:])
+        shapes.append(shape[::-1] if pair.transposed else shape)
+    sizes = {shape[0] for shape in shapes if shape[1:] == (D,)}
+    if not sizes - {config.vocab_size}:
+        return None
+    needed = {embed} if head not in tensors else {embed, head}
+    if embed in contents.bases and tensors[embed] is tensors.get(head):
+        needed = {embed}  # which is the head too
+    if len(sizes) > 1 or not needed <= whole.keys():
+        raise UnfitError(
+            f"it was trained with a vocabulary of {max(sizes)} tokens, and the model has {config.vocab_size}; it does "
+            f"not bring {' and '.join(sorted(needed))} of that size: resize the model (resize_token_embeddings, "
+            "save_pretrained) and name that one"
+        )
+    log.warning(
+        "the adapter makes the vocabulary %d tokens instead of %d: its tokenizer is the one to name (--tokenizer)",
+        *sizes,
+        config.vocab_size,
+    )
+    return sizes.pop()
 
 
 def _in_place_of(old: Tensor | None, new: Tensor, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -197,8 +251,10 @@ def _sorted_out(stored: Mapping[str, Tensor]) -> Contents:
     for key, tensor in stored.items():
         match = re.fullmatch(
             r"base_model\.model\.(.+?)\.(?:(lora_[AB])\.weight|(lora_embedding_[AB])|(base_layer\.)?(weight|bias))",
-            key,
+            key.replace(".modules_to_save.", "."),
         )
+        if ".original_module." in key:
+            continue  # which peft saves beside tables that it trains whole, and does not use
         if match is None:
             raise ValueError(f"it has the tensor {key}, which is of no LoRA adapter of a LLaMA")
         if tensor.dtype not in FLOATS:
@@ -227,7 +283,7 @@ def _name(module: str, part: str) -> str:
 def _checked_scale(settings: Mapping[str, Any], base: Tensor, name: str, pair: Pair) -> float:
     """What B A is multiplied by. ValueError where it cannot be added to `base`."""
     if base.dtype in QUANTS:
-        raise ValueError(f"{name} is quantized: merge the adapter into float weights, then quantize them")
+        raise UnfitError(f"{name} is quantized: merge the adapter into float weights, then quantize them")
     rank = _of_module(settings["rank_pattern"], pair.module, settings["r"])
     alpha = _of_module(settings["alpha_pattern"], pair.module, settings["lora_alpha"])
     (rows, columns) = base.shape if len(base.shape) == 2 else (0, 0)

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from minillama.arrays import Array
+from minillama.convert import main as convert
 from minillama.llama import LlamaForCausalLM, LlamaForSequenceClassification, LlamaModel
 from minillama.weights import open_checkpoint
 from minillama.weights.formats import narrow_bfloat16
@@ -214,8 +215,8 @@ FILE_HAS: dict[str, tuple[Callable[[], Tensors], str]] = {
     "whole numbers": (lambda: changed(__lora_A__weight=np.ones((3, 16), np.int8)), "is stored as I8"),
     "a bias of none": (lambda: pair(Q) | {"base_model.model.model.layers.0.mlp.up_proj.bias": np.ones(20, F)},
                        "up_proj.bias is (20,) there and absent in the model"),
-    "a larger vocabulary": (lambda: pair(Q) | {f"{module(LM_HEAD)}.weight": np.ones((71, 16), F)},
-                            "lm_head.weight is (71, 16) there and (70, 16) in the model"),
+    "another width": (lambda: pair(Q) | {f"{module(LM_HEAD)}.weight": np.ones((70, 15), F)},
+                      "lm_head.weight is (70, 15) there and (70, 16) in the model"),
     "a norm": (lambda: {name.replace("self_attn.q_proj", "input_layernorm"): w for name, w in pair(Q).items()},
                "do not make model.layers.1.input_layernorm.weight (16,)"),
 }  # fmt: skip
@@ -238,6 +239,80 @@ def test_a_file_that_does_not_fit_is_refused(name: str, tmp_path: Path, capfd: C
         capfd, ["--weights", base(tmp_path / "base"), "--lora", adapter], adapter / "adapter_model.safetensors",
         "does not fit", message, "name the adapter of this model",
     )  # fmt: skip
+
+
+LARGER = {name: np.concatenate((WEIGHTS[name], WEIGHTS[name][:3] * k)) for name, k in ((EMBED_TOKENS, 2), (LM_HEAD, 3))}
+TIED = {name: w for name, w in WEIGHTS.items() if name != LM_HEAD}
+
+
+def as_peft_saves(*names: str) -> Tensors:
+    """Tables that were trained whole, with the two copies that peft 0.21 saves of each beside it."""
+    return {
+        f"{module(name)}.{copy}weight": LARGER[name] * factor
+        for name in names
+        for copy, factor in (("", 1), ("modules_to_save.", 1), ("original_module.", 9))
+    }
+
+
+@pytest.mark.parametrize("save", [lambda *names: {f"{module(n)}.weight": LARGER[n] for n in names}, as_peft_saves])
+def test_an_adapter_of_a_larger_vocabulary_brings_it(save: Any, tmp_path: Path, capfd: Capture) -> None:
+    adapter = write_adapter(tmp_path / "adapter", pair(Q) | save(EMBED_TOKENS, LM_HEAD))
+    model = LlamaForCausalLM.from_pretrained(base(tmp_path / "base"), lora=adapter)
+    assert model.config.vocab_size == 73
+    for name, array in LARGER.items():
+        np.testing.assert_array_equal(model.state_dict()[name], array)
+    assert model(np.array([[72, 1]])).logits.shape == (1, 2, 73)
+    model.save_pretrained(tmp_path / "merged")
+    assert open_checkpoint(tmp_path / "merged").config.vocab_size == 73
+
+
+def test_an_adapter_of_a_larger_tied_table(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """An embedding that is adapted itself, beside a copy of its base; the head is the same."""
+    larger = pair(EMBED_TOKENS, weights={EMBED_TOKENS: LARGER[EMBED_TOKENS]})
+    copy = {f"{module(EMBED_TOKENS)}.base_layer.weight": LARGER[EMBED_TOKENS]}
+    opened = open_checkpoint(
+        base(tmp_path / "base", TIED, tie_word_embeddings=True),
+        lora=[write_adapter(tmp_path / "adapter", larger | copy)],
+    )
+    assert (opened.config.vocab_size, opened.config.tie_word_embeddings) == (73, True)
+    assert opened.tensors[EMBED_TOKENS] is opened.tensors[LM_HEAD]
+    assert_near(opened.tensors[LM_HEAD].stored(), LARGER[EMBED_TOKENS] + ALPHA / RANK * product(EMBED_TOKENS, larger))
+    assert caplog.messages == [
+        "the adapter makes the vocabulary 73 tokens instead of 70: its tokenizer is the one to name (--tokenizer)"
+    ]
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("name", [EMBED_TOKENS, LM_HEAD])
+@pytest.mark.parametrize("how", ["whole", "adapted"])
+def test_a_larger_vocabulary_that_lacks_a_table(
+    how: str, name: str, tied: bool, tmp_path: Path, capfd: Capture
+) -> None:
+    """A tied table that was trained whole does not bring the head, which kept its own numbers."""
+    tables = {f"{module(name)}.weight": LARGER[name]} if how == "whole" else pair(name, weights=LARGER)
+    adapter = write_adapter(tmp_path / "adapter", pair(Q) | tables)
+    folder = base(tmp_path / "base", TIED if tied else WEIGHTS, tie_word_embeddings=tied)
+    assert_refused(
+        capfd, ["--weights", folder, "--lora", adapter], adapter / "adapter_model.safetensors",
+        "trained with a vocabulary of 73 tokens, and the model has 70", "resize the model (resize_token_embeddings",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("differ", [True, False])
+def test_whole_tables_of_a_tied_model(differ: bool, tmp_path: Path) -> None:
+    """Two that differ are not tied any more, and what is written says so; two that are equal still are."""
+    head = WEIGHTS[LM_HEAD] if differ else WEIGHTS[EMBED_TOKENS]
+    tables = {f"{module(EMBED_TOKENS)}.weight": WEIGHTS[EMBED_TOKENS], f"{module(LM_HEAD)}.weight": head}
+    adapter = write_adapter(tmp_path / "adapter", pair(Q) | tables, modules_to_save=["embed_tokens", "lm_head"])
+    folder = base(tmp_path / "base", TIED, tie_word_embeddings=True)
+    assert convert([str(folder), str(tmp_path / "converted"), "--lora", str(adapter)]) == 0
+    LlamaForCausalLM.from_pretrained(folder, lora=adapter).save_pretrained(tmp_path / "saved")
+    for written in ("converted", "saved"):
+        config = json.loads((tmp_path / written / "config.json").read_text())
+        stored = load_file(tmp_path / written / "model.safetensors")
+        assert (config["tie_word_embeddings"], LM_HEAD in stored) == (not differ, differ)
+        np.testing.assert_array_equal(open_checkpoint(tmp_path / written).tensors[LM_HEAD].stored(), head)
+    assert convert(["--check", str(tmp_path / "converted")]) == 0
 
 
 def test_what_is_no_adapter_is_refused(tmp_path: Path, capfd: Capture) -> None:
