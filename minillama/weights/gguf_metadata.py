@@ -56,8 +56,6 @@ def _add_scaling(gguf: Any, writer: Any, config: LlamaConfig) -> None:
     writer.add_rope_scaling_factor(factor)
     if config.rope_type == "yarn":
         writer.add_rope_scaling_orig_ctx_len(original)
-        writer.add_rope_scaling_yarn_beta_fast(scaling.get("beta_fast") or 32)
-        writer.add_rope_scaling_yarn_beta_slow(scaling.get("beta_slow") or 1)
 
 
 def add_vocabulary(writer: Any, config: LlamaConfig, vocabulary: Vocabulary | None, ends: Sequence[int]) -> None:

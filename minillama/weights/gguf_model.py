@@ -15,6 +15,7 @@ from minillama.config import LlamaConfig
 from minillama.weights import names
 from minillama.weights.formats import FLOATS
 from minillama.weights.gguf_file import GGUF, field, read_gguf, shortest
+from minillama.weights.gguf_keys import check_keys
 from minillama.weights.gguf_rope import scaling_of
 from minillama.weights.gguf_special import end_ids, special_id
 from minillama.weights.gguf_tensors import tensor_of
@@ -103,6 +104,8 @@ def config_of(gguf: GGUF) -> LlamaConfig:
     for key in ("attention.value_length", "rope.dimension_count"):
         if (size := _count(metadata, f"llama.{key}", head_dim)) != head_dim:
             raise ValueError(f"its llama.{key} is {size} and its heads are {head_dim} wide: a LLaMA has these equal")
+    length = _count(metadata, "llama.context_length")
+    check_keys(metadata, head_dim, length)
     embedding = gguf.tensors.get(TENSORS[names.EMBED_TOKENS])
     if embedding is None:
         raise ValueError(f"it has no tensor {TENSORS[names.EMBED_TOKENS]}: it holds no whole model")
@@ -118,7 +121,7 @@ def config_of(gguf: GGUF) -> LlamaConfig:
         "num_attention_heads": H,
         "num_key_value_heads": _count(metadata, "llama.attention.head_count_kv", H),
         "head_dim": head_dim,
-        "max_position_embeddings": _count(metadata, "llama.context_length"),
+        "max_position_embeddings": length,
         "rms_norm_eps": shortest(field(metadata, "llama.attention.layer_norm_rms_epsilon", float)),
         "rope_theta": theta,
         "rope_scaling": scaling_of(metadata, _rope_factors(gguf, head_dim), theta, head_dim),

@@ -21,31 +21,44 @@ def scaling_of(
 ) -> dict[str, Any] | None:
     """rope_scaling as a config has it, or None. factors: (K/2,), by which llama.cpp divides the frequencies."""
     prefix = "llama.rope.scaling."
-    kind = field(metadata, f"{prefix}type", str, "none")
-    factor = shortest(field(metadata, f"{prefix}factor", float, field(metadata, "llama.rope.scale_linear", float, 1.0)))
-    if kind == "none" and "llama.rope.scale_linear" in metadata:
-        kind = "linear"  # an older name
-    if factors is not None and (factors != 1).any():
-        if kind != "none" and factor != 1:
-            raise ValueError(f"its rotary frequencies are scaled twice, by {prefix}type {kind} and by a tensor")
-        return _of_factors(factors, theta, head_dim)
-    if kind == "none" or (kind == "linear" and factor == 1):
-        return None
-    if kind == "linear":
-        return {"rope_type": "linear", "factor": factor}
-    if kind != "yarn":
+    kind = field(metadata, f"{prefix}type", str, "linear")  # as llama.cpp takes a factor without a type
+    older = field(metadata, "llama.rope.scale_linear", float, 1.0)
+    factor = shortest(field(metadata, f"{prefix}factor", float, older)) or 1.0
+    attention = shortest(field(metadata, f"{prefix}attn_factor", float, 1.0))
+    if kind not in ("none", "linear", "yarn"):
         raise ValueError(f"its rotary scaling is {kind!r}, and 'linear', 'yarn' and that of Llama 3 are read")
+    for name, value in (("factor", factor), ("attn_factor", attention)):
+        if not 0 < value < math.inf:
+            raise ValueError(f"its {prefix}{name} is {value}, which must be above 0 and finite")
+    plain = factors is None or bool((factors == 1).all())
+    if kind == "yarn":
+        if not plain:
+            raise ValueError("its rotary frequencies are scaled twice, by yarn and by a tensor")
+        return _yarn(metadata, factor, attention)
+    factor = 1.0 if kind == "none" else factor
+    if attention == 1 and factor == 1:
+        return None if plain else _of_factors(np.asarray(factors), theta, head_dim)
+    if attention == 1 and plain and factor > 1:
+        return {"rope_type": "linear", "factor": factor}
+    return _as_they_are(factor * (np.ones(head_dim // 2) if factors is None else factors), attention)
+
+
+def _yarn(metadata: Mapping[str, Any], factor: float, attention: float) -> dict[str, Any]:
     scaling: dict[str, Any] = {"rope_type": "yarn", "factor": factor}
-    original = f"{prefix}original_context_length"
+    original = "llama.rope.scaling.original_context_length"
     if original in metadata:
         scaling["original_max_position_embeddings"] = field(metadata, original, int)
-    for name in ("beta_fast", "beta_slow"):
-        if f"{prefix}yarn_{name}" in metadata:
-            scaling[name] = shortest(field(metadata, f"{prefix}yarn_{name}", float))
-    if f"{prefix}attn_factor" in metadata:  # llama.cpp multiplies the usual by it
-        usual = 1 + 0.1 * math.log(max(factor, 1))
-        scaling["attention_factor"] = usual * shortest(field(metadata, f"{prefix}attn_factor", float))
+    if attention != 1:  # llama.cpp multiplies the usual by it
+        scaling["attention_factor"] = (1 + 0.1 * math.log(max(factor, 1))) * attention
     return scaling
+
+
+def _as_they_are(factors: Array, attention: float = 1.0) -> dict[str, Any]:
+    """What every pair's frequency is divided by, and what cosines and sines are multiplied by, kept without a name."""
+    if not (np.isfinite(factors).all() and (factors > 0).all()):
+        raise ValueError("its rope_freqs.weight holds numbers that are not above 0 and finite")
+    listed = [float(factor) for factor in factors]
+    return {"rope_type": "longrope", "short_factor": listed, "long_factor": listed, "attention_factor": attention}
 
 
 def _of_factors(factors: Array, theta: float, head_dim: int) -> dict[str, Any]:
@@ -57,8 +70,7 @@ def _of_factors(factors: Array, theta: float, head_dim: int) -> dict[str, Any]:
         if np.allclose(llama3_factors(inv_freq, scaling), factors, rtol=EXACT, atol=0):
             return scaling
     log.warning("its rotary factors are not those of Llama 3's scaling: they are kept as they are, as longrope")
-    listed = [float(factor) for factor in factors]
-    return {"rope_type": "longrope", "short_factor": listed, "long_factor": listed, "attention_factor": 1.0}
+    return _as_they_are(factors)
 
 
 def llama3_factors(inv_freq: Array, scaling: Mapping[str, Any]) -> Array:

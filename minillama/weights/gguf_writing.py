@@ -79,8 +79,12 @@ def check(config: LlamaConfig, format: str) -> None:
     if config.rope_type == "yarn":
         scaling = config.rope_scaling or {}
         further = [key for key in ("attention_factor", "mscale", "mscale_all_dim") if scaling.get(key) is not None]
+        usual = {"beta_fast": 32, "beta_slow": 1}  # which llama.cpp takes for a LLaMA, whatever a file says
+        further += [key for key in usual if (scaling.get(key) or usual[key]) != usual[key]]
         if further or not scaling.get("truncate", True):
-            raise ValueError(f"yarn with {(further or ['truncate'])[0]} is not written for llama.cpp")
+            raise ValueError(
+                f"yarn with {(further or ['truncate'])[0]} is not written for llama.cpp, which would compute otherwise"
+            )
     for what, size in (
         ("hidden_size", config.hidden_size),
         ("intermediate_size", config.intermediate_size),

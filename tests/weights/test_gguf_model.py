@@ -162,8 +162,9 @@ REFUSED: dict[str, tuple[dict[str, Any], list[Info] | None, str]] = {
     "another vocabulary": ({f"{L}vocab_size": 41}, None, r"embed_tokens.weight \(40, 64\) instead of \(41, 64\)"),
     "experts": ({f"{L}expert_count": 8}, None, "a mixture of experts"),
     "one of several": ({"split.count": 3}, None, "one of several parts: join them"),
-    "a scaling by a factor of 0": (
-        {f"{L}rope.scaling.type": "linear", f"{L}rope.scaling.factor": 0.0}, None, "factor must be a number"),
+    "a scaling by a negative factor": ({f"{L}rope.scaling.factor": -4.0}, None, "factor is -4.0, which must be above"),
+    "yarn that shortens": (
+        {f"{L}rope.scaling.type": "yarn", f"{L}rope.scaling.factor": 0.5}, None, "factor must be a number 1 or above"),
     "an end of a text": ({"tokenizer.ggml.eos_token_id": "2"}, None, "eos_token_id must be of type int"),
     "no tensors": ({}, [], "no tensor token_embd.weight: it holds no whole model"),
     "no norm": ({}, without("output_norm.weight"), "1 missing: model.norm.weight"),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from minillama.config import LlamaConfig
-from minillama.model.rope_scaling import inverse_frequencies
+from minillama.model.rope_scaling import attention_factor, inverse_frequencies
 from minillama.weights.gguf_rope import llama3_factors, scaling_of
 
 LLAMA_3_1 = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
@@ -72,8 +72,12 @@ def test_factors_of_no_known_scaling_are_kept(caplog: pytest.LogCaptureFixture) 
         ({"type": "none"}, None),
         ({"type": "linear", "factor": 1.0}, None),
         ({"type": "linear", "factor": 2.5}, {"rope_type": "linear", "factor": 2.5}),
-        ({"type": "yarn", "factor": 4.0, "original_context_length": 4096, "yarn_beta_fast": 16.0},
-         {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 4096, "beta_fast": 16.0}),
+        ({"type": "linear", "factor": 0.0}, None),
+        ({"type": "none", "factor": 2.5}, None),
+        ({"factor": 2.5}, {"rope_type": "linear", "factor": 2.5}),
+        ({"factor": 2.5, "attn_factor": 1.0}, {"rope_type": "linear", "factor": 2.5}),
+        ({"type": "yarn", "factor": 4.0, "original_context_length": 4096},
+         {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 4096}),
     ],
 )  # fmt: skip
 def test_scaling_by_name(metadata: dict[str, Any], expected: dict[str, Any] | None) -> None:
@@ -83,8 +87,33 @@ def test_scaling_by_name(metadata: dict[str, Any], expected: dict[str, Any] | No
 
 
 def test_an_older_name_of_linear_scaling() -> None:
-    assert scaling_of({"llama.rope.scale_linear": 4.0}, None, 1e4, 64) == {"rope_type": "linear", "factor": 4.0}
+    older = {"llama.rope.scale_linear": 4.0}
+    assert scaling_of(older, None, 1e4, 64) == {"rope_type": "linear", "factor": 4.0}
+    assert scaling_of(older | {"llama.rope.scaling.type": "none"}, None, 1e4, 64) is None
+    newer = {"llama.rope.scaling.factor": 2.0}
+    assert scaling_of(older | newer, None, 1e4, 64) == {"rope_type": "linear", "factor": 2.0}
     assert scaling_of({}, np.ones(32), 1e4, 64) is None  # factors that change nothing
+
+
+@pytest.mark.parametrize(
+    ("metadata", "factors", "expected", "attention"),
+    [
+        ({"attn_factor": 1.5}, None, 1, 1.5),
+        ({"type": "none", "factor": 3.0, "attn_factor": 1.5}, None, 1, 1.5),
+        ({"factor": 4.0, "attn_factor": 0.5}, None, 4, 0.5),
+        ({"type": "linear", "factor": 0.5}, None, 0.5, 1),
+        ({"type": "linear", "factor": 2.0}, np.array([1.0, 8.0]), [2, 16], 1),
+        ({"attn_factor": 2.0}, np.array([1.0, 8.0]), [1, 8], 2),
+    ],
+)
+def test_what_has_no_name_of_its_own(metadata: dict[str, Any], factors: Any, expected: Any, attention: float) -> None:
+    """As llama.cpp takes each; a config says it with longrope, whose two lists are the same."""
+    found = scaling_of({f"llama.rope.scaling.{key}": value for key, value in metadata.items()}, factors, 1e4, 4)
+    config = LlamaConfig(head_dim=4, rope_scaling=found)
+    for length in (1, 10**6):
+        frequencies = inverse_frequencies(config, np.asarray(length))
+        np.testing.assert_allclose(frequencies, np.array([1, 0.01]) / expected, rtol=1e-12)  # float64
+    assert attention_factor(config) == attention
 
 
 @pytest.mark.parametrize(
@@ -93,7 +122,11 @@ def test_an_older_name_of_linear_scaling() -> None:
         ({"type": "longrope"}, None, "rotary scaling is 'longrope'"),
         ({"type": 3}, None, "must be of type str"),
         ({"type": "linear", "factor": "2"}, None, "must be of type float"),
-        ({"type": "linear", "factor": 2.0}, np.full(32, 8.0), "scaled twice"),
+        ({"type": "yarn", "factor": 2.0}, np.array([1.0, 8.0]), "scaled twice, by yarn and by a tensor"),
+        ({"factor": -2.0}, None, "scaling.factor is -2.0, which must be above 0 and finite"),
+        ({"factor": float("nan")}, None, "scaling.factor is nan, which must be above 0"),
+        ({"attn_factor": 0.0}, None, "scaling.attn_factor is 0.0, which must be above 0"),
+        ({"factor": 2.0}, np.array([1.0, np.nan]), "not above 0 and finite"),
         ({}, np.array([1.0, np.nan]), "not above 0 and finite"),
         ({}, np.array([1.0, np.inf]), "not above 0 and finite"),
         ({}, np.array([0.0, 8.0]), "not above 0 and finite"),
