@@ -67,7 +67,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="N",
         help="average key/value heads in groups, to N (grouped-query attention)",
     )
-    g.add_argument("--lora", action="append", default=[], metavar="DIR", help="LoRA adapter to merge; may be repeated")
+    g.add_argument("--lora", action="append", default=[], metavar="PATH", help="LoRA adapter to merge; may be repeated")
     g.add_argument("--manifest", action="store_true", help="write SHA256SUMS too, which sha256sum -c checks")
     g.add_argument("--force", action="store_true", help="replace the checkpoint that is there; other files in OUT stay")
 

@@ -209,8 +209,8 @@ def manifest(staging: Staging) -> bytes:
 def recipe(job: Job, config: LlamaConfig, tensors: Mapping[str, Tensor]) -> str:
     """A digest of all that decides what the files of weights hold: the source's files, and what is made of them."""
     weights = find_weights(job.source)
-    suffixes = {weights.suffix, ".safetensors", ".bin", ".json"}
-    folders = (weights.parent, *job.lora)
+    suffixes = {weights.suffix, ".safetensors", ".bin", ".gguf", ".json"}
+    folders = (weights.parent, *(place if place.is_dir() else place.parent for place in job.lora))
     sources = sorted(file for folder in folders for file in folder.iterdir() if file.suffix in suffixes)
     what: dict[str, Any] = {
         "version": minillama.__version__,

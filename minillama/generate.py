@@ -75,8 +75,8 @@ def parser() -> argparse.ArgumentParser:
         "--lora",
         action="append",
         default=[],
-        metavar="DIR",
-        help="LoRA adapter to merge, as peft saves it; may be repeated",
+        metavar="PATH",
+        help="LoRA adapter to merge: a folder as peft saves it, or a .gguf file; may be repeated",
     )
     g.add_argument("--engine", choices=ENGINES, default="auto", help="default: auto, the best there is")
     g.add_argument(

@@ -9,7 +9,7 @@ from pathlib import Path
 from minillama.files import write_files
 from minillama.tokenizer import AutoTokenizer, LlamaTokenizer, LlamaTokenizerFast, Tokenizer
 from minillama.tokenizer.loading import TOKENIZER_FILES
-from minillama.vocabulary import is_gguf
+from minillama.vocabulary import gguf_files, is_gguf
 
 log = logging.getLogger("minillama")
 
@@ -22,7 +22,7 @@ def load_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
     """
     place = Path(path)
     if place.is_dir() and not any((place / name).exists() for name in ("tokenizer.json", "tokenizer.model")):
-        files = sorted(place.glob("*.gguf"))
+        files = gguf_files(place)
         place = files[0] if len(files) == 1 else place
     if not is_gguf(place):
         return AutoTokenizer.from_pretrained(place)

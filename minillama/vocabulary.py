@@ -6,11 +6,24 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 # What a piece is, by the numbers of sentencepiece and of ggml
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 # How a vocabulary of tiktoken begins: a token in base64 and its rank
 TIKTOKEN = re.compile(rb"[A-Za-z0-9+/=]+ +\d+\s")
+
+# The name of one of several GGUF files that hold a model together: its stem, which part it is, and of how many
+GGUF_PART = r"(.+)-(\d{5})-of-(\d{5})\.gguf"
+
+
+def gguf_files(folder: Path) -> list[Path]:
+    """The GGUF files of a folder by name; of a model that is all there in several, the first only."""
+    files = sorted(folder.glob("*.gguf"))
+    parts = [re.fullmatch(GGUF_PART, file.name) for file in files]
+    if files and all(part is not None and (part[1], part[3]) == (parts[0][1], parts[0][3]) for part in parts):  # type: ignore[index]
+        return files[:1]
+    return files
 
 
 def is_gguf(path: str | os.PathLike[str]) -> bool:

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from minillama.config import LlamaConfig, read_json_object
-from minillama.vocabulary import is_gguf
+from minillama.vocabulary import gguf_files, is_gguf
 from minillama.weights.gguf_model import open_gguf
 from minillama.weights.guess import guess_config
 from minillama.weights.llama2c import is_llama2c, open_llama2c
-from minillama.weights.lora import merge_lora
+from minillama.weights.merging import merge_lora
 from minillama.weights.meta import is_meta, open_meta, shard_files
 from minillama.weights.names import (
     EMBED_TOKENS,
@@ -157,7 +157,7 @@ def find_weights(path: str | os.PathLike[str]) -> Path:
                 f"{place} has {len(singles)} {singles[0].suffix} files and no {INDEX} to say what is where: get the "
                 "index too, or name one of them"
             )
-        ggufs = sorted(place.glob("*.gguf"))
+        ggufs = gguf_files(place)
         if len(ggufs) == 1:
             return ggufs[0]
         if ggufs:

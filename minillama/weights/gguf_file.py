@@ -21,6 +21,7 @@ from typing import Any, BinaryIO, NamedTuple, TypeVar
 import numpy as np
 
 from minillama.weights.gguf_blocks import BLOCKS, UNREAD
+from minillama.weights.magic import impostor
 from minillama.weights.mapped import MappedFile
 
 MAGIC = b"GGUF"
@@ -43,11 +44,16 @@ class GGUFTensor(NamedTuple):
 
 
 class GGUF(NamedTuple):
-    """A sound GGUF file."""
+    """A sound GGUF file, or several parts of a model together. owners: the files of tensors that are in other parts."""
 
     file: MappedFile
     metadata: Mapping[str, Any]  # texts, numbers, lists of texts, and arrays of numbers
     tensors: Mapping[str, GGUFTensor]
+    owners: Mapping[str, MappedFile] = {}
+
+    def file_of(self, name: str) -> MappedFile:
+        """Where the data of a tensor are."""
+        return self.owners.get(name, self.file)
 
 
 def read_gguf(path: Path) -> GGUF:
@@ -63,7 +69,8 @@ def read_gguf(path: Path) -> GGUF:
 def _read(file: MappedFile, reader: _Reader) -> GGUF:
     magic = reader.take(min(4, file.size))
     if magic != MAGIC:
-        raise ValueError(f"it begins with {magic!r} and not with {MAGIC!r}, so it is something else, or broken")
+        what = impostor(magic) or "something else, or broken"
+        raise ValueError(f"it begins with {magic!r} and not with {MAGIC!r}, so it is {what}")
     version = reader.number("<I")
     if version and not version & 0xFFFF:
         raise ValueError("its numbers are big endian, and only little-endian files are read: convert it")

@@ -14,10 +14,11 @@ from minillama.arrays import Array
 from minillama.config import LlamaConfig
 from minillama.weights import names
 from minillama.weights.formats import FLOATS
-from minillama.weights.gguf_file import GGUF, field, read_gguf, shortest
+from minillama.weights.gguf_file import GGUF, field, shortest
 from minillama.weights.gguf_keys import check_keys
 from minillama.weights.gguf_rope import scaling_of
 from minillama.weights.gguf_special import end_ids, special_id
+from minillama.weights.gguf_split import open_whole
 from minillama.weights.gguf_tensors import tensor_of
 from minillama.weights.safetensors import Tensor
 from minillama.weights.source import Source
@@ -31,14 +32,17 @@ PARTS = {  # of a layer, by the model's name of each
     **{f"{x}_proj": f"ffn_{x}.weight" for x in ("gate", "up", "down")},
     **{f"{x}_bias": f"ffn_{x}.bias" for x in ("gate", "up", "down")},
 }
+_STANDARD = {theirs: name for name, theirs in TENSORS.items()}
+_ATTRIBUTES = {theirs: attribute for attribute, theirs in PARTS.items()}
 ANOTHER_FILE = "get the file again, or another of the model"
 ROPE_FREQS = "rope_freqs.weight"  # what each pair's frequency is divided by
 IGNORED = re.compile(r"rope_freqs\.weight|blk\.\d+\.attn_rot_embd\.weight|blk\.\d+\.rope_freqs\.weight")
 
 
 def open_gguf(path: Path) -> Source:
-    """The tensors of a file, which are read when they are needed, and its config. ValueError that names the file."""
-    gguf = read_gguf(path)
+    """The tensors of a file, or of all parts of which it is the first, and its config; tensors are read when they are
+    needed. ValueError or FileNotFoundError that names the file."""
+    gguf = open_whole(path)
     try:
         config = config_of(gguf)
         return Source(dict(_tensors(gguf, config)), config=config, advice=ANOTHER_FILE)
@@ -55,6 +59,14 @@ def gguf_name(name: str) -> str:
     return f"blk.{layer}.{PARTS[attribute]}"
 
 
+def standard_name(name: str) -> str:
+    """Hugging Face's name of a tensor; of one that is unknown, the name that it has."""
+    layer = re.fullmatch(r"blk\.(0|[1-9]\d{0,4})\.(.+)", name)
+    if layer and layer[2] in _ATTRIBUTES:
+        return names.layer_name(int(layer[1]), _ATTRIBUTES[layer[2]])
+    return _STANDARD.get(name, name)
+
+
 def heads_of(name: str, config: LlamaConfig) -> int | None:
     """How many heads the rows of a q or k projection are, which llama.cpp has in Meta's order; None for others."""
     if ".q_proj." in name:
@@ -63,17 +75,11 @@ def heads_of(name: str, config: LlamaConfig) -> int | None:
 
 
 def _tensors(gguf: GGUF, config: LlamaConfig) -> Mapping[str, Tensor]:
-    ours = {theirs: name for name, theirs in TENSORS.items()}
-    parts = {theirs: attribute for attribute, theirs in PARTS.items()}
     tensors: dict[str, Tensor] = {}
     for name, described in gguf.tensors.items():
         if IGNORED.fullmatch(name):
             continue
-        layer = re.fullmatch(r"blk\.(0|[1-9]\d{0,4})\.(.+)", name)
-        if layer and layer[2] in parts:
-            standard = names.layer_name(int(layer[1]), parts[layer[2]])
-        else:
-            standard = ours.get(name, name)  # one that is unknown is refused by the name that it has
+        standard = standard_name(name)  # one that is unknown is refused by the name that it has
         heads = heads_of(standard, config)
         if heads is not None and described.shape[0] != heads * config.head_dim:
             raise ValueError(
@@ -82,7 +88,7 @@ def _tensors(gguf: GGUF, config: LlamaConfig) -> Mapping[str, Tensor]:
             )
         if heads is not None and len(described.shape) == 1 and described.kind not in FLOATS:
             raise ValueError(f"the tensor {name} is in {described.kind}, whose blocks its rows cannot be moved between")
-        tensors[standard] = tensor_of(gguf.file, described, heads)
+        tensors[standard] = tensor_of(gguf.file_of(name), described, heads)
     return tensors
 
 
@@ -95,8 +101,6 @@ def config_of(gguf: GGUF) -> LlamaConfig:
     architecture = field(metadata, "general.architecture", str)
     if architecture != "llama":
         raise ValueError(f"it holds a model of the architecture {architecture!r}, and minillama reads only 'llama'")
-    if field(metadata, "split.count", int, 1) != 1:
-        raise ValueError("it is one of several parts: join them (llama-gguf-split --merge) and name the whole")
     if field(metadata, "llama.expert_count", int, 0):
         raise ValueError("it holds a mixture of experts, which minillama does not have")
     D, H = (_count(metadata, f"llama.{key}") for key in ("embedding_length", "attention.head_count"))
@@ -157,4 +161,4 @@ def _rope_factors(gguf: GGUF, head_dim: int) -> Array | None:
         return None
     if described.kind != "F32" or described.shape != (head_dim // 2,):
         raise ValueError(f"its {ROPE_FREQS} must be {head_dim // 2} numbers in F32, not {described.shape}")
-    return tensor_of(gguf.file, described).read(np.float64)
+    return tensor_of(gguf.file_of(ROPE_FREQS), described).read(np.float64)

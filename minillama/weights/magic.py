@@ -14,6 +14,8 @@ _IMPOSTORS = {
     ZIP.lower(): "a zip archive (a renamed PyTorch pickle?)",
     **dict.fromkeys(PICKLES, "a PyTorch pickle"),
     b"gguf": "a GGUF file",
+    **dict.fromkeys((b"lmgg", b"fmgg", b"tjgg"), "a file of llama.cpp from before GGUF (convert the model anew)"),
+    b"algg": "a LoRA adapter of llama.cpp from before GGUF (convert the adapter anew)",
 }
 
 

@@ -161,7 +161,7 @@ REFUSED: dict[str, tuple[dict[str, Any], list[Info] | None, str]] = {
         "rope.freq_base is 0.0, which must be above 0 and finite"),
     "another vocabulary": ({f"{L}vocab_size": 41}, None, r"embed_tokens.weight \(40, 64\) instead of \(41, 64\)"),
     "experts": ({f"{L}expert_count": 8}, None, "a mixture of experts"),
-    "one of several": ({"split.count": 3}, None, "one of several parts: join them"),
+    "one of several": ({"split.count": 3}, None, "it is the first of 3 parts of a model, and its name does not"),
     "a scaling by a negative factor": ({f"{L}rope.scaling.factor": -4.0}, None, "factor is -4.0, which must be above"),
     "yarn that shortens": (
         {f"{L}rope.scaling.type": "yarn", f"{L}rope.scaling.factor": 0.5}, None, "factor must be a number 1 or above"),
