@@ -4,7 +4,7 @@ checkpoint finds the file that a path means and opens it: config, tensors under 
 
     reading     source: what the reader of any format hands on
                 mapped, magic: files that are mapped, and known by their first bytes
-                safetensors; torch_file on torch_zip, torch_pickle and torch_names; meta on meta_config, whose parts
+                safetensors; torch_file on torch_zip, torch_pickle, torch_names and training; meta on meta_config, whose parts
                 are PyTorch's files; gguf_model on gguf_split (several files), gguf_file, gguf_keys (which settings are
                 known), gguf_blocks, gguf_tensors and gguf_rope, with the vocabulary in gguf_vocabulary; llama2c
                 schemes: what other programs have quantized, known and refused

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
@@ -31,12 +32,15 @@ from minillama.weights.quantized import put_together
 from minillama.weights.safetensors import Tensor, nbytes, open_safetensors
 from minillama.weights.schemes import check_scheme
 from minillama.weights.source import Source
-from minillama.weights.torch_file import open_torch_file
+from minillama.weights.torch_file import read_torch_file
+from minillama.weights.training import MODEL_ARGS, in_pieces, unwrapped
 
 INDEX = "model.safetensors.index.json"
 MAX_FILE_NAME = 200  # characters, below what file systems take
 TORCH_INDEX = "pytorch_model.bin.index.json"
-TORCH = (".pth", ".pt", ".bin")
+TORCH = (".pth", ".pt", ".bin", ".ckpt")
+# What training programs keep beside the weights
+NO_WEIGHTS = re.compile(r"(optimizer|scheduler|scaler|training_args|random_states|rng_state)\w*\.(pth|pt|bin|pkl)")
 STORED = "the one that is stored"  # a head, for open_checkpoint
 log = logging.getLogger("minillama")
 
@@ -119,15 +123,24 @@ def read_source(weights: Path, config: LlamaConfig | None = None) -> Source:
         return open_gguf(weights)
     if weights.suffix == ".bin" and is_llama2c(weights, certainly=weights.name.startswith("pytorch_model")):
         return open_llama2c(weights)
-    tensors, metadata = _open_indexed(weights) if weights.name.endswith(".json") else _open_file(weights)
+    stored, said = _open_indexed(weights) if weights.name.endswith(".json") else _open_file(weights)
+    renamed = unwrapped(stored)
+    tensors = {renamed(name): tensor for name, tensor in stored.items()}
+    if len(tensors) != len(stored):
+        raise ValueError(
+            f"{weights} has two tensors of one name, but for the marks of wrappers: name a plain state_dict"
+        )
     if is_meta(tensors):
-        return open_meta(weights, tensors, lambda shard: _open_file(shard)[0], config)
+        stated = said.get(MODEL_ARGS) if weights.suffix in TORCH else None
+        return open_meta(weights, tensors, lambda shard: _open_file(shard)[0], config, stated)
+    metadata = {renamed(name): renamed(other) for name, other in said.items()}
     return Source(tensors, metadata)
 
 
 def _open_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if path.suffix in TORCH:
-        return {**open_torch_file(path)}, {}
+        opened = read_torch_file(path)
+        return opened.tensors, {MODEL_ARGS: json.dumps(opened.settings)} if opened.settings else {}
     tensors, metadata = open_safetensors(path)
     return {**tensors}, metadata
 
@@ -149,7 +162,8 @@ def find_weights(path: str | os.PathLike[str]) -> Path:
                 return place / name
         if shards := shard_files(place):
             return shards[0]
-        singles = sorted(place.glob("*.safetensors")) or sorted([*place.glob("*.pth"), *place.glob("*.pt")])
+        pickles = (file for ending in (".pth", ".pt", ".ckpt") for file in place.glob(f"*{ending}"))
+        singles = sorted(place.glob("*.safetensors")) or sorted(f for f in pickles if not NO_WEIGHTS.fullmatch(f.name))
         if len(singles) == 1:
             return singles[0]
         if singles:
@@ -168,14 +182,17 @@ def find_weights(path: str | os.PathLike[str]) -> Path:
         if exports:
             listed = ", ".join(file.name for file in exports)
             raise FileNotFoundError(f"{place} has several llama2.c files, {listed}: name one of them")
-        others = sorted(file.name for file in place.glob("*.bin"))
+        if what := in_pieces(place):
+            raise FileNotFoundError(f"{place} has {what}")
+        others = sorted(file.name for file in place.glob("*.bin") if not NO_WEIGHTS.fullmatch(file.name))
         hint = f"; if {others[0]} holds the weights, name that file" if others else ""
         raise FileNotFoundError(f"{place} has no model.safetensors and no {INDEX}{hint}")
     if os.path.exists(place):
         indices = (".safetensors.index.json", ".bin.index.json")
         if place.suffix not in (".safetensors", *TORCH) and not place.name.endswith(indices) and not is_gguf(place):
             raise ValueError(
-                f"{place} is not a .safetensors, .gguf, .pth, .pt or .bin file, an index, or a folder that has one"
+                f"{place} is not a .safetensors, .gguf, .pth, .pt, .ckpt or .bin file, an index, or a folder that has "
+                "one"
             )
         index = place.parent / (INDEX if place.suffix == ".safetensors" else TORCH_INDEX)
         one_of_several = re.search(r"-\d{5}-of-\d{5}\.(safetensors|bin)$", place.name)

@@ -11,6 +11,7 @@ import numpy as np
 
 from minillama.config import LlamaConfig
 from minillama.weights import names
+from minillama.weights.projects import whose
 from minillama.weights.safetensors import Tensor
 
 
@@ -66,6 +67,8 @@ def guess_config(tensors: Mapping[str, Tensor], where: Path) -> tuple[LlamaConfi
     absent = [names.layer_name(0, name) for name, tensor in parts.items() if tensor is None]
     absent += [names.EMBED_TOKENS] if embed is None else []
     if absent:
+        if what := whose(tensors):
+            raise ValueError(f"{where} holds no weights of a LLaMA as Hugging Face or Meta names them: {what}")
         raise ValueError(
             f"{where} has no config.json beside it, and its sizes cannot be read off the shapes "
             f"because it lacks {', '.join(absent)}: name one with --config"

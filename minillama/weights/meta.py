@@ -8,6 +8,7 @@ neighbouring rows. docs/formats.md has the table. The same tensors in .safetenso
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import re
@@ -58,18 +59,22 @@ def shard_files(folder: Path) -> list[Path]:
 
 
 def open_meta(
-    weights: Path, tensors: Tensors, open_file: Callable[[Path], Tensors], given: LlamaConfig | None = None
+    weights: Path,
+    tensors: Tensors,
+    open_file: Callable[[Path], Tensors],
+    given: LlamaConfig | None = None,
+    stated: str | None = None,
 ) -> Source:
     """The model whose tensors, or the part of them that this file has, are `tensors`; open_file opens the other parts.
 
-    Its config is the one given, else that of params.json beside the weights, else config.json, else guessed from the
-    shapes, with a line in the log for each assumption. Tensors are put together when they are read, rows of q and k
-    in Hugging Face's rotary layout. ValueError or FileNotFoundError if the parts do not belong together, or some are
-    missing.
+    Its config is the one given, else what is `stated` in the file itself (JSON, of llama2.c), else that of params.json
+    beside the weights, else config.json, else guessed from the shapes, with a line in the log for each assumption.
+    Tensors are put together when they are read, rows of q and k in Hugging Face's rotary layout. ValueError or
+    FileNotFoundError if the parts do not belong together, or some are missing.
     """
     shards = _open_shards(weights, tensors, open_file)
     joined = _joined(shards, weights)
-    config = given or _config(weights, joined)
+    config = given or _config(weights, joined, stated)
     H, G = config.num_attention_heads, config.num_key_value_heads
     for i in range(min(config.num_hidden_layers, len(joined))):
         q, k, v = (names.layer_name(i, attribute) for attribute in ("q_proj", "k_proj", "v_proj"))
@@ -157,7 +162,9 @@ def _hf_name(short: str) -> str | None:
     return TOP.get(short)
 
 
-def _config(weights: Path, joined: Tensors) -> LlamaConfig:
+def _config(weights: Path, joined: Tensors, stated: str | None) -> LlamaConfig:
+    if stated is not None:
+        return config_from_params(weights, json.loads(stated), joined)
     params, beside = weights.parent / "params.json", weights.parent / "config.json"
     if params.exists():
         return config_from_params(params, read_json_object(params, "Meta's settings of a model"), joined)

@@ -29,7 +29,7 @@ _READ = {
     "norm_eps", "rope_theta", "vocab_size", "max_seq_len", "max_position_embeddings", "sliding_window",
     "use_scaled_rope", "rope_scaling_factor", "rope_low_freq_factor", "rope_high_freq_factor",
 }  # fmt: skip
-_IDLE = {"max_batch_size", "tied_embeddings"}  # which say nothing of the numbers, or what the tensors say
+_IDLE = {"max_batch_size", "tied_embeddings", "dropout"}  # which say nothing of the numbers, or what the tensors say
 _ONLY = {"model_type": "transformer", "causal": True}  # what else there may be, with the one value that changes nothing
 log = logging.getLogger("minillama")
 

@@ -1,7 +1,6 @@
 """Which tensor is which: the names and shapes of a Hugging Face LLaMA, and the rotary layouts."""
 
 import logging
-import re
 from collections.abc import Mapping
 from typing import TypeVar
 
@@ -10,6 +9,7 @@ import numpy as np
 from minillama.arrays import Array
 from minillama.config import LlamaConfig
 from minillama.weights.formats import FLOATS, QUANTS
+from minillama.weights.projects import whose
 from minillama.weights.safetensors import Tensor
 
 T = TypeVar("T", bound=Tensor)
@@ -21,12 +21,6 @@ LM_HEAD = "lm_head.weight"
 SCORE = "score.weight"
 HEADS = (LM_HEAD, SCORE)
 OTHER_CONFIG = "use the config.json that belongs to these weights (--config)"  # what to do where shapes differ
-# Tensors that no config makes a LLaMA's: how they are named, and what is said of them
-_FOREIGN = {
-    r"qkv|W_pack|query_key_value|c_attn": "its q, k and v are one matrix, which is not read: get the model with three",
-    r"gate_up|w1w3|w13": "its gate and up are one matrix, which is not read: get the model with two",
-    r"experts|_exps\b|_shexp\b|block_sparse_moe|ffn_gate_inp": "it is a mixture of experts, which minillama has not",
-}
 
 # The model's attribute -> the tensor's name after "model.layers.N."
 LAYER = {
@@ -152,9 +146,9 @@ def match_tensors(
     }
     parts = [f"{len(names)} {kind}: {_listed(names)}" for kind, names in complaints.items() if names]
     if parts:
-        foreign = (what for pattern, what in _FOREIGN.items() if re.search(pattern, " ".join(complaints["unexpected"])))
         raise ValueError(
-            f"{where}: the tensors are not those of its config; {'; '.join(parts)}; {next(foreign, advice)}"
+            f"{where}: the tensors are not those of its config; {'; '.join(parts)}; "
+            + (whose(complaints["unexpected"]) or advice)
         )
     return {name: found[name] for name in expected if name in found}
 

@@ -8,8 +8,9 @@ of a storage, ROOT/byteorder "little" or "big" (absent: little). docs/formats.md
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -22,9 +23,9 @@ from minillama.weights.safetensors import MAX_NAME, StoredTensor, Tensor
 from minillama.weights.torch_names import Strided
 from minillama.weights.torch_pickle import read_pickle
 from minillama.weights.torch_zip import Member, read_members
+from minillama.weights.training import check_not_empty, settings_in, weights_in
 
 MAX_PICKLE = 1 << 26  # bytes; that of a model has some 100 a tensor
-WRAPPERS = ("state_dict", "model_state_dict", "model", "module")  # under which training programs keep the weights
 
 
 class StridedTensor:
@@ -45,8 +46,20 @@ class StridedTensor:
         return np.asarray(widen(self.stored(rows), self.dtype, dtype), order="C")
 
 
+class TorchFile(NamedTuple):
+    """tensors: the weights by name. settings: what the file says of the model (llama2.c's model_args)."""
+
+    tensors: dict[str, Tensor]
+    settings: dict[str, Any]
+
+
 def open_torch_file(path: Path) -> dict[str, Tensor]:
-    """Every tensor of the file by name. ValueError, naming the file, if anything is off: also for what is no plain
+    """Every weight in the file by name; see read_torch_file."""
+    return read_torch_file(path).tensors
+
+
+def read_torch_file(path: Path) -> TorchFile:
+    """The weights in the file. ValueError, naming the file, if anything is off: also for what is no plain
     dictionary of tensors, or one of several in it, and for the formats of old versions. Nothing of it is executed."""
     file = MappedFile(path)
     _check_kind(file)
@@ -61,9 +74,16 @@ def open_torch_file(path: Path) -> dict[str, Tensor]:
         }
         text = bytes(file.array("u1", (members[f"{root}/data.pkl"].size,), members[f"{root}/data.pkl"].offset))
         values = read_pickle(text, {key: member.size for key, member in storages.items()})
-        return {name: _tensor(file, storages[view.key], view, order) for name, view in _state_dict(values).items()}
     except ValueError as error:
         raise ValueError(f"{path} is not a sound PyTorch file: {error}; get it again") from None
+    try:
+        found = weights_in(values)
+        _check_names(found)
+        check_not_empty(found)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    tensors = {name: _tensor(file, storages[view.key], view, order) for name, view in found.items()}
+    return TorchFile(tensors, settings_in(values))
 
 
 def _check_kind(file: MappedFile) -> None:
@@ -99,33 +119,10 @@ def _byte_order(file: MappedFile, member: Member | None) -> str:
     return "<" if stated == b"little" else ">"
 
 
-def _state_dict(values: Any) -> dict[str, Strided]:
-    """The dictionary of tensors: the whole, or the one in it that has the weights."""
-    if type(values) is not dict:
-        raise ValueError(f"it holds a {type(values).__name__}, not a dictionary of tensors (as model.state_dict() is)")
-    # One dictionary may be there very often, under many keys: each is looked through once
-    parts = {id(value): _tensors_of(value) for value in {id(value): value for value in values.values()}.values()}
-    inner = {key: parts[id(value)] for key, value in values.items() if parts[id(value)]}
-    outer = _tensors_of(values)
-    if outer and not inner:
-        found = outer
-    else:
-        named = [key for key in WRAPPERS if key in inner] if not outer else []
-        candidates = named or list(inner)
-        if outer or len(candidates) != 1:
-            raise ValueError(
-                f"it holds {len(inner) + bool(outer)} dictionaries of tensors, and which are the weights is not "
-                "clear (model.state_dict() has them alone)"
-            )
-        found = inner[candidates[0]]
+def _check_names(found: Mapping[Any, object]) -> None:
     for name in found:
         if type(name) is not str or not 0 < len(name) <= MAX_NAME or not name.isprintable():
             raise ValueError(f"it has the impossible tensor name {ascii(name)[:100]}")
-    return found
-
-
-def _tensors_of(value: Any) -> dict[str, Strided]:
-    return {name: item for name, item in value.items() if type(item) is Strided} if type(value) is dict else {}
 
 
 def _tensor(file: MappedFile, storage: Member, view: Strided, order: str) -> Tensor:

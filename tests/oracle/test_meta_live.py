@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 
 from minillama.llama import LlamaForCausalLM
+from minillama.weights import open_checkpoint
 from minillama.weights.torch_file import open_torch_file
+from tests.tiny import random_weights, tiny_config
+from tests.weights.meta_files import meta_weights
 
 torch = pytest.importorskip("torch", reason="needs the oracle extra")
 pytestmark = [pytest.mark.oracle, pytest.mark.filterwarnings("default")]
@@ -273,3 +276,36 @@ def test_half_precision_in_parts(dtype: Any, tmp_path: Path) -> None:
     assert opened.config.torch_dtype == str(dtype).removeprefix("torch.")
     expected = model.logits(IDS).numpy()
     assert np.abs(opened([IDS]).logits[0] - expected).max() <= 1e-10 * np.abs(expected).max()  # as above
+
+
+def test_a_checkpoint_of_training(tmp_path: Path) -> None:
+    """As llama2.c's train.py saves one: compiled, with an optimizer that has made a step and a loss that is a tensor."""
+    config = tiny_config(hidden_size=24, intermediate_size=80)
+    weights = random_weights(config, 43)
+    model = torch.nn.Module()
+    for name, array in meta_weights(weights, config).items():
+        part = model
+        for step in name.split(".")[:-1]:
+            if step not in dict(part.named_children()):
+                part.add_module(step, torch.nn.Module())
+            part = part.get_submodule(step)
+        part.weight = torch.nn.Parameter(torch.tensor(array))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.0, weight_decay=0.0)
+    loss = sum((parameter**2).mean() for parameter in model.parameters())
+    loss.backward()
+    optimizer.step()
+    args = {"dim": 24, "n_layers": 2, "n_heads": 4, "n_kv_heads": 2, "vocab_size": 37, "multiple_of": 20,
+            "max_seq_len": 32, "dropout": 0.0}  # fmt: skip
+    state = {f"_orig_mod.{name}": tensor for name, tensor in model.state_dict().items()}
+    torch.save(
+        {"model": state, "optimizer": optimizer.state_dict(), "model_args": args, "iter_num": 1,
+         "best_val_loss": loss.detach(), "config": {"compile": True}},
+        tmp_path / "ckpt.pt",
+    )  # fmt: skip
+    opened = open_checkpoint(tmp_path)
+    assert (opened.config.head_dim, opened.config.max_position_embeddings) == (6, 32)
+    for name, array in weights.items():
+        np.testing.assert_array_equal(opened.tensors[name].read(np.float32), array)
+    torch.save(optimizer.state_dict(), tmp_path / "optimizer.pt")
+    with pytest.raises(ValueError, match="it is the state of an optimizer"):
+        open_checkpoint(tmp_path / "optimizer.pt")
