@@ -24,7 +24,8 @@ from minillama.tokenizer import Tokenizer
 from minillama.tokenizer.loading import TOKENIZER_FILES
 from minillama.tokenizer.to_pieces import to_pieces
 from minillama.weights import Checkpoint, open_checkpoint
-from minillama.weights.checkpoint import STORED, find_weights
+from minillama.weights.checkpoint import STORED
+from minillama.weights.finding import find_weights
 from minillama.weights.gguf_writing import write_gguf
 from minillama.weights.grouping import mean_pooled
 from minillama.weights.mixed import main_format

@@ -11,7 +11,7 @@ import pytest
 
 from minillama.convert import main
 from minillama.shipped import tale_model
-from minillama.weights.checkpoint import INDEX
+from minillama.weights.finding import INDEX
 from tests.bad import CONFIG, VOCAB, Capture, assert_refused, checkpoint, command, random_tensors
 from tests.tiny import write_safetensors
 

@@ -22,7 +22,7 @@ from minillama.generation.config import GenerationConfig
 from minillama.shipped import tale_model
 from minillama.staging import PARTIAL, Staging
 from minillama.weights import open_checkpoint
-from minillama.weights.checkpoint import INDEX
+from minillama.weights.finding import INDEX
 from minillama.weights.formats import narrow, widen
 from minillama.weights.mapped import MappedFile
 from minillama.weights.names import expected_shapes

@@ -6,7 +6,8 @@ import os
 import zlib
 from pathlib import Path
 
-from minillama.weights.checkpoint import find_weights, open_checkpoint
+from minillama.weights.checkpoint import open_checkpoint
+from minillama.weights.finding import find_weights
 from minillama.weights.gguf_writing import FORMATS, write_gguf
 
 __all__ = ["FORMATS", "gguf_file"]

@@ -1,12 +1,13 @@
 """Checkpoints in and out: the only rooms that know tensor names, on-disk layouts and number formats.
 
-checkpoint finds the file that a path means and opens it: config, tensors under Hugging Face's names, all checked.
+checkpoint opens the file that a path means (finding): config, tensors under Hugging Face's names, all checked.
 
     reading     source: what the reader of any format hands on
                 mapped, magic: files that are mapped, and known by their first bytes
-                safetensors; torch_file on torch_zip, torch_pickle, torch_names and training; meta on meta_config, whose parts
-                are PyTorch's files; gguf_model on gguf_split (several files), gguf_file, gguf_keys (which settings are
-                known), gguf_blocks, gguf_tensors and gguf_rope, with the vocabulary in gguf_vocabulary; llama2c
+                safetensors; torch_file on torch_zip, torch_pickle, torch_names and training; meta on meta_config,
+                whose parts are PyTorch's files; gguf_model on gguf_split (several files), gguf_file, gguf_keys (which
+                settings are known), gguf_blocks, gguf_tensors and gguf_rope, with the vocabulary in gguf_vocabulary;
+                llama2c
                 schemes: what other programs have quantized, known and refused
     tensors     formats: bits to floats; names: which is which, and the rotary layouts; guess: a config off the shapes
                 views of others, computed as they are read: interleaved, joined, grouping, lora (read by lora_peft

@@ -5,19 +5,19 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from minillama.config import LlamaConfig, read_json_object
-from minillama.vocabulary import gguf_files, is_gguf
+from minillama.vocabulary import is_gguf
+from minillama.weights.finding import TORCH, find_weights
 from minillama.weights.gguf_model import open_gguf
 from minillama.weights.guess import guess_config
 from minillama.weights.llama2c import is_llama2c, open_llama2c
 from minillama.weights.merging import merge_lora
-from minillama.weights.meta import is_meta, open_meta, shard_files
+from minillama.weights.meta import is_meta, open_meta
 from minillama.weights.names import (
     EMBED_TOKENS,
     LM_HEAD,
@@ -33,14 +33,9 @@ from minillama.weights.safetensors import Tensor, nbytes, open_safetensors
 from minillama.weights.schemes import check_scheme
 from minillama.weights.source import Source
 from minillama.weights.torch_file import read_torch_file
-from minillama.weights.training import MODEL_ARGS, in_pieces, unwrapped
+from minillama.weights.training import MODEL_ARGS, unwrapped
 
-INDEX = "model.safetensors.index.json"
 MAX_FILE_NAME = 200  # characters, below what file systems take
-TORCH_INDEX = "pytorch_model.bin.index.json"
-TORCH = (".pth", ".pt", ".bin", ".ckpt")
-# What training programs keep beside the weights
-NO_WEIGHTS = re.compile(r"(optimizer|scheduler|scaler|training_args|random_states|rng_state)\w*\.(pth|pt|bin|pkl)")
 STORED = "the one that is stored"  # a head, for open_checkpoint
 log = logging.getLogger("minillama")
 
@@ -151,58 +146,6 @@ def stored_head(tensors: Mapping[str, Tensor]) -> str | None:
         return SCORE
     bare = EMBED_TOKENS not in tensors and EMBED_TOKENS in standard_names(tensors)  # saved without one
     return None if bare and LM_HEAD not in tensors else LM_HEAD
-
-
-def find_weights(path: str | os.PathLike[str]) -> Path:
-    """The file of weights or the index that `path` means."""
-    place = Path(path)
-    if os.path.isdir(place):  # unlike Path.is_dir, never raises, as it would for a name that is too long
-        for name in ("model.safetensors", INDEX, "pytorch_model.bin", TORCH_INDEX):
-            if (place / name).exists():
-                return place / name
-        if shards := shard_files(place):
-            return shards[0]
-        pickles = (file for ending in (".pth", ".pt", ".ckpt") for file in place.glob(f"*{ending}"))
-        singles = sorted(place.glob("*.safetensors")) or sorted(f for f in pickles if not NO_WEIGHTS.fullmatch(f.name))
-        if len(singles) == 1:
-            return singles[0]
-        if singles:
-            raise FileNotFoundError(
-                f"{place} has {len(singles)} {singles[0].suffix} files and no {INDEX} to say what is where: get the "
-                "index too, or name one of them"
-            )
-        ggufs = gguf_files(place)
-        if len(ggufs) == 1:
-            return ggufs[0]
-        if ggufs:
-            raise FileNotFoundError(f"{place} has {len(ggufs)} .gguf files: name one of them")
-        exports = [file for file in sorted(place.glob("*.bin")) if is_llama2c(file, certainly=True)]
-        if len(exports) == 1:
-            return exports[0]
-        if exports:
-            listed = ", ".join(file.name for file in exports)
-            raise FileNotFoundError(f"{place} has several llama2.c files, {listed}: name one of them")
-        if what := in_pieces(place):
-            raise FileNotFoundError(f"{place} has {what}")
-        others = sorted(file.name for file in place.glob("*.bin") if not NO_WEIGHTS.fullmatch(file.name))
-        hint = f"; if {others[0]} holds the weights, name that file" if others else ""
-        raise FileNotFoundError(f"{place} has no model.safetensors and no {INDEX}{hint}")
-    if os.path.exists(place):
-        indices = (".safetensors.index.json", ".bin.index.json")
-        if place.suffix not in (".safetensors", *TORCH) and not place.name.endswith(indices) and not is_gguf(place):
-            raise ValueError(
-                f"{place} is not a .safetensors, .gguf, .pth, .pt, .ckpt or .bin file, an index, or a folder that has "
-                "one"
-            )
-        index = place.parent / (INDEX if place.suffix == ".safetensors" else TORCH_INDEX)
-        one_of_several = re.search(r"-\d{5}-of-\d{5}\.(safetensors|bin)$", place.name)
-        return index if one_of_several and index.exists() else place
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", str(path)) and not place.parent.exists():
-        raise FileNotFoundError(
-            f"{path} is not here, and minillama downloads nothing: if that is a model's name on a hub, get its files "
-            f"first (for example `hf download {path} --local-dir model`) and name the folder"
-        )
-    raise FileNotFoundError(f"{place} does not exist: name a checkpoint folder or a file of weights")
 
 
 def _open_indexed(index: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -279,7 +279,7 @@ def test_half_precision_in_parts(dtype: Any, tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_of_training(tmp_path: Path) -> None:
-    """As llama2.c's train.py saves one: compiled, with an optimizer that has made a step and a loss that is a tensor."""
+    """As llama2.c's train.py saves one: compiled, with an optimizer that has made a step, and a tensor of a loss."""
     config = tiny_config(hidden_size=24, intermediate_size=80)
     weights = random_weights(config, 43)
     model = torch.nn.Module()
