@@ -27,9 +27,8 @@ STORAGE: dict[str, Any] = {
     "F8_E4M3FNUZ": np.dtype("u1"),
     "F8_E5M2FNUZ": np.dtype("u1"),
     "F8_E8M0": np.dtype("u1"),
-    "C64": np.dtype("<c8"),
 }
-BELOW_A_BYTE = {"F4": 4, "F6_E2M3": 6, "F6_E3M2": 6}  # bits of a number, in formats that are known and not read
+UNREAD = {"F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "C64": 64}  # further names, for which NumPy has no type; bits of each
 FLOATS = ("F64", "F32", "F16", "BF16")  # what weights may be stored as
 QUANTS = ("BF16Z", "Q8_0", "Q4_0")  # and matrices besides, see weights/quantized.py and weights/compressed.py
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from numpy.typing import DTypeLike
 
 from minillama.arrays import Array
-from minillama.weights.formats import BELOW_A_BYTE, STORAGE, widen
+from minillama.weights.formats import STORAGE, UNREAD, widen
 from minillama.weights.magic import impostor
 from minillama.weights.mapped import MappedFile
 
@@ -47,6 +47,8 @@ class StoredTensor:
         self.file, self.dtype, self.shape, self.offset = file, dtype, shape, offset
 
     def stored(self, rows: Array | None = None) -> Array:
+        if self.dtype in UNREAD:
+            raise ValueError(f"{self.file.path} has numbers in the format {self.dtype}, which are not read")
         stored = self.file.array(STORAGE[self.dtype], self.shape, self.offset)
         return stored if rows is None else stored[rows]
 
@@ -81,7 +83,7 @@ def nbytes(tensor: Tensor) -> int:
 
 
 def _bits(dtype: str, shape: Sequence[int]) -> int:
-    return math.prod(shape) * (BELOW_A_BYTE.get(dtype) or 8 * int(STORAGE[dtype].itemsize))
+    return math.prod(shape) * (UNREAD.get(dtype) or 8 * int(STORAGE[dtype].itemsize))
 
 
 def open_safetensors(path: Path) -> tuple[dict[str, StoredTensor], dict[str, str]]:
@@ -132,7 +134,7 @@ def _read_entries(file: MappedFile, header: dict[str, Any], start: int) -> dict[
         if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= entry.keys():
             raise ValueError(f"tensor {name} has no dtype, shape and data_offsets")
         dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-        if not isinstance(dtype, str) or dtype not in STORAGE.keys() | BELOW_A_BYTE.keys():
+        if not isinstance(dtype, str) or dtype not in STORAGE.keys() | UNREAD.keys():
             raise ValueError(f"tensor {name} has the unknown dtype {_short(repr(dtype))}")
         if not _are_counts(shape) or len(shape) > MAX_SIDES:
             raise ValueError(f"tensor {name} has the impossible shape {_short(repr(shape))}")

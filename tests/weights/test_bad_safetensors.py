@@ -97,6 +97,15 @@ BAD: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "unknown dtype": (field("dtype", "F31"), f"{GATE} has the unknown dtype 'F31'"),
     "dtype that is a list": (field("dtype", ["F32"]), f"{GATE} has the unknown dtype ['F32']"),
     "dtype of integers": (field("dtype", "I32"), f"1 not stored as one of F64, F32, F16, BF16: {GATE} (I32)"),
+    "dtype of half bytes": (
+        edited(lambda header: header[GATE].update(dtype="F4", shape=[24, 128])),
+        "is quantized by a format of fewer than eight bits",
+    ),
+    "half bytes that are too few": (field("dtype", "F4"), f"{GATE} has 1536 bytes of data, which"),
+    "dtype of complex numbers": (
+        edited(lambda header: header[GATE].update(dtype="C64", shape=[12, 16])),
+        f"1 not stored as one of F64, F32, F16, BF16: {GATE} (C64)",
+    ),
     "a name of a megabyte": (edited(lambda header: header.update({"x" * 10**6: 1})), "the impossible tensor name 'xxx"),
     "a name of two lines": (edited(lambda header: header.update({"a\nb": 1})), r"the impossible tensor name 'a\nb'"),
     "git-lfs pointer": (

@@ -67,16 +67,16 @@ class Watched(ArrayTensor):
 def views() -> dict[str, Tensor]:
     half = Watched(X[:35]), Watched(X[35:])
     left, right = Watched(X[:, :11]), Watched(X[:, 11:22])
-    pair = Pair("q_proj", ArrayTensor(X[:4]), ArrayTensor(X[:, :4].copy()), False)
-    table = Pair("embed_tokens", ArrayTensor(np.resize(X, (4, 70))), ArrayTensor(X[:7, :4].copy()), True)
+    pair = Pair(ArrayTensor(X[:4]), ArrayTensor(X[:, :4].copy()), 4, 0.5)
+    table = Pair(ArrayTensor(np.resize(X, (4, 70))), ArrayTensor(X[:7, :4].copy()), 4, 0.5, True)
     return {
         "rows of q": InterleavedTensor(Watched(X), 7),
         "parts one below the other": JoinedTensor(half, 0),
         "parts side by side": JoinedTensor((left, right), 1),
         "rows of parts": InterleavedTensor(JoinedTensor(half, 0), 7),
         "pooled heads": PooledTensor(Watched(X), 10, 5),
-        "an adapter": MergedTensor(Watched(X), pair, 0.5),
-        "an adapter of a table": MergedTensor(Watched(X[:, :7]), table, 0.5),
+        "an adapter": MergedTensor(Watched(X), pair),
+        "an adapter of a table": MergedTensor(Watched(X[:, :7]), table),
         "further rows": ResizedTensor(Watched(X), ArrayTensor(X), 90),
         "another format of a view": ConvertedTensor(InterleavedTensor(Watched(X), 7), "BF16"),
     }
