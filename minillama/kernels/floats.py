@@ -13,14 +13,17 @@ from numba.extending import overload
 
 from minillama.kernels.blocks import load_block, outer, store_block, store_sums, zeros
 from minillama.kernels.compressed import compressed_rows, widen_columns
-from minillama.kernels.llvm import LANES, MANY_STREAMS, WIDE, inner
+from minillama.kernels.halves import HALF, half_zeros, load_half, outer_half, store_half
+from minillama.kernels.llvm import HALVES, LANES, MANY_STREAMS, WIDE, inner
 from minillama.kernels.simd import load, prefetch, store
 from minillama.layout import LEAST_ROWS, rounded_up
 
-FLOAT_ROWS, OUTPUTS = (6, 4) if WIDE else (2, 2)  # activation rows at once, with so many weight rows
+# Activation rows at once, with so many weight rows
+FLOAT_ROWS, OUTPUTS = (6, 4) if WIDE else (3, 4) if HALVES else (2, 2)
 SUMS = OUTPUTS * FLOAT_ROWS  # in a block
 FEW = 8 if WIDE else 2  # rows for which weights are used as they come from memory, two rows of them at once
-PANELS, COLUMNS = 8, 2048  # so many times OUTPUTS rows and so many columns of them are widened at a time
+# So many times OUTPUTS rows and so many columns of them are widened at a time
+PANELS, COLUMNS = (8, 512) if HALVES else (8, 2048)
 MANY = PANELS * OUTPUTS  # rows, then
 # One activation row reads so many rows of weights side by side, of bf16z fewer, for its registers. So many bytes
 # of all of them together are asked for before they are needed
@@ -106,11 +109,29 @@ def _few_rows(
 
 
 @inner
+def _panel_by_halves(panel: Any, i: int, kept: int, k: int, a: Any, j: int, count: int) -> None:
+    """What _panel_times_rows adds to the sums at panel[kept:], the lower lanes first and then the upper ones."""
+    for half in range(0, LANES, HALF):
+        sums = load_half(panel, kept + half, LANES, SUMS) if k else half_zeros(SUMS)
+        at, by = i + half, j + half
+        for _ in range(0, count, LANES):
+            sums = outer_half(sums, panel, at, LANES, a, by, FLOAT_ROWS)
+            at += LANES * OUTPUTS
+            by += LANES * FLOAT_ROWS
+        store_half(panel, kept + half, LANES, sums)
+
+
+@inner
 def _panel_times_rows(
     out: Any, row: int, out_step: int, panel: Any, i: int, kept: int, k: int, last: bool, a: Any, j: int, count: int
 ) -> None:
     """The product of OUTPUTS weight rows, widened at panel[i:], and a block of activation rows, for `count` columns
     from k on. The sums of the columns before are at panel[kept:], and what has been added is put there."""
+    if HALVES:
+        _panel_by_halves(panel, i, kept, k, a, j, count)
+        if last:
+            store_sums(out, row, 1, out_step, load_block(panel, kept, LANES, SUMS), FLOAT_ROWS)
+        return
     sums = load_block(panel, kept, LANES, SUMS) if k else zeros(SUMS)
     for _ in range(0, count, LANES):
         sums = outer(sums, panel, i, LANES, a, j, FLOAT_ROWS)

@@ -23,16 +23,14 @@ from numba.extending import overload
 
 from minillama.kernels.blocks import add_products, dot_group, splat_ints, store_block, zeros
 from minillama.kernels.compressed import note_words
-from minillama.kernels.dots import DOT_BITS
 from minillama.kernels.floats import BF16Z, FEW, FLOAT_ROWS, MANY, float_rows
-from minillama.kernels.half_tiles import HALF, add_group, half_zeros, store_half
-from minillama.kernels.llvm import MANY_STREAMS, WIDE, inner
+from minillama.kernels.halves import HALF, add_group, half_zeros, store_half
+from minillama.kernels.llvm import HALVES, MANY_STREAMS, WIDE, inner
 from minillama.kernels.simd import prefetch
 from minillama.kernels.threads import fetch_add
 from minillama.layout import GROUP, LEAST_ROWS, TILE, rounded_up, tile_bytes
 
 # Activation rows at once, of whole numbers: sixteen registers of 256 bits hold sums of half a tile by so many
-HALVES = DOT_BITS == 256
 ROWS = 8 if WIDE else 4 if HALVES else 2
 TASK = 256  # rows of weights, that a thread reads as its streams: so many runs of neighbours
 PART = 64  # rows at least, where two matrices are read in one pass: whole lines of what they give

@@ -46,6 +46,7 @@ FEATURES = frozenset(name[1:] for name in target_features().split(",") if name.s
 # A block of sums must fit the registers: 32 of 16 lanes with AVX-512, a quarter of that with AVX2 and on ARM. Sizes for
 # ARM are those that compile well there; none has been measured
 WIDE = "avx512f" in FEATURES
+HALVES = "avx2" in FEATURES and not WIDE  # blocks of half vectors, see halves.py
 # What one activation row reads of memory is faster the more streams there are where Intel's cores follow them, up to 8;
 # AMD's, of Zen 5, are faster with 2 to 4. Others have not been measured
 MANY_STREAMS = WIDE and not (config.CPU_NAME or binding.get_host_cpu_name()).startswith("znver")
@@ -189,15 +190,16 @@ def constant(b: Any, kind: Any, value: float) -> Any:
     return repeat(b, kind.element(value), kind.count)
 
 
-def floats(context: Any, b: Any, kind: Any, array: Any, index: Any) -> Any:
-    """16 numbers of an array, widened to float32; exact."""
-    stored = STORED[kind.dtype]
+def floats(context: Any, b: Any, kind: Any, array: Any, index: Any, lanes: int = LANES) -> Any:
+    """16 numbers of an array, or another number of them, widened to float32; exact."""
+    stored, vector = STORED[kind.dtype], ir.VectorType(FLOAT, lanes)
     if stored == "f32":
-        return load_from(b, pointer(context, b, kind, array, index, FLOATS), 4)
-    bits = load_from(b, pointer(context, b, kind, array, index, ir.VectorType(I16, LANES)), 2)
+        return load_from(b, pointer(context, b, kind, array, index, vector), 4)
+    bits = load_from(b, pointer(context, b, kind, array, index, ir.VectorType(I16, lanes)), 2)
     if stored == "f16":
-        return widen_half(b, bits, FLOATS)
-    return b.bitcast(b.shl(b.zext(bits, INTS), repeat(b, I32(16))), FLOATS)  # bfloat16 is the upper half of a float32
+        return widen_half(b, bits, vector)
+    whole = b.zext(bits, ir.VectorType(I32, lanes))
+    return b.bitcast(b.shl(whole, constant(b, whole.type, 16)), vector)  # bfloat16 is the upper half of a float32
 
 
 def part(b: Any, vector: Any, start: int, count: int) -> Any:

@@ -19,6 +19,7 @@ from minillama.kernels.decoder import forward, head
 from minillama.kernels.floats import panel_room
 from minillama.kernels.kept import is_compiled
 from minillama.kernels.linear import TASK, block_rows, whole_blocks
+from minillama.kernels.llvm import LANES
 from minillama.kernels.state import BIASES, MATRICES, SLOTS, Arranged, Batch, Room, Sizes, Weights
 from minillama.layout import BLOCK, GROUP, QUANTIZED, TILE
 from minillama.model.rope import Rotary
@@ -306,6 +307,6 @@ def _room(m: Sizes, form: str, threads: int, n: int) -> Room:
         arranged(max(m.hidden_width, m.q_width)), arranged(m.inner_width),
         np.zeros(part, np.float32), np.zeros(part, np.float32), floats(m.vocab_width),
         np.zeros((threads, own_room(m.head_dim, m.heads // m.kv_heads)), np.float32),
-        np.zeros((threads, 1 if quantized else panel_room(rows)), np.float32),
+        floats(threads * (panel := LANES if quantized else panel_room(rows))).reshape(threads, panel),
         np.zeros(2 + (m.layers + 1) * SLOTS, np.int64), floats(0), floats(0),
     )  # fmt: skip

@@ -1,8 +1,8 @@
-"""Products of whole numbers where vectors have 256 bits: half a tile of weights, 8 rows, times a few activation rows.
+"""Blocks of vectors of 8 numbers, for AVX2: its sixteen registers of 256 bits hold one, and no block of whole vectors.
 
-AVX2 has sixteen registers. Sums of 8 weight rows by ROWS activation rows stay in some of them while a row's groups go
-by; a whole tile would need twice as many. The integers, and the order in which groups are added, are those of
-blocks.dot_group and blocks.add_products, so the bits are the same as on every other CPU.
+A product that needs many sums goes through its columns twice, once for the lower 8 lanes of every vector and once for
+the upper ones; of weights in tiles these are the first 8 rows of a tile and the others. Lanes do not touch each other,
+and each adds up in the same order as in blocks.py, so the bits are the same as on every other CPU.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from numba import types
 from numba.extending import intrinsic
 
 from minillama.kernels import dots, llvm
-from minillama.kernels.llvm import f32x8
+from minillama.kernels.llvm import LANES, f32x8
 
-HALF = 8  # rows of weights
+HALF = 8  # lanes
 
 
 @intrinsic
@@ -30,6 +30,44 @@ def half_zeros(typing: Any, n: Any) -> Any:
         return ir.Constant(ir.ArrayType(llvm.HALF_FLOATS, count), None)
 
     return llvm.block_of(count, f32x8)(n), build
+
+
+@intrinsic
+def load_half(typing: Any, a: Any, i: Any, step: Any, n: Any) -> Any:
+    """n vectors of 8, a[i + m * step : + 8]."""
+    count = llvm.literal(n)
+    if count is None:
+        return None
+
+    def build(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        block = ir.Constant(ir.ArrayType(llvm.HALF_FLOATS, count), ir.Undefined)
+        for m in range(count):
+            index = b.add(args[1], b.mul(args[2], llvm.I64(m)))
+            block = b.insert_value(block, llvm.floats(context, b, signature.args[0], args[0], index, HALF), m)
+        return block
+
+    return llvm.block_of(count, f32x8)(a, types.int64, types.int64, n), build
+
+
+@intrinsic
+def outer_half(typing: Any, sums: Any, w: Any, i: Any, w_step: Any, a: Any, j: Any, rows: Any) -> Any:
+    """sums[m, r] += w[i + m * w_step : + 8] * a[j + 16 r : + 8], a product in every lane."""
+    R = llvm.literal(rows)
+    if R is None:
+        return None
+
+    def build(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        block, weights, i, step, activations, j = args[:6]
+        kinds = signature.args
+        xs = [llvm.floats(context, b, kinds[4], activations, b.add(j, llvm.I64(LANES * r)), HALF) for r in range(R)]
+        for m in range(sums.count // R):
+            row = llvm.floats(context, b, kinds[1], weights, b.add(i, b.mul(step, llvm.I64(m))), HALF)
+            for r in range(R):
+                place = m * R + r
+                block = b.insert_value(block, llvm.call(b, "fma", row, xs[r], b.extract_value(block, place)), place)
+        return block
+
+    return sums(sums, w, types.int64, types.int64, a, types.int64, rows), build
 
 
 @intrinsic
