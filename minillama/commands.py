@@ -19,10 +19,26 @@ from threadpoolctl import threadpool_limits
 import minillama
 from minillama.files import read_bytes
 
+LONGEST = 500  # characters of a message that others worded
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that says in one line what is wrong with the arguments."""
+
+    def error(self, message: str) -> NoReturn:
+        """End the command with status 2."""
+        self.exit(2, f"minillama: {one_line(message)}: see {self.prog} --help\n")
+
+
+def one_line(message: object) -> str:
+    """A message in one line of bounded length."""
+    text = " ".join(str(message).split())
+    return text if len(text) <= LONGEST else text[:LONGEST] + " ..."
+
 
 def parser(name: str, description: str, examples: str, **settings: Any) -> argparse.ArgumentParser:
     """The parser of `python -m minillama.NAME`, with --version, and examples below its help."""
-    p = argparse.ArgumentParser(
+    p = Parser(
         prog=f"python -m minillama.{name}",
         description=description,
         epilog=examples,
@@ -48,7 +64,7 @@ def begin() -> bool:
 
 def status_of(work: Callable[[], int | None], failed: int = 1) -> int:
     """Do the work; the exit status: what it returns, 0 for None; `failed` after an error, which is told in one line;
-    130 if it was interrupted."""
+    130 if it was interrupted. An error that nobody foresaw has a traceback under `python -X dev`."""
     try:
         status = work() or 0
         sys.stdout.flush()
@@ -61,6 +77,15 @@ def status_of(work: Callable[[], int | None], failed: int = 1) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
         print(f"minillama: {error or type(error).__name__}", file=sys.stderr)
+        return failed
+    except Exception as error:
+        if sys.flags.dev_mode:
+            raise
+        print(
+            f"minillama: unexpected {one_line(f'{type(error).__name__}: {error}')}: "
+            "please report it, with what the same command prints under python -X dev",
+            file=sys.stderr,
+        )
         return failed
 
 

@@ -110,7 +110,7 @@ def test_a_path_that_a_shell_made_of_nothing(
     with pytest.raises(SystemExit) as exit:
         main(arguments)
     assert exit.value.code == 2
-    assert capfd.readouterr().err.endswith("error: a path is empty\n")
+    assert capfd.readouterr().err == "minillama: a path is empty: see python -m minillama.convert --help\n"
     assert tree(tmp_path) == before
     for name in ("--weights", "--tokenizer", "--lora"):
         assert_refused(capfd, [name, ""], "a path is empty: name a file or a folder")

@@ -158,7 +158,7 @@ def test_wrong_usage(arguments: list[str], capfd: Capture) -> None:
     with pytest.raises(SystemExit) as end:
         main(arguments)
     assert end.value.code == 2
-    assert "usage:" in capfd.readouterr().err
+    assert capfd.readouterr().err.endswith(": see python -m minillama.bench --help\n")
 
 
 def test_help_and_version(capfd: Capture) -> None:

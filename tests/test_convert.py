@@ -430,7 +430,9 @@ def test_wrong_usage(arguments: list[str], capfd: Capture) -> None:
         main(arguments)
     assert exit.value.code == 2
     out, err = capfd.readouterr()
-    assert (out, "python -m minillama.convert: error: " in err) == ("", True)
+    assert (out, err.count("\n")) == ("", 1)
+    assert err.startswith("minillama: ")
+    assert err.endswith(": see python -m minillama.convert --help\n")
 
 
 def test_what_cannot_be_converted(tmp_path: Path, capfd: Capture) -> None:

@@ -5,7 +5,6 @@ python -m minillama.benchmarks.convert_speed --work DIR --size 1 8
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
 import subprocess
@@ -14,6 +13,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from minillama import commands
 from minillama.benchmarks.shapes import config_of, write_random
 from minillama.weights import open_checkpoint
 from minillama.weights.safetensors import nbytes
@@ -22,7 +22,7 @@ LAYER, TABLES = 2 * (4 * 4096**2 + 3 * 4096 * 11008), 2 * 2 * 4096 * 32000  # by
 
 
 def main() -> int:
-    p = argparse.ArgumentParser(prog="python -m minillama.benchmarks.convert_speed", description=__doc__)
+    p = commands.parser("benchmarks.convert_speed", __doc__ or "", "")
     p.add_argument("--work", required=True, metavar="DIR", help="where the files are made and removed")
     p.add_argument("--size", type=float, nargs="+", default=[1, 8], metavar="GB", help="of the models (default: 1 8)")
     p.add_argument("--repeats", type=int, default=3, metavar="N", help="of each, in alternation (default: 3)")

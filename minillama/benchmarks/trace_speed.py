@@ -7,7 +7,6 @@ python -m minillama.benchmarks.trace_speed --shape 1.1B --work DIR --repeats 7
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 import tempfile
@@ -30,7 +29,7 @@ WARM = 2  # runs of each that are not counted
 
 
 def main() -> int:
-    p = argparse.ArgumentParser(prog="python -m minillama.benchmarks.trace_speed", description=__doc__)
+    p = commands.parser("benchmarks.trace_speed", __doc__ or "", "")
     g = p.add_mutually_exclusive_group()
     g.add_argument("--weights", metavar="PATH", help="checkpoint to run (default: the tale model)")
     g.add_argument("--shape", choices=SHAPES, help="random weights of that shape instead; needs --work")
