@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import math
 import os
@@ -94,6 +95,9 @@ def choose(
     if engine == "auto":
         only_numba = form not in ("auto", *OF_NUMPY)
         large = count(tensors) >= LARGE and form != "f64" and compat is None and known
+        if large and not only_numba and (trouble := kernels_trouble()):
+            log.warning("engine numpy runs, which is slower: %s", trouble)
+            large = False
         engine = "numba" if only_numba or large else "numpy"
     if engine == "numpy":
         return Choice(engine, "f32" if form == "auto" else form)
@@ -119,6 +123,17 @@ def maybe_compiled() -> bool:
     if os.environ.get("NUMBA_CACHE_DIR") or not os.access(folder, os.W_OK):
         return True
     return any((folder / "__pycache__").glob("decoder*.nbi"))
+
+
+def kernels_trouble() -> str | None:
+    """Why the kernels cannot run on this machine, if they cannot. Numba is imported for it."""
+    try:
+        from numba import config
+
+        importlib.import_module("minillama.kernels.decoder")
+    except Exception as error:  # ImportError, or what a broken installation of Numba or LLVM raises
+        return f"Numba cannot be used here ({error or type(error).__name__}), install it again"
+    return "NUMBA_DISABLE_JIT is set, unset it for engine numba" if config.DISABLE_JIT else None
 
 
 def memory_needed(form: str, tensors: Mapping[str, Tensor]) -> int:

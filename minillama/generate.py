@@ -253,9 +253,15 @@ def open_model(args: argparse.Namespace, weights: Path) -> LlamaForCausalLM:
         log.disabled = True  # what there is to say of these weights has been said
         try:
             fast = LlamaForCausalLM.from_pretrained(weights, engine="numba", **how)
-            return fast if fast.compiled else model
+            model = fast if fast.compiled else model
+        except Exception:  # they would only be faster
+            trouble = engines.kernels_trouble()
+        else:
+            trouble = None
         finally:
             log.disabled = False
+        if trouble:
+            log.info("engine numpy runs: %s", trouble)
     return model
 
 

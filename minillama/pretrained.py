@@ -8,8 +8,8 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
+from threading import RLock
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, NamedTuple, Self
 
 import numpy as np
@@ -29,8 +29,10 @@ from minillama.engines import (
     checked_format,
     choose,
     cores,
+    kernels_trouble,
 )
 from minillama.files import write_files
+from minillama.forking import renew_after_fork
 from minillama.layout import PACKED
 from minillama.model.decoder import Decoder
 from minillama.model.heads import lm_logits
@@ -277,7 +279,7 @@ class LlamaPreTrainedModel:
                 further = draw_matrix(self.config, self.seed, f"{name} beyond {old.shape[0]}", (rows, old.shape[1]))
                 self.weights.replace(name, made.setdefault(id(old), ResizedTensor(old, further, rows)))
         self.config.vocab_size = rows
-        self._runner.renew()
+        self._runner.weights_changed()
         return self.get_input_embeddings()
 
     def prune_heads(self, heads_to_prune: Mapping[int, list[int]]) -> None:
@@ -342,6 +344,10 @@ class LlamaPreTrainedModel:
 class Runner:
     """What computes for a model and for the decoder within it. The kernels are compiled when they are first needed."""
 
+    _fast: FastModel | None
+    _decoder: FastDecoder | None
+    _ready: bool  # whether the kernels are compiled
+
     def __init__(
         self,
         config: LlamaConfig,
@@ -355,33 +361,51 @@ class Runner:
         self.config, self.weights, self.engine, self.threads = config, weights, engine, threads
         self.form, self.cache_form = form, cache_form
         self._numpy = Decoder(config, weights, COMPAT[compat])
+        self._forget()
+        self._making = RLock()  # two threads that begin at the same time get the same model
+        renew_after_fork(self)
 
-    @cached_property
+    def renew(self) -> None:
+        """Free the lock, which another thread may have held when this process was forked."""
+        self._making = RLock()
+
+    @property
     def fast(self) -> FastModel:
         """The model as engine "numba" runs it, ready to run."""
-        from minillama.runtime import compile_kernels
+        with self._making:
+            fast = self._packed_model()
+            if not self._ready:
+                from minillama.runtime import compile_kernels
 
-        compile_kernels(self._fast)
-        return self._fast
+                compile_kernels(fast)
+                self._ready = True
+            return fast
 
-    @cached_property
-    def _fast(self) -> FastModel:
-        from minillama.runtime import FastModel
+    def _packed_model(self) -> FastModel:
+        with self._making:
+            if self._fast is None:
+                if trouble := kernels_trouble():
+                    raise ValueError(f"engine 'numba' cannot run: {trouble}, or use engine 'numpy'")
+                from minillama.runtime import FastModel
 
-        return FastModel(self.config, self.weights.tensors, self.form, self.cache_form, self.threads)
+                self._fast = FastModel(self.config, self.weights.tensors, self.form, self.cache_form, self.threads)
+            return self._fast
 
     @property
     def compiled(self) -> bool:
         """Whether the kernels have been compiled on this machine already."""
-        return self.engine == "numba" and self._fast.compiled
+        return self.engine == "numba" and self._packed_model().compiled
 
-    @cached_property
+    @property
     def decoder(self) -> Decoder | FastDecoder:
         if self.engine == "numpy":
             return self._numpy
-        from minillama.runtime import FastDecoder
+        with self._making:
+            if self._decoder is None:
+                from minillama.runtime import FastDecoder
 
-        return FastDecoder(self.fast, self._numpy)
+                self._decoder = FastDecoder(self.fast, self._numpy)
+            return self._decoder
 
     def lm_logits(self, hidden: Array) -> Array:
         """Normalized hidden states (..., D) -> the scores of the vocabulary (..., V)."""
@@ -390,10 +414,13 @@ class Runner:
         rows = np.asarray(hidden, np.float32).reshape(math.prod(hidden.shape[:-1]), self.config.hidden_size)
         return self.fast.lm_logits(rows).reshape(*hidden.shape[:-1], self.config.vocab_size)
 
-    def renew(self) -> None:
+    def weights_changed(self) -> None:
         """Look at weights that have changed."""
-        for made in ("fast", "_fast", "decoder"):
-            self.__dict__.pop(made, None)
+        with self._making:
+            self._forget()
+
+    def _forget(self) -> None:
+        self._fast, self._decoder, self._ready = None, None, False
 
 
 class Embedding:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import re
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +24,7 @@ from minillama.engines import (
     cores,
     memory_needed,
 )
+from minillama.llama import LlamaForCausalLM
 from minillama.weights.names import EMBED_TOKENS, LM_HEAD
 from tests.tiny import tiny_config
 
@@ -174,3 +177,22 @@ def test_kernels_that_may_have_been_compiled(monkeypatch: pytest.MonkeyPatch, tm
     (tmp_path / "__pycache__" / "decoder._kept.locals.forward-1.py311.nbi").unlink()
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
     assert maybe_compiled()
+
+
+def test_kernels_that_cannot_run(free: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Engine auto is NumPy then, and numba is refused when it is needed."""
+    assert engines.kernels_trouble() is None
+    assert chosen("auto", "auto", stored("BF16")) == ("numba", "bf16")
+    model = LlamaForCausalLM(tiny_config(), engine="numba")
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "numba", None)  # as if it, or NumPy beside it, were of another version
+        assert chosen("auto", "auto", stored("BF16")) == ("numpy", "f32")
+        why = "Numba cannot be used here (import of numba halted; None in sys.modules), install it again"
+        assert caplog.messages[-1] == f"engine numpy runs, which is slower: {why}"
+        assert chosen("auto", "auto", stored("F32", rows=10)) == ("numpy", "f32")
+        with pytest.raises(ValueError, match=re.escape(f"engine 'numba' cannot run: {why}, or use engine 'numpy'")):
+            model([[1, 2]])
+    with monkeypatch.context() as patch:
+        patch.setattr("numba.core.config.DISABLE_JIT", 1)
+        with pytest.raises(ValueError, match="NUMBA_DISABLE_JIT is set, unset it for engine numba, or use"):
+            model.generate([[1, 2]], max_new_tokens=1)

@@ -17,6 +17,7 @@ from numba.extending import intrinsic
 from minillama import layout
 from minillama.kernels import llvm
 from minillama.kernels.blocks import outer, store_block, store_sums, zeros
+from minillama.kernels.kept import kernel
 from minillama.kernels.llvm import LANES, SOURCES
 from minillama.kernels.simd import prefetch
 from minillama.layout import BLOCK, FAR, STEPS, WORDS, block_place
@@ -185,7 +186,7 @@ def compressed_rows(streams: int, rows: int, ahead: int) -> Any:
 
 
 def _kept_survey(sources: str) -> Any:
-    @njit(nogil=True, cache=True)
+    @kernel
     def survey(bits: Any, notes: Any, sizes: Any) -> None:
         """Which exponents the rows of a matrix have: bfloat16 bits (n, size) give notes (n, note_words(width)) and the
         words that each row takes, (n,).
@@ -225,7 +226,7 @@ def _kept_survey(sources: str) -> Any:
 
 
 def _kept_compress(sources: str) -> Any:
-    @njit(nogil=True, cache=True)
+    @kernel
     def compress(bits: Any, notes: Any, starts: Any, out: Any) -> None:
         """Write the blocks of rows, which begin at word starts[row] of `out`, its bytes; the rest is survey's."""
         sources  # noqa: B018  # see llvm.SOURCES

@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from minillama.kernels.attention import attention
+from minillama.kernels.kept import kernel
 from minillama.kernels.linear import PART, from_row, linear, linear_rows, task_count, task_end, task_rows
 from minillama.kernels.llvm import LANES, SOURCES, inner
 from minillama.kernels.mlp import gated
@@ -248,7 +248,7 @@ def keep_states(thread: int, threads: int, n: int, layer: int, m: Any, room: Any
 
 
 def _kept(sources: str) -> Any:
-    @njit(nogil=True, cache=True)
+    @kernel
     def forward(thread: int, threads: int, rows: int, head_rows: int, m: Any, w: Any, batch: Any, room: Any) -> None:
         """What thread number `thread` of `threads` does of one pass over the N rows in room.x.
 
@@ -298,7 +298,7 @@ def _kept(sources: str) -> Any:
 
 
 def _kept_head(sources: str) -> Any:
-    @njit(nogil=True, cache=True)
+    @kernel
     def head(thread: int, threads: int, n: int, rows: int, m: Any, w: Any, room: Any) -> None:
         """What thread number `thread` of `threads` does of the logits of n rows of hidden states, in room.normed, in
         blocks of `rows`: the last step of forward, by itself and for any rows."""

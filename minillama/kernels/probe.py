@@ -4,13 +4,13 @@ cores are."""
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from minillama.arrays import Array
+from minillama.kernels.kept import kernel
 from minillama.kernels.threads import fetch_add, wait_for
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def sum_four_streams(words: Array) -> Any:
     """The sum of uint64 words, modulo 2^64, read as four streams side by side.
 
@@ -28,7 +28,7 @@ def sum_four_streams(words: Array) -> Any:
     return w + x + y + z
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def sum_eight_streams(words: Array) -> Any:
     """The same of eight, which other CPUs read faster than four. Words beyond a multiple of eight are left out."""
     n = words.size // 8
@@ -43,7 +43,7 @@ def sum_eight_streams(words: Array) -> Any:
     return w + x + y + z
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def hand_over(word: Array, me: int, times: int) -> None:
     """Hand a word to another thread and take it back, so many times. The two threads are 0 and 1; word: (1,), int64,
     counts how often it changed hands."""

@@ -16,6 +16,7 @@ import numpy as np
 from numba import njit
 from numba.extending import overload
 
+from minillama.kernels.kept import kernel
 from minillama.kernels.linear import Q4_0, Q8_0
 from minillama.kernels.llvm import LANES, SOURCES
 from minillama.kernels.simd import (
@@ -147,7 +148,7 @@ def _best_scale(x: Any, i: int, peak: float) -> int:
 
 
 def _kept(sources: str) -> Any:
-    @njit(nogil=True, cache=True)
+    @kernel
     def quantize_tile(
         rows: Any, width: int, out: Any, scales: Any, tile: int, four_bits: bool, search: bool
     ) -> tuple[float, float, float]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 
+from minillama.kernels.decoder import forward
+from minillama.kernels.kept import is_kept
 from minillama.runtime.decoder import FastDecoder
 from minillama.runtime.engine import NumbaEngine
 from minillama.runtime.model import FastModel
@@ -17,10 +20,12 @@ SOON = 2.0  # seconds that opening takes where the kernels are compiled already
 
 def compile_kernels(model: FastModel) -> None:
     """Make a model ready to run. The first of a format on a machine waits for its kernels, and is told so."""
-    note = "compiling the kernels for %s, which this machine does once: 10 to 20 seconds"
-    told = threading.Timer(SOON, log.info, (note, model.form))
+    once = ", which this machine does once" if is_kept(forward) else ""
+    note = "compiling the kernels for %s%s: 10 to 20 seconds"
+    told = threading.Timer(SOON, log.info, (note, model.form, once))
     told.daemon = True
-    told.start()
+    with contextlib.suppress(RuntimeError):  # no thread is left for it
+        told.start()
     try:
         model.compile()
     finally:

@@ -1,0 +1,32 @@
+"""What a forked process makes anew. Threads are not copied into it, so a lock that one of them holds is held for ever,
+and a thread pool has nobody to work."""
+
+from __future__ import annotations
+
+import os
+from typing import Protocol
+from weakref import WeakSet
+
+
+class Renewed(Protocol):
+    """An object with locks or threads of its own."""
+
+    def renew(self) -> None:
+        """Make them anew, in a process that has one thread."""
+
+
+_everybody: WeakSet[Renewed] = WeakSet()
+
+
+def renew_after_fork(thing: Renewed) -> None:
+    """Have `thing.renew()` called in every child that os.fork() makes while there is this object."""
+    _everybody.add(thing)
+
+
+def _in_child() -> None:
+    for thing in list(_everybody):
+        thing.renew()
+
+
+if hasattr(os, "register_at_fork"):  # Windows has no fork
+    os.register_at_fork(after_in_child=_in_child)
