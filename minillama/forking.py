@@ -3,9 +3,24 @@ and a thread pool has nobody to work."""
 
 from __future__ import annotations
 
+import functools
 import os
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakSet
+
+if TYPE_CHECKING:
+    from functools import cached_property as cached_property
+else:
+
+    class cached_property(functools.cached_property):  # noqa: N801  # as that one is named
+        """functools.cached_property as from Python 3.12 on: without a lock, of which 3.11 has one for all objects of a
+        class."""
+
+        def __get__(self, thing: Any, owner: Any = None) -> Any:
+            if thing is None:
+                return self
+            value = thing.__dict__[self.attrname] = self.func(thing)
+            return value
 
 
 class Renewed(Protocol):

@@ -327,22 +327,11 @@ def test_a_folder_that_takes_no_files(tmp_path: Path, capfd: Capture, monkeypatc
 
 
 def test_a_source_that_cannot_be_read(tmp_path: Path, capfd: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Broken:
-        def __init__(self, file: Any):
-            self.file = file
+    def broken(self: MappedFile, room: memoryview, start: int) -> int:
+        raise OSError(5, "Input/output error")
 
-        def readinto(self, room: Any) -> int:
-            raise OSError(5, "Input/output error")
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self.file, name)
-
-    def opened(self: MappedFile, path: Path) -> None:
-        init(self, path)
-        self._file = Broken(self._file)  # type: ignore[assignment]
-
-    init, source = MappedFile.__init__, checkpoint(tmp_path / "in")
-    monkeypatch.setattr(MappedFile, "__init__", opened)
+    monkeypatch.setattr(MappedFile, "_read_into", broken)
+    source = checkpoint(tmp_path / "in")
     message = f"minillama: {source / 'model.safetensors'} cannot be read: Input/output error"
     assert_refused(capfd, [source, tmp_path / "out"], message, run=main)
     assert_refused(capfd, ["--check", source], message, run=main)

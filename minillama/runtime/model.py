@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 
 from minillama.arrays import Array, check_ids
 from minillama.config import LlamaConfig
+from minillama.forking import renew_after_fork
 from minillama.kernels import ACTIVATIONS
 from minillama.kernels.attention import own_room
 from minillama.kernels.decoder import forward, head
@@ -26,6 +26,7 @@ from minillama.model.rope import Rotary
 from minillama.runtime.batch import Append, Description, shape_of
 from minillama.runtime.cache import RowCache
 from minillama.runtime.packing import KINDS, Packed, aligned, pack, row_width
+from minillama.runtime.threads import Team
 from minillama.weights import names
 from minillama.weights.finite import first_odd_number
 from minillama.weights.formats import widen_into
@@ -69,10 +70,16 @@ class FastModel:
         self.rows = 1
         self.on_tokens: Callable[[int], object] | None = None  # is told how many tokens a pass has computed
         self._one_at_a_time = Lock()  # there is one room, and all threads must be on the same pass
-        self._pool = ThreadPoolExecutor(max(1, threads - 1), thread_name_prefix="minillama")  # the caller is one more
+        self._team, self._alone = Team(threads), Team(1)
         self._products = sum(math.prod(tensors[name].shape) for name in self.packed)  # of one row
         self._overflows = False
         self._description = Description(self.rotary, cache_form, shape_of([]))
+        renew_after_fork(self)
+
+    def renew(self) -> None:
+        """Free the room, which another thread may have been in when this process was forked. Its pass left nothing that
+        the next one reads."""
+        self._one_at_a_time = Lock()
 
     @property
     def compiled(self) -> bool:
@@ -166,20 +173,11 @@ class FastModel:
 
     def _all_threads(self, kernel: Callable[..., None], products: int, *arguments: object) -> None:
         """Run kernel(thread, threads, *arguments) in as many threads as it is worth, this one among them."""
-        threads = self.threads if products >= SMALL else 1
-        others: list[Future[None]] = []
-        try:
-            for thread in range(1, threads):
-                others.append(self._pool.submit(kernel, thread, threads, *arguments))
-            kernel(0, threads, *arguments)
-        except BaseException:  # an interruption, perhaps before this thread was at work: nobody must wait for it
+
+        def release() -> None:
             self.room.work[0] = EVERYBODY
-            raise
-        finally:  # nobody may go on while others still write
-            try:
-                wait(others)
-            finally:
-                wait(others)
+
+        (self._team if products >= SMALL else self._alone).run(kernel, arguments, release)
 
     def _logits(self, room: Room, out: Array) -> Array:
         """The logits of a pass, in `out` (n, V). ValueError that names the weight if they are not finite because of

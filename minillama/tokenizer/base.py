@@ -6,7 +6,6 @@ import operator
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Self, TypeAlias
 
@@ -14,6 +13,7 @@ import numpy as np
 from tokenizers import AddedToken
 
 from minillama.files import write_files
+from minillama.forking import cached_property
 from minillama.tokenizer.batches import NO_LIMIT, Batches, log
 from minillama.tokenizer.chat import ChatTemplates
 from minillama.tokenizer.settings import ADDED, NAMED, TEMPLATE, as_special, check_settings, settings_files

@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -14,6 +13,7 @@ import tokenizers
 from tokenizers import AddedToken, processors
 
 from minillama.config import read_json_object
+from minillama.forking import cached_property
 from minillama.tokenizer.base import Token, Tokenizer, check_text
 from minillama.tokenizer.batch_encoding import BatchEncoding
 from minillama.tokenizer.batches import CallOptions

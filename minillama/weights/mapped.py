@@ -29,7 +29,7 @@ class MappedFile:
             self._file = open(path, "rb", buffering=0)  # noqa: SIM115
         except OSError as error:
             raise OSError(f"{path} cannot be opened: {error.strerror}") from None
-        self._turn = threading.Lock()  # to move about in it
+        self._turn = threading.Lock()  # to move about in it, where the system cannot read at a place
         weakref.finalize(self, self._file.close)
         self.size = os.fstat(self._file.fileno()).st_size
         self._map = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ) if self.size else b""
@@ -51,9 +51,7 @@ class MappedFile:
             wanted, got = room[: min(PIECE, offset + size - start)], 0
             while got < len(wanted):
                 try:
-                    with self._turn:
-                        self._file.seek(start + got)
-                        more = self._file.readinto(wanted[got:])
+                    more = self._read_into(wanted[got:], start + got)
                 except OSError as error:
                     raise OSError(f"{self.path} cannot be read: {error.strerror}") from None
                 if not more:
@@ -62,3 +60,16 @@ class MappedFile:
                     )
                 got += more
             yield np.frombuffer(wanted, dtype)
+
+    def _read_into(self, room: memoryview, start: int) -> int:
+        """Read what fits from byte `start` on; how many bytes that were. But for Windows, which has no fork, without
+        the file's own place: a forked process shares that."""
+        if hasattr(os, "preadv"):
+            return os.preadv(self._file.fileno(), [room], start)
+        if hasattr(os, "pread"):
+            data = os.pread(self._file.fileno(), len(room), start)
+            room[: len(data)] = data
+            return len(data)
+        with self._turn:
+            self._file.seek(start)
+            return self._file.readinto(room) or 0

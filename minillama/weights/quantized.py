@@ -11,13 +11,13 @@ import math
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from minillama.arrays import Array
+from minillama.forking import cached_property
 from minillama.layout import COMPRESSED, GROUP, LEAST_ROWS, OFFSET, PACKED, TILE, note_words, rounded_up, tile_bytes
 from minillama.weights.compressed import ROWS, CompressedTensor
 from minillama.weights.formats import STORAGE
