@@ -149,7 +149,7 @@ def check_picture(file: str | None) -> None:
     if file is None:
         return
     if find_spec("matplotlib") is None:
-        raise ValueError("--plot needs matplotlib: run `pip install 'minillama[notebooks]'`")
+        raise ValueError("--plot needs matplotlib: run `pip install matplotlib`")
     check_output("--plot", file, (".png", ".svg"))
 
 

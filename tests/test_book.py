@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,11 +14,12 @@ import pytest
 
 from tests.tiny import ROOT
 
-DOCS = ROOT / "docs"
+DOCS, PACKAGE = ROOT / "docs", ROOT / "minillama"
 PAGES = sorted([*DOCS.rglob("*.md"), ROOT / "README.md"])
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 COMPONENTS = sorted(page for page in DOCS.glob("components/*.md") if page.stem != "index")
 TEST = re.compile(r"`(tests/[\w/]+\.py)(?:::(\w+))?`")
+MODULE = re.compile(r"^\.\. automodule:: ([\w.]+)", re.M)
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 
 
@@ -42,6 +44,31 @@ def test_every_component_names_the_tests_that_hold_it() -> None:
     for page in COMPONENTS:
         end = page.read_text(encoding="utf-8").partition("## What holds it together")[2]
         assert len(TEST.findall(end)) >= 3, page.name
+
+
+def test_nothing_is_installed_by_a_name_that_no_index_has() -> None:
+    """The package comes from a clone, until it is published."""
+    texts = [*PAGES, *ROOT.glob("data/*/README.md"), *ROOT.glob("notebooks/**/*.ipynb"), *PACKAGE.rglob("*.py")]
+    named = re.compile(r"pip3? (?:install|download)(?![^\n]*--no-index)[^\n&;]*[\"' ]minillama\b")
+    assert named.search("pip install -q 'minillama[gguf]'")
+    assert not [str(file) for file in texts if named.search(file.read_text(encoding="utf-8"))]
+
+
+def test_the_docs_extra_has_what_documented_modules_import() -> None:
+    """Those whose import fails are missing in the book, which is built without a word then."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    there = [*project["dependencies"], *project["optional-dependencies"]["docs"], "minillama"]
+    packages = {re.split(r"[<>=]", name)[0] for name in there}
+    named = [name for page in PAGES for name in MODULE.findall(page.read_text(encoding="utf-8"))]
+    assert {"minillama.testing.strategies", "minillama.model.rope"} <= set(named)
+    for name in named:
+        tree = ast.parse((ROOT / f"{name.replace('.', '/')}.py").read_text(encoding="utf-8"))
+        for node in tree.body:
+            modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            modules += [str(node.module)] if isinstance(node, ast.ImportFrom) else []
+            for module in modules:
+                root = module.partition(".")[0]
+                assert root in packages | sys.stdlib_module_names, f"{name} needs {module}"
 
 
 class Loaded(HTMLParser):

@@ -76,6 +76,13 @@ PEERS = {
 }
 
 
+# The packages that an extra has, as they are imported and as they are installed
+NEEDED = {
+    "peers": {"gguf": "gguf", "llama_cpp": "llama-cpp-python"},
+    "oracle": {"torch": "torch", "transformers": "transformers"},
+}
+
+
 def contestant(name: str, path: str | os.PathLike[str], dtype: str, engine: str, threads: int) -> Contestant:
     """Open the model at `path` with minillama or a peer. ValueError if its package is not installed."""
     if name == OURS:
@@ -88,9 +95,9 @@ def contestant(name: str, path: str | os.PathLike[str], dtype: str, engine: str,
 
 def with_extra(extra: str, what: str) -> None:
     """ValueError that says how to install what `what` needs, if it is not there."""
-    needed = {"peers": ("gguf", "llama_cpp"), "oracle": ("torch", "transformers")}[extra]
+    needed = NEEDED[extra]
     try:
         for name in needed:
             import_module(name)
     except ImportError as error:
-        raise ValueError(f"{what} cannot be used ({error}): run `pip install 'minillama[{extra}]'`") from None
+        raise ValueError(f"{what} cannot be used ({error}): run `pip install {' '.join(needed.values())}`") from None

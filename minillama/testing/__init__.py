@@ -44,7 +44,7 @@ _HOMES = {
     "Level": "levels",
 }
 __all__ = sorted(_HOMES)
-NEEDS = 'minillama.testing needs {}, which is not installed: pip install "minillama[testing]"'
+NEEDS = "minillama.testing needs {}, which is not installed: run `pip install hypothesis pytest`"
 
 
 def __getattr__(name: str) -> Any:

@@ -57,7 +57,7 @@ def write_gguf(
     try:
         import gguf
     except ImportError:
-        raise ValueError("writing GGUF needs the gguf package: pip install 'minillama[gguf]'") from None
+        raise ValueError("writing GGUF needs the gguf package: run `pip install gguf`") from None
 
     check(checkpoint.config, format)
     logging.getLogger("gguf").setLevel(logging.WARNING)  # it tells the names of files that are not there yet
