@@ -20,6 +20,7 @@ from tqdm import tqdm
 from minillama.arrays import Array, as_array
 from minillama.compat import COMPAT
 from minillama.config import LlamaConfig
+from minillama.copying import Copied, Source
 from minillama.engines import (
     LARGE,
     OF_NUMPY,
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("minillama")
 
 
-class LlamaPreTrainedModel:
+class LlamaPreTrainedModel(Copied):
     """A config, its weights and the decoder that reads them; the base of the public classes.
 
     weights: the tensors under their Hugging Face names, as arrays of float16, float32 or float64; without them a new
@@ -151,17 +152,22 @@ class LlamaPreTrainedModel:
         if cls.head != names.LM_HEAD:
             choices = choices.without_auto()  # only generation is compiled
         adapters = [lora] if isinstance(lora, str | os.PathLike) else list(lora or ())
+        source = Source.of(path, config, adapters, overrides)
         checkpoint = open_checkpoint(path, config, cls.head, overrides, adapters)
         model = cls.__new__(cls)
+        model._source, model.name_or_path = source, os.fspath(path)
         try:
             model._build(checkpoint.config, dict(checkpoint.tensors), path, choices)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
         if model.engine == "numpy":
             _check_memory(model.weights, path)
-        model.name_or_path = os.fspath(path)
         model._opened(checkpoint.folder)
         return model
+
+    @staticmethod
+    def _choices(**settings: Any) -> _Choices:
+        return _Choices.checked(**settings)
 
     def _opened(self, folder: Path) -> None:
         """Called when the weights have been opened, for what else may lie beside them."""
@@ -279,6 +285,7 @@ class LlamaPreTrainedModel:
                 further = draw_matrix(self.config, self.seed, f"{name} beyond {old.shape[0]}", (rows, old.shape[1]))
                 self.weights.replace(name, made.setdefault(id(old), ResizedTensor(old, further, rows)))
         self.config.vocab_size = rows
+        self._runner.resized.append(rows)
         self._runner.weights_changed()
         return self.get_input_embeddings()
 
@@ -361,6 +368,7 @@ class Runner:
         self.config, self.weights, self.engine, self.threads = config, weights, engine, threads
         self.form, self.cache_form = form, cache_form
         self._numpy = Decoder(config, weights, COMPAT[compat])
+        self.resized: list[int] = []  # the sizes that the vocabulary was given, one after the other
         self._forget()
         self._making = RLock()  # two threads that begin at the same time get the same model
         renew_after_fork(self)
@@ -414,6 +422,11 @@ class Runner:
         rows = np.asarray(hidden, np.float32).reshape(math.prod(hidden.shape[:-1]), self.config.hidden_size)
         return self.fast.lm_logits(rows).reshape(*hidden.shape[:-1], self.config.vocab_size)
 
+    def copy_into(self, twin: Runner, memo: dict[int, Any]) -> None:
+        """Have caches that are copied together with a model belong to its copy."""
+        if self._fast is not None:
+            memo[id(self._fast)] = twin._packed_model()
+
     def weights_changed(self) -> None:
         """Look at weights that have changed."""
         with self._making:
@@ -452,6 +465,10 @@ class _StateDict(Mapping[str, Array]):
 
     def __len__(self) -> int:
         return len(self._tensors)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy or a pickle is a dictionary of arrays."""
+        return dict, (dict(self),)
 
     def __repr__(self) -> str:
         return f"<{len(self)} tensors: {', '.join(self)}>"

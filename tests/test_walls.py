@@ -33,7 +33,8 @@ MAY_IMPORT = {
     "runtime": GROUND | {"kernels", "model", "weights"},  # of the model its rotary frequencies, which have one owner
     "outputs": GROUND | {"model"},
     "engines": GROUND | {"weights", "kernels"},
-    "pretrained": GROUND | {"model", "weights", "engines", "runtime"},
+    "copying": GROUND | {"weights"},
+    "pretrained": GROUND | {"copying", "model", "weights", "engines", "runtime"},
     "loading": GROUND | {"tokenizer", "weights"},
     "chat": GROUND | {"generation", "tokenizer"},
     "converting": GROUND

@@ -117,6 +117,10 @@ class KVCache:
         twin._positions = self._positions
         return twin
 
+    def __copy__(self) -> KVCache:
+        """As fork: a cache that shared its arrays would be written over."""
+        return self.fork()
+
     def kept(self) -> Iterator[tuple[Array, Array]]:
         """Keys and values of each layer as they are cached: unrotated, where the frequencies depend on the length."""
         for k, v, n in zip(self._keys, self._values, self._lengths, strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import numpy as np
@@ -33,6 +34,15 @@ class NumpyEngine:
         """Forget all tokens."""
         self._cache: KVCache = self.decoder.new_cache()
         self._mask: Array | None = None  # (B, S), 1 for a token, 0 for padding
+
+    def __copy__(self) -> NumpyEngine:
+        """An engine with a copy of the cache."""
+        twin = NumpyEngine(self.decoder, self.weights)
+        twin.tap, twin._cache, twin._mask = self.tap, self._cache.fork(), self._mask
+        return twin
+
+    def __deepcopy__(self, memo: object) -> NumpyEngine:
+        return copy.copy(self)
 
     def prefill(self, rows: Sequence[Sequence[int]]) -> Array:
         """Append a row of ids, none empty, to each sequence; the logits (B, V) after the last of each."""

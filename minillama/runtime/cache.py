@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from minillama.arrays import Array
@@ -57,6 +59,19 @@ class RowCache:
         twin.positions = self.positions.copy()
         return twin
 
+    def __copy__(self) -> RowCache:
+        return self.copy()
+
+    def __deepcopy__(self, memo: object) -> RowCache:
+        return self.copy()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _with, (
+            (self.layers, self.kv_heads, self.head_dim, self.form),
+            self.pairs(),
+            self.positions[: self.length],
+        )
+
     def pairs(self) -> list[tuple[Array, Array]]:
         """Keys and values of each layer, float32 (G, S, K) twice, keys as they are cached."""
         shape = (self.layers, self.kv_heads)
@@ -87,3 +102,12 @@ class RowCache:
         if self.form == "bf16":
             return (np.ascontiguousarray(x).astype(np.uint32) << 16).view(np.float32)
         return np.ascontiguousarray(x).view(np.float16 if self.form == "f16" else np.float32).astype(np.float32)
+
+
+def _with(kind: tuple[int, int, int, str], pairs: list[tuple[Array, Array]], positions: Array) -> RowCache:
+    """A cache from its pickle: addresses are another process's."""
+    cache = RowCache(*kind)
+    for layer, (k, v) in enumerate(pairs):
+        cache.put(layer, 0, k, v, positions)
+    cache.length = len(positions)
+    return cache

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from minillama.arrays import Array
+from minillama.config import LlamaConfig
 from minillama.layout import rounded_up
 from minillama.model.cache import KVCache
 from minillama.model.decoder import Decoder
@@ -18,10 +22,33 @@ from minillama.runtime.engine import CHUNK
 from minillama.runtime.model import FastModel
 
 
+@dataclass
+class Detached:
+    """What a cache knows of its model after a pickle."""
+
+    rotary: Rotary
+    cache_form: str
+
+    @property
+    def config(self) -> LlamaConfig:
+        return self.rotary.config
+
+    def new_cache(self) -> RowCache:
+        c = self.config
+        return RowCache(c.num_hidden_layers, c.num_key_value_heads, c.head_dim, self.cache_form)
+
+    def fits(self, model: FastModel) -> bool:
+        """Whether the model caches the same numbers in the same way."""
+        ours, theirs = self.config, model.config
+        sizes = ("num_hidden_layers", "num_key_value_heads", "head_dim")
+        alike = all(getattr(ours, size) == getattr(theirs, size) for size in sizes)
+        return alike and (self.cache_form, self.rotary.signature) == (model.cache_form, model.rotary.signature)
+
+
 class BatchCache:
     """The caches of a batch of rows, used as model/cache.py's KVCache is; what is read of it is float32."""
 
-    def __init__(self, model: FastModel, rows: list[RowCache] | None = None):
+    def __init__(self, model: FastModel | Detached, rows: list[RowCache] | None = None):
         self.model, self.rows = model, rows or []
 
     @property
@@ -49,6 +76,16 @@ class BatchCache:
     def fork(self) -> BatchCache:
         """An independent copy."""
         return BatchCache(self.model, [row.copy() for row in self.rows])
+
+    def __copy__(self) -> BatchCache:
+        return self.fork()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> BatchCache:
+        return BatchCache(copy.deepcopy(self.model, memo), [row.copy() for row in self.rows])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Without the model: the first of the same kind that is given it takes it."""
+        return BatchCache, (Detached(self.model.rotary, self.model.cache_form), self.rows)
 
     def as_numpy(self) -> KVCache:
         """The same tokens in a cache of the NumPy model."""
@@ -91,6 +128,10 @@ class FastDecoder:
 
     def owns(self, past: object) -> bool:
         """Whether this is a cache of this decoder's kind; ValueError for that of another model."""
+        if isinstance(past, BatchCache) and isinstance(past.model, Detached):
+            if not past.model.fits(self.model):
+                return False
+            past.model = self.model
         if isinstance(past, BatchCache) and past.model is not self.model:
             raise ValueError("past_key_values is the cache of another model: pass on one that this model returned")
         return isinstance(past, BatchCache)

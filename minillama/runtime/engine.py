@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import numpy as np
@@ -37,6 +38,15 @@ class NumbaEngine:
         """Forget all tokens."""
         self._rows: list[RowCache] = []
         self._step: _Step | None = None
+
+    def __copy__(self) -> NumbaEngine:
+        """An engine with copies of the caches."""
+        twin = NumbaEngine(self.model)
+        twin._rows = [row.copy() for row in self._rows]
+        return twin
+
+    def __deepcopy__(self, memo: object) -> NumbaEngine:
+        return copy.copy(self)
 
     def prefill(self, rows: Sequence[Sequence[int]]) -> Array:
         """Append a row of ids, none empty, to each sequence; the logits (B, V) after the last of each."""

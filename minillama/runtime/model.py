@@ -81,6 +81,13 @@ class FastModel:
         the next one reads."""
         self._one_at_a_time = Lock()
 
+    def __deepcopy__(self, memo: object) -> FastModel:
+        """Itself: it holds nothing of a text."""
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise TypeError("what runs a model cannot be pickled: pickle the model, and make engines and caches from that")
+
     @property
     def compiled(self) -> bool:
         """Whether the kernels for models of this kind are compiled, here or in Numba's cache on disk."""

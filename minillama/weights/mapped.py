@@ -34,6 +34,13 @@ class MappedFile:
         self.size = os.fstat(self._file.fileno()).st_size
         self._map = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ) if self.size else b""
 
+    def __deepcopy__(self, memo: object) -> MappedFile:
+        """Itself: nothing is ever written to it."""
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _mapped, (self.path.absolute(), self.size)
+
     def array(self, dtype: Any, shape: tuple[int, ...], offset: int, strides: tuple[int, ...] | None = None) -> Array:
         """Numbers from byte `offset` on; strides: bytes from one to the next along each side, if not dense."""
         # Reading a mapping past the end of a file that has shrunk would kill the interpreter
@@ -73,3 +80,11 @@ class MappedFile:
         with self._turn:
             self._file.seek(start)
             return self._file.readinto(room) or 0
+
+
+def _mapped(path: Path, size: int) -> MappedFile:
+    """A file from its pickle."""
+    file = MappedFile(path)
+    if file.size != size:
+        raise ValueError(f"{path} has another size than when it was pickled: open it anew")
+    return file

@@ -38,6 +38,10 @@ class Parameters:
         self.layers = [Layer(self, i) for i in range(config.num_hidden_layers)]
         self.embed_tokens = Table(self, names.EMBED_TOKENS)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what is read again."""
+        return vars(self) | {"_kept": {}, "on_read": None}
+
     @property
     def norm(self) -> Array:
         return self.read(names.NORM)
