@@ -248,7 +248,10 @@ class LlamaPreTrainedModel(Copied):
         """The head that scores the vocabulary, if the class has one."""
         if self.head != names.LM_HEAD:
             return None
-        return Embedding(self.weights, names.LM_HEAD, lambda hidden: self._runner.lm_logits(np.asarray(hidden)))
+        return Embedding(self.weights, names.LM_HEAD, self._scores)
+
+    def _scores(self, hidden: Any) -> Array:
+        return self._runner.lm_logits(np.asarray(hidden))
 
     def eval(self) -> Self:
         """The model itself: it has no other mode, nothing here is trained or dropped out."""

@@ -235,3 +235,11 @@ def test_a_spawned_process_opens_it_again(tmp_path: Path) -> None:
     np.testing.assert_array_equal(there, model.generate(IDS, max_new_tokens=3))
     np.testing.assert_array_equal(out.logits, model(IDS).logits)
     assert out.past_key_values.length == 4
+
+
+@all_ways
+def test_the_tables_of_a_model(way: Callable[[Any], Any]) -> None:
+    model = arrays_model()
+    table, head = way(model.get_input_embeddings()), way(model.get_output_embeddings())
+    assert table(IDS).shape == (2, 4, 16)
+    np.testing.assert_array_equal(head(table(IDS)), model.get_output_embeddings()(table(IDS)))
