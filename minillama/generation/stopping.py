@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 
 from minillama.arrays import Array
+from minillama.growing_text import REPLACEMENT, Decode, spelled_out
 
 # Called with the ids so far (B, T) and the scores of each step, (B, V) each, or None if they are not kept: whether to
 # stop, for each row (B,) or for all
@@ -58,7 +59,8 @@ class Decoder(Protocol):
 
 
 class StopStringCriteria:
-    """Rows end with the id that completes one of the texts, wherever in the text of that id it ends."""
+    """Rows end with the id that completes one of the texts, wherever in the text of that id it ends. The text is what
+    the tokens spell: clean_up_tokenization_spaces changes nothing."""
 
     def __init__(self, tokenizer: Decoder, stop_strings: str | Sequence[str]):
         self.tokenizer = tokenizer
@@ -70,11 +72,23 @@ class StopStringCriteria:
         return np.array([self._completed(row.tolist()) for row in input_ids[:, -self._window :]], bool)
 
     def _completed(self, ids: list[int]) -> bool:
-        known = [index for index in ids[:-1] if 0 <= index < len(self.tokenizer)]
-        before = self.tokenizer.decode(known).rstrip("\ufffd")  # bytes that the last id may complete
-        if not 0 <= ids[-1] < len(self.tokenizer):
+        size, decode = len(self.tokenizer), spelled_out(self.tokenizer)
+        if not 0 <= ids[-1] < size:
             return False
-        text = self.tokenizer.decode([*known, ids[-1]])
+        known = [index for index in ids if 0 <= index < size]
+        text = decode(known)
+        # The window may cut a character, or a byte belong to none. The tokenizers library then makes the whole run of
+        # byte tokens U+FFFD, and a stop string in it shows from a later token on
+        later = len(known) if REPLACEMENT in text else 1
+        return any(self._ends_in_last(known[start:], decode) for start in range(later))
+
+    def _ends_in_last(self, ids: list[int], decode: Decode) -> bool:
+        text = decode(ids)
+        if not any(stop in text for stop in self.stop_strings):
+            return False
+        # The text before the last id, without the bytes that this completes to a character
+        befores = (decode(ids[:end]) for end in range(len(ids) - 1, 0, -1))
+        before = next((before for before in befores if text.startswith(before)), "")
         return any(text.find(stop, max(0, len(before) - len(stop) + 1)) >= 0 for stop in self.stop_strings)
 
 

@@ -13,6 +13,8 @@ from minillama.generation.stopping import (
     StopStringCriteria,
     StopStrings,
 )
+from minillama.shipped import tale_model
+from minillama.tokenizer import LlamaTokenizer, LlamaTokenizerFast, Tokenizer
 
 LETTERS = st.text("ab\n", max_size=12)  # few letters, so that stops are often found and often begun
 
@@ -122,3 +124,46 @@ def test_stop_strings_end_in_the_last_id(ids: list[int], stops: Any, expected: b
     assert criterion(np.array([ids])).tolist() == [expected]
     long = np.array([[*b"some text before that is longer than any stop", *ids]])
     assert criterion(long).tolist() == [expected]
+
+
+SLOW, FAST = LlamaTokenizer.from_pretrained(tale_model()), LlamaTokenizerFast.from_pretrained(tale_model())
+
+
+def completed(tokenizer: Tokenizer, ids: list[int], stop: str) -> list[int]:
+    """After how many ids the criterion says that the stop string is complete."""
+    criterion = StopStringCriteria(tokenizer, stop)
+    return [end for end in range(1, len(ids) + 1) if criterion(np.array([ids[:end]]))[0]]
+
+
+@pytest.mark.parametrize("tokenizer", [SLOW, FAST], ids=["slow", "fast"])
+@pytest.mark.parametrize(
+    ("text", "stop", "expected"),
+    [
+        ("hi 😊😀😁 there", "😀", [12]),  # <s> ▁h i ▁ and four bytes each
+        ("hi 😊😊😊😀", "😀", [20]),
+        ("狐狸狐狸", "狐", [5, 11]),  # <s> ▁ and three bytes each
+        ("狐狸狐狸", "狸狐", [11]),
+        ("狐狸é狐x", "é狐", [13]),
+        ("狸狸狸 fox", " fox", [12]),
+        ("name , yes ?", " ,", [4]),
+        ("😊\n\n😊", "\n\n", [8]),
+    ],
+)
+def test_stop_strings_behind_characters_spelled_in_bytes(
+    tokenizer: Tokenizer, text: str, stop: str, expected: list[int]
+) -> None:
+    assert completed(tokenizer, tokenizer.encode(text), stop) == expected
+
+
+@pytest.mark.parametrize("tokenizer", [SLOW, FAST], ids=["slow", "fast"])
+def test_a_stop_string_behind_a_stray_byte(tokenizer: Tokenizer) -> None:
+    ids = [byte + 3 for byte in b"\xf0" + "😊\xff😀".encode()]
+    assert completed(tokenizer, ids, "😊") == [5]
+    assert completed(tokenizer, ids, "😀") == [11]
+
+
+def test_a_clean_up_of_spaces_hides_no_stop_string() -> None:
+    tokenizer = LlamaTokenizerFast.from_pretrained(tale_model(), clean_up_tokenization_spaces=True)
+    ids = tokenizer.encode("yes , no")
+    assert tokenizer.decode(ids, skip_special_tokens=True) == "yes, no"
+    assert completed(tokenizer, ids, " ,") == [len(ids) - 1]

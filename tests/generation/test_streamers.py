@@ -4,6 +4,7 @@ import pytest
 from minillama.generation import TextStreamer
 from minillama.loading import load_tokenizer
 from minillama.shipped import tale_model
+from minillama.tokenizer import AutoTokenizer
 
 TEXT = "Once, a fox met ünï 狐狸\n and  two 🦊 went on.\n"
 
@@ -52,3 +53,25 @@ def test_it_prints(capsys: pytest.CaptureFixture[str]) -> None:
 def test_one_row_only() -> None:
     with pytest.raises(ValueError, match="there are 2"):
         TextStreamer(load_tokenizer(tale_model())).put(np.zeros((2, 3), np.int64))
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer.model"])
+@pytest.mark.parametrize("where", ["in the tokenizer", "in the call"])
+def test_a_clean_up_of_spaces_takes_no_letters(name: str, where: str) -> None:
+    cleaning = {"clean_up_tokenization_spaces": True}
+    tokenizer = AutoTokenizer.from_pretrained(tale_model() / name, **(cleaning if where == "in the tokenizer" else {}))
+    text = "name == 'main' , yes ? s = 'some' ."
+    for skip in (False, True):
+        streamer = Pieces(tokenizer, skip, skip_special_tokens=True, **(cleaning if where == "in the call" else {}))
+        for index in tokenizer.encode(text):
+            streamer.put(np.array([index]))
+        streamer.end()
+        assert "".join(streamer.pieces) == text  # the prompt is a beginning of text alone
+
+
+def test_a_stray_byte_spoils_no_character_beside_it() -> None:
+    streamer = Pieces(load_tokenizer(tale_model() / "tokenizer.json"))
+    for byte in b"\xf0".join(["狐".encode()] * 3):
+        streamer.put(np.array([byte + 3]))
+    streamer.end()
+    assert "".join(streamer.pieces) == "狐\ufffd狐\ufffd狐"

@@ -1,4 +1,5 @@
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,15 +41,17 @@ def test_ids_of_pieces() -> None:
     assert len(FAST) == 4096
 
 
-def byte_level(tmp_path: Path, template: list[Any]) -> Path:
+def byte_level(tmp_path: Path, template: list[Any], merges: Sequence[str] = ()) -> Path:
     """A tokenizer.json in the manner of Llama 3: byte-level pieces, special tokens by names of its own."""
     symbols = [chr(code) for code in (*range(33, 127), *range(161, 173), *range(174, 256), *range(256, 324))]
     vocab = {symbol: i for i, symbol in enumerate(symbols)}
+    vocab |= {merge.replace(" ", ""): 256 + i for i, merge in enumerate(merges)}
+    first = len(vocab)
     contents = {
         "version": "1.0",
         "added_tokens": [
             {
-                "id": 256 + i, "content": content, "special": True,
+                "id": first + i, "content": content, "special": True,
                 "single_word": False, "lstrip": False, "rstrip": False, "normalized": False,
             }
             for i, content in enumerate(("<|begin|>", "<|end|>"))
@@ -57,12 +60,12 @@ def byte_level(tmp_path: Path, template: list[Any]) -> Path:
         "post_processor": {
             "type": "TemplateProcessing", "single": template, "pair": [{"Sequence": {"id": "A", "type_id": 0}}],
             "special_tokens": {
-                token: {"id": token, "ids": [256 + i], "tokens": [token]}
+                token: {"id": token, "ids": [first + i], "tokens": [token]}
                 for i, token in enumerate(("<|begin|>", "<|end|>"))
             },
         },
         "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
-        "model": {"type": "BPE", "vocab": vocab, "merges": []},
+        "model": {"type": "BPE", "vocab": vocab, "merges": list(merges)},
     }  # fmt: skip
     file = tmp_path / "tokenizer.json"
     file.write_text(json.dumps(contents), encoding="utf-8")

@@ -1,11 +1,15 @@
+import re
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from minillama.growing_text import REPLACEMENT
 from minillama.shipped import tale_model
 from minillama.tokenizer import LlamaTokenizer, LlamaTokenizerFast, StreamDecoder, Tokenizer
-from minillama.tokenizer.streaming import REPLACEMENT
 from tests.tiny import LLAMA2_TOKENIZER, needs_llama2_tokenizer
+from tests.tokenizer.test_json_file import byte_level
 from tests.tokenizer.test_sentencepiece_model import TEXTS
 
 SLOW = LlamaTokenizer.from_pretrained(tale_model())
@@ -88,3 +92,50 @@ def test_special_tokens_are_silent(tokenizer: Tokenizer) -> None:
 def test_the_pieces_are_the_text_with_llama_2(text: str) -> None:
     tokenizer = LlamaTokenizer(LLAMA2_TOKENIZER)
     assert stream(tokenizer, tokenizer.encode(text), []) == comes_back(tokenizer, text)
+
+
+# -- decoders that rewrite what is out ----------------------------------------------------------------------------
+
+
+def byte_ids(text: str | bytes) -> list[int]:
+    return [byte + 3 for byte in (text.encode() if isinstance(text, str) else text)]
+
+
+@pytest.mark.parametrize(
+    "text", ["name == 'main' , yes ?", "s = 'some'", "do n't , I 'm he 's we 've they 're .", "a . b ! c ? ' d"]
+)
+def test_a_clean_up_of_spaces_takes_no_letters(text: str, tmp_path: Path) -> None:
+    byte_level(tmp_path, [{"Sequence": {"id": "A", "type_id": 0}}], merges=["Ġ '", "Ġ ,", "m a", "i n", "ma in", "Ġ ="])
+    (tmp_path / "tokenizer_config.json").write_text('{"clean_up_tokenization_spaces": true}')
+    tokenizer = LlamaTokenizerFast.from_pretrained(tmp_path)
+    assert tokenizer.clean_up_tokenization_spaces
+    assert stream(tokenizer, tokenizer.encode(text), []) == text
+    for kind in (LlamaTokenizer, LlamaTokenizerFast):
+        tokenizer = kind.from_pretrained(tale_model(), clean_up_tokenization_spaces=True)
+        assert stream(tokenizer, tokenizer.encode(text), []) == text
+
+
+@tokenizers
+def test_a_stray_byte_spoils_no_character_beside_it(tokenizer: Tokenizer) -> None:
+    """The tokenizers library gives U+FFFD for every byte of a run of byte tokens in which one is wrong."""
+    stray, fox = byte_ids(b"\xf0"), byte_ids("狐")
+    (word,) = tokenizer.encode("fox", add_special_tokens=False)
+    assert stream(tokenizer, [*fox, *stray, word], []) == f"狐{REPLACEMENT} fox"
+    assert stream(tokenizer, [*fox, *stray], []) == f"狐{REPLACEMENT}"
+    assert stream(tokenizer, [word, *stray, *fox, *fox], []) == f"fox{REPLACEMENT}狐狐"
+    decoder = StreamDecoder(tokenizer)
+    assert [decoder.push(index) for index in [*fox, *stray, *fox]] == ["", "", "狐", "", "", "", f"{REPLACEMENT}狐"]
+
+
+@tokenizers
+def test_a_character_that_the_prompt_began_is_completed(tokenizer: Tokenizer) -> None:
+    before = [*tokenizer.encode("fox"), *byte_ids("狐")[:1]]
+    assert stream(tokenizer, byte_ids("狐")[1:], before) == "狐"
+
+
+@given(ANY_IDS)
+def test_both_classes_stream_the_same_text(ids: list[int]) -> None:
+    """But for how many U+FFFD stand for wrong bytes, and the spaces at the beginning and beside special tokens."""
+    ids = [index for index in ids if index > 2]
+    ours, others = (re.sub(f"{REPLACEMENT}+", REPLACEMENT, stream(each, ids, [])) for each in (FAST, NOT_LEGACY))
+    assert ours.lstrip(" ") == others.lstrip(" ")
