@@ -24,6 +24,7 @@ from minillama.benchmarks.shapes import SHAPES, matrix_parameters, random_checkp
 from minillama.engines import DTYPES, ENGINES, cores
 from minillama.engines import FORMATS as SHORT
 from minillama.layout import COMPRESSED
+from minillama.messages import listed, shown
 from minillama.shipped import tale_model
 from minillama.weights.checkpoint import Checkpoint, open_checkpoint
 from minillama.weights.parameters import count
@@ -117,7 +118,7 @@ def check(args: argparse.Namespace) -> None:
     known = (*DTYPES, *(FORMATS if args.engine == "none" else ()))
     for dtype in args.dtype:
         if dtype not in known:
-            raise ValueError(f"--dtype must be of {', '.join(dict.fromkeys(known))}, not {dtype!r}")
+            raise ValueError(f"--dtype must be of {listed(dict.fromkeys(known))}, not {shown(dtype)}")
         if "llama.cpp" in args.peer and dtype not in (*FORMATS, COMPRESSED, "auto"):
             raise ValueError(f"--peer llama.cpp computes in one of {', '.join(FORMATS)}: leave out --dtype {dtype}")
     if args.engine == "none" and not args.peer:

@@ -18,6 +18,7 @@ from threadpoolctl import threadpool_limits
 
 import minillama
 from minillama.files import read_bytes
+from minillama.messages import shown
 
 LONGEST = 500  # characters of a message that others worded
 
@@ -156,6 +157,6 @@ def check_picture(file: str | None) -> None:
 def check_output(option: str, file: str, endings: Sequence[str]) -> None:
     """ValueError if a file that an option names cannot be one of these kinds, or has no folder to be written into."""
     if Path(file).suffix not in endings:
-        raise ValueError(f"{option} writes a {' or '.join(endings)} file, not {file!r}")
+        raise ValueError(f"{option} writes a {' or '.join(endings)} file, not {shown(file)}")
     if not Path(file).absolute().parent.is_dir():
         raise ValueError(f"{option} cannot write {file}: make its folder first")

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from minillama.files import read_bytes, write_files
+from minillama.messages import shown
 
 ROPE_TYPES = ("default", "linear", "dynamic", "llama3", "yarn", "longrope", "proportional")
 
@@ -148,7 +149,7 @@ class LlamaConfig:
         extra = self.__dict__.get("extra", {})
         if name in extra:
             return extra[name]
-        raise AttributeError(f"LlamaConfig has no field {name!r}")
+        raise AttributeError(f"LlamaConfig has no field {shown(name)}")
 
     def __setattr__(self, name: str, value: Any) -> None:
         extra = self.__dict__.get("extra", {})
@@ -185,7 +186,7 @@ class LlamaConfig:
     @num_labels.setter
     def num_labels(self, number: int) -> None:
         if not _is_int(number) or number < 1:
-            raise ValueError(f"num_labels must be a whole number of at least 1, not {number!r}")
+            raise ValueError(f"num_labels must be a whole number of at least 1, not {shown(number)}")
         if number != self.num_labels:
             self.id2label = {i: f"LABEL_{i}" for i in range(number)}
 
@@ -247,11 +248,11 @@ class LlamaConfig:
         for name in _SIZES:
             value = getattr(self, name)
             if not _is_int(value):
-                raise ValueError(f"{name} must be a whole number, not {value!r}")
+                raise ValueError(f"{name} must be a whole number, not {shown(value)}")
             if value < 1:
-                raise ValueError(f"{name} must be at least 1, not {value}")
+                raise ValueError(f"{name} must be at least 1, not {shown(value)}")
             if value >= 1 << 31:
-                raise ValueError(f"{name} must be below 2^31, not {value}")
+                raise ValueError(f"{name} must be below 2^31, not {shown(value)}")
         if self.num_attention_heads % self.num_key_value_heads:
             raise ValueError(
                 f"num_attention_heads {self.num_attention_heads} is not a multiple of "
@@ -262,9 +263,9 @@ class LlamaConfig:
         for name in ("rms_norm_eps", "rope_theta"):
             value = getattr(self, name)
             if not _is_number(value) or not value > 0:
-                raise ValueError(f"{name} must be a number above 0, not {value!r}")
+                raise ValueError(f"{name} must be a number above 0, not {shown(value)}")
         if not _is_number(self.initializer_range) or self.initializer_range < 0:
-            raise ValueError(f"initializer_range must be a number of 0 or above, not {self.initializer_range!r}")
+            raise ValueError(f"initializer_range must be a number of 0 or above, not {shown(self.initializer_range)}")
         _by_number(self.id2label)
         if not isinstance(self.label2id, dict) or not all(isinstance(name, str) for name in self.label2id):
             raise ValueError(f"label2id must map names to numbers, not be {str(self.label2id)[:60]}")
@@ -278,14 +279,16 @@ class LlamaConfig:
             )
         for name in _FLAGS:
             if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"{name} must be true or false, not {getattr(self, name)!r}")
+                raise ValueError(f"{name} must be true or false, not {shown(getattr(self, name))}")
         for name in ("bos_token_id", "pad_token_id"):
             if (value := getattr(self, name)) is not None and not _is_int(value):
-                raise ValueError(f"{name} must be a whole number or null, not {value!r}")
+                raise ValueError(f"{name} must be a whole number or null, not {shown(value)}")
         if not all(_is_int(value) for value in self.eos_token_ids):
-            raise ValueError(f"eos_token_id must be a whole number, a list of them or null, not {self.eos_token_id!r}")
+            raise ValueError(
+                f"eos_token_id must be a whole number, a list of them or null, not {shown(self.eos_token_id)}"
+            )
         if not isinstance(self.hidden_act, str) and not callable(self.hidden_act):
-            raise ValueError(f"hidden_act must be a name or a function, not {self.hidden_act!r}")
+            raise ValueError(f"hidden_act must be a name or a function, not {shown(self.hidden_act)}")
         self._validate_rope()
 
     def _validate_rope(self) -> None:
@@ -294,7 +297,8 @@ class LlamaConfig:
             original = place.get("original_max_position_embeddings")
             if original is not None and (not _is_int(original) or not 1 <= original < 1 << 31):
                 raise ValueError(
-                    f"original_max_position_embeddings must be a whole number above 0 and below 2^31, not {original!r}"
+                    "original_max_position_embeddings must be a whole number above 0 and below 2^31, not "
+                    f"{shown(original)}"
                 )
         if scaling is None:
             return
@@ -302,22 +306,22 @@ class LlamaConfig:
             raise ValueError(f"rope_scaling has no rope_type: use one of {', '.join(ROPE_TYPES)}")
         if self.rope_type not in ROPE_TYPES:
             raise ValueError(
-                f"rope_scaling has the unknown type {self.rope_type!r}: use one of {', '.join(ROPE_TYPES)}"
+                f"rope_scaling has the unknown type {shown(self.rope_type)}: use one of {', '.join(ROPE_TYPES)}"
             )
         for key in _ROPE_REQUIRED.get(self.rope_type, ()):
             if scaling.get(key) is None:
-                raise ValueError(f"rope_scaling of type {self.rope_type} needs {key!r}")
+                raise ValueError(f"rope_scaling of type {self.rope_type} needs '{key}'")
         factor = scaling.get("factor")
         if factor is not None:
             least = "above 1" if self.rope_type in ("linear", "dynamic") else "1 or above"
             if not _is_number(factor) or not 1 <= factor < 1 << 31 or (factor == 1 and least == "above 1"):
-                raise ValueError(f"rope_scaling factor must be a number {least} and below 2^31, not {factor!r}")
+                raise ValueError(f"rope_scaling factor must be a number {least} and below 2^31, not {shown(factor)}")
         for key in ("attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim"):
             if (value := scaling.get(key)) is not None and not (_is_number(value) and value >= 0):
-                raise ValueError(f"rope_scaling {key} must be a number, not {value!r}")
+                raise ValueError(f"rope_scaling {key} must be a number, not {shown(value)}")
         partial = scaling.get("partial_rotary_factor")
         if partial is not None and not (_is_number(partial) and 0 <= partial <= 1):
-            raise ValueError(f"rope_scaling partial_rotary_factor must be between 0 and 1, not {partial!r}")
+            raise ValueError(f"rope_scaling partial_rotary_factor must be between 0 and 1, not {shown(partial)}")
         if partial not in (None, 1) and self.rope_type != "proportional":
             raise ValueError(
                 f"rope_scaling of type {self.rope_type} has partial_rotary_factor {partial}, and a LLaMA turns whole "
@@ -326,11 +330,13 @@ class LlamaConfig:
         if self.rope_type == "llama3":
             low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
             if not (_is_number(low) and _is_number(high) and 0 < low < high):
-                raise ValueError(f"rope_scaling needs 0 < low_freq_factor < high_freq_factor, not {low!r} and {high!r}")
+                raise ValueError(
+                    f"rope_scaling needs 0 < low_freq_factor < high_freq_factor, not {shown(low)} and {shown(high)}"
+                )
         if self.rope_type == "yarn":
             for key in ("beta_fast", "beta_slow"):
                 if (value := scaling.get(key)) and not 1e-6 <= value <= 1e6:  # 0 stands for the usual value
-                    raise ValueError(f"rope_scaling {key} must be between 1e-6 and 1e6, not {value!r}")
+                    raise ValueError(f"rope_scaling {key} must be between 1e-6 and 1e6, not {shown(value)}")
             if self.rope_theta == 1:
                 raise ValueError(
                     "rope_scaling of type yarn needs another rope_theta than 1: it divides by its logarithm"
@@ -377,7 +383,7 @@ class LlamaConfig:
         values = read_json_object(file, "a LLaMA configuration")
         model_type = values.get("model_type", "llama")
         if model_type != "llama":
-            raise ValueError(f"{file}: model_type is {model_type!r}, and minillama reads only LLaMA ('llama')")
+            raise ValueError(f"{file}: model_type is {shown(model_type)}, and minillama reads only LLaMA ('llama')")
         try:
             return cls.from_dict(values, **overrides)
         except (ValueError, TypeError) as error:
@@ -434,7 +440,7 @@ def _in_one_spelling(values: dict[str, Any]) -> dict[str, Any]:
     parameters = values.pop("rope_parameters", None)
     if parameters is not None:
         if not isinstance(parameters, dict):
-            raise ValueError(f"rope_parameters must be a dictionary, not {parameters!r}")
+            raise ValueError(f"rope_parameters must be a dictionary, not {shown(parameters)}")
         only_theta = _rope_type(parameters) == "default" or not parameters.keys() - {"rope_theta"}
         if not values.get("rope_scaling"):  # which comes before rope_parameters, as in transformers 5.24
             values["rope_scaling"] = None if only_theta else parameters
@@ -442,7 +448,7 @@ def _in_one_spelling(values: dict[str, Any]) -> dict[str, Any]:
             values["rope_theta"] = parameters["rope_theta"]
     scaling = values.get("rope_scaling")
     if scaling is not None and not isinstance(scaling, dict):
-        raise ValueError(f"rope_scaling must be a dictionary or null, not {scaling!r}")
+        raise ValueError(f"rope_scaling must be a dictionary or null, not {shown(scaling)}")
     if scaling is not None and "rope_theta" in scaling:
         values["rope_scaling"] = {key: value for key, value in scaling.items() if key != "rope_theta"}
         values["rope_theta"] = scaling["rope_theta"]
@@ -460,7 +466,7 @@ def _dtype_name(dtype: Any) -> str | None:
         return np.dtype(dtype).name
     if str(dtype).startswith("torch."):
         return str(dtype).removeprefix("torch.")
-    raise ValueError(f"torch_dtype must be the name of a number format, such as 'float16', not {dtype!r}")
+    raise ValueError(f"torch_dtype must be the name of a number format, such as 'float16', not {shown(dtype)}")
 
 
 def _by_number(id2label: Any) -> dict[int, str]:

@@ -18,6 +18,7 @@ from minillama import kernels
 from minillama.config import LlamaConfig
 from minillama.kernels import ACTIVATIONS
 from minillama.layout import BITS, COMPRESSED, QUANTIZED
+from minillama.messages import shown
 from minillama.weights.formats import FLOATS
 from minillama.weights.mixed import main_format, matrix_forms, stored_format
 from minillama.weights.names import EMBED_TOKENS
@@ -57,7 +58,7 @@ def checked_format(dtype: DTypeLike) -> str:
     name = "auto" if dtype is None else dtype if isinstance(dtype, str) else np.dtype(dtype).name
     form = FORMATS.get(name, name)
     if form not in DTYPES:
-        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, not {name!r}")
+        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, not {shown(name)}")
     return form
 
 
@@ -65,14 +66,14 @@ def checked_cache_format(dtype: DTypeLike) -> str:
     """The short name of a number format of the cache, or "auto". ValueError for another."""
     form = checked_format(dtype)
     if form not in CACHE_DTYPES:
-        raise ValueError(f"cache_dtype must be one of {', '.join(CACHE_DTYPES)}, not {form!r}")
+        raise ValueError(f"cache_dtype must be one of {', '.join(CACHE_DTYPES)}, not {shown(form)}")
     return form
 
 
 def check_engine(engine: str, form: str, compat: str | None, cache_form: str = "auto") -> None:
     """ValueError for an engine that is unknown, or does not do what is asked for."""
     if engine not in ENGINES:
-        raise ValueError(f"engine must be one of {', '.join(ENGINES)}, not {engine!r}")
+        raise ValueError(f"engine must be one of {', '.join(ENGINES)}, not {shown(engine)}")
     if engine == "numba" and form == "f64":
         raise ValueError("engine 'numba' has no float64: use engine 'numpy' for it")
     if engine == "numpy" and form not in ("auto", *OF_NUMPY):
@@ -80,7 +81,9 @@ def check_engine(engine: str, form: str, compat: str | None, cache_form: str = "
     if engine == "numpy" and cache_form != "auto":
         raise ValueError(f"engine 'numpy' caches what it computes in: use engine 'numba' for a cache in {cache_form}")
     if compat is not None and (engine == "numba" or form not in ("auto", *OF_NUMPY)):
-        raise ValueError(f"compat {compat!r} is a way of engine 'numpy': leave compat out, or take that, in f32 or f64")
+        raise ValueError(
+            f"compat {shown(compat)} is a way of engine 'numpy': leave compat out, or take that, in f32 or f64"
+        )
 
 
 def choose(
@@ -103,7 +106,7 @@ def choose(
         return Choice(engine, "f32" if form == "auto" else form)
     if not known:
         raise ValueError(
-            f"engine 'numba' has no hidden_act {config.hidden_act!r}, a function: use engine 'numpy', in f32"
+            f"engine 'numba' has no hidden_act {shown(config.hidden_act)}, a function: use engine 'numpy', in f32"
         )
     return Choice(engine, _fitting(form, tensors, where))
 

@@ -24,6 +24,7 @@ from minillama.engines import DTYPES, ENGINES, FORMATS, check_engine
 from minillama.generate import encode_prompt
 from minillama.llama import LlamaForCausalLM
 from minillama.loading import load_tokenizer, tokenizer_place
+from minillama.messages import listed
 from minillama.shipped import sample_text, tale_model
 
 STORY = "<|story|>"  # stands before each text of the sample
@@ -142,7 +143,7 @@ def read_texts(files: Sequence[str], separator: str | None) -> list[str]:
         parts = [text] if separator is None else f"\n{text}\n".split(f"\n{separator}\n")
         texts += [part.strip("\n") if separator is not None else part for part in parts if part.strip()]
     if not texts:
-        raise ValueError(f"{', '.join(files)}: no text to predict")
+        raise ValueError(f"{listed(files)}: no text to predict")
     return texts
 
 

@@ -16,6 +16,7 @@ from minillama.fields import ModelOutput
 from minillama.generation import GenerationConfig, GenerationMixin
 from minillama.generation.config import FILE as GENERATION_CONFIG
 from minillama.generation.engine import Engine
+from minillama.messages import shown
 from minillama.model.cache import KVCache
 from minillama.model.decoder import Decoder
 from minillama.model.engine import NumpyEngine
@@ -316,7 +317,7 @@ def _kept(logits_to_keep: Any, T: int) -> slice | Array:
         return slice(-int(logits_to_keep), None)
     if isinstance(logits_to_keep, str) or not np.iterable(logits_to_keep):
         raise ValueError(
-            f"logits_to_keep must be 0 (all), a number of positions or a list of them, not {logits_to_keep!r}"
+            f"logits_to_keep must be 0 (all), a number of positions or a list of them, not {shown(logits_to_keep)}"
         )
     wanted = integers("logits_to_keep", logits_to_keep, 1)
     if ((wanted < -T) | (wanted >= T)).any():

@@ -35,6 +35,7 @@ from minillama.engines import (
 from minillama.files import write_files
 from minillama.forking import renew_after_fork
 from minillama.layout import PACKED
+from minillama.messages import listed, shown
 from minillama.model.decoder import Decoder
 from minillama.model.heads import lm_logits
 from minillama.weights import Parameters, names, open_checkpoint
@@ -148,7 +149,9 @@ class LlamaPreTrainedModel(Copied):
             engine, overrides.pop("torch_dtype", None) or dtype, cache_dtype, compat, seed, threads
         )
         if unknown := [name for name in overrides if name not in LlamaConfig.field_names()]:
-            raise TypeError(f"{cls.__name__}.from_pretrained takes no {unknown[0]!r}, nor is it a field of LlamaConfig")
+            raise TypeError(
+                f"{cls.__name__}.from_pretrained takes no {shown(unknown[0])}, nor is it a field of LlamaConfig"
+            )
         if cls.head != names.LM_HEAD:
             choices = choices.without_auto()  # only generation is compiled
         adapters = [lora] if isinstance(lora, str | os.PathLike) else list(lora or ())
@@ -275,7 +278,7 @@ class LlamaPreTrainedModel(Copied):
         """
         for what, number in (("new_num_tokens", new_num_tokens), ("pad_to_multiple_of", pad_to_multiple_of)):
             if number is not None and (not _is_whole(number) or number < 1):
-                raise ValueError(f"{what} must be a whole number of at least 1, not {number!r}")
+                raise ValueError(f"{what} must be a whole number of at least 1, not {shown(number)}")
         rows = self.config.vocab_size if new_num_tokens is None else int(new_num_tokens)
         if pad_to_multiple_of is not None:
             rows = int(-(-rows // pad_to_multiple_of) * pad_to_multiple_of)
@@ -500,12 +503,12 @@ class _Choices(NamedTuple):
         """ValueError that names what is not one of its choices."""
         form, cache_form = checked_format(dtype), checked_cache_format(cache_dtype)
         if compat not in COMPAT:
-            raise ValueError(f"compat must be one of {', '.join(map(str, COMPAT))}, not {compat!r}")
+            raise ValueError(f"compat must be one of {listed(map(str, COMPAT))}, not {shown(compat)}")
         check_engine(engine, form, compat, cache_form)
         if not _is_whole(seed) or seed < 0:
-            raise ValueError(f"seed must be a whole number of 0 or more, not {seed!r}")
+            raise ValueError(f"seed must be a whole number of 0 or more, not {shown(seed)}")
         if threads is not None and (not _is_whole(threads) or threads < 1):
-            raise ValueError(f"threads must be a whole number of at least 1, not {threads!r}")
+            raise ValueError(f"threads must be a whole number of at least 1, not {shown(threads)}")
         return cls(engine, form, cache_form, compat, int(seed), cores() if threads is None else threads)
 
     def without_auto(self) -> _Choices:

@@ -29,6 +29,7 @@ from minillama.generate import encode_prompt
 from minillama.generation.loop import room_after
 from minillama.llama import LlamaForCausalLM
 from minillama.loading import load_tokenizer, tokenizer_place
+from minillama.messages import shown
 from minillama.shipped import tale_model
 from minillama.weights.filling import Filling
 
@@ -94,7 +95,7 @@ def run(args: argparse.Namespace) -> None:
     commands.check_paths(args.weights, args.tokenizer, args.out)
     commands.check_threads(args.threads)
     if args.out and args.out.endswith((".npz", ".npy")):
-        raise ValueError(f"--out writes a .safetensors file, not {args.out!r}")
+        raise ValueError(f"--out writes a .safetensors file, not {shown(args.out)}")
     with commands.limited_threads(args.threads):
         trace(args)
 

@@ -16,6 +16,7 @@ from typing import Any, Self
 
 from minillama.benchmarks.worker import TOKENS, WARM
 from minillama.layout import BITS
+from minillama.messages import shown
 
 STARTS, LONG = 3, 15.0  # at most so often is a model opened to see how long it takes; once if it is so many seconds
 PAUSE = 0.1  # seconds between two contestants: threads that have no work spin for a while before they sleep
@@ -43,7 +44,7 @@ class Child:
         if not line:
             status = self.process.wait()
             raise ValueError(
-                f"the process of {self.name} ended in the middle of {do!r} (status {status}): "
+                f"the process of {self.name} ended in the middle of {shown(do)} (status {status}): "
                 "what it said last is above; if that is nothing, memory may be short"
             )
         answer: dict[str, Any] = json.loads(line)

@@ -34,6 +34,7 @@ from minillama.config import LlamaConfig
 from minillama.debug import names
 from minillama.debug.dumps import Arrays
 from minillama.debug.traces import Trace
+from minillama.messages import listed, shown
 
 SHIPPED = {file.stem: file for file in sorted((Path(__file__).parent / "mappings").glob("*.toml"))}
 _FACTOR = re.compile(r"([*/]?)\s*(?:sqrt\((\w)\)|([A-Z])|(\d+(?:\.\d+)?))\s*")
@@ -64,7 +65,7 @@ def read_mapping(name: str) -> list[Rule]:
     try:
         said = tomllib.loads(file.read_text(encoding="utf-8"))
         if set(said) != {"rule"}:
-            raise ValueError(f"it has {', '.join(said) or 'nothing'}, and not [[rule]] alone")
+            raise ValueError(f"it has {listed(said) or 'nothing'}, and not [[rule]] alone")
         return [_checked(Rule(**rule)) for rule in said["rule"]]
     except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{file} is no mapping: {error}; see docs/debugging.md") from None
@@ -146,7 +147,7 @@ def factor_of(text: str, sizes: Mapping[str, int]) -> float:
             break
         value, at = (value / one if sign == "/" else value * one), match.end()
     if at != len(text) or not at:
-        raise ValueError(f"times must be such as '1/sqrt(K)', not {text!r}")
+        raise ValueError(f"times must be such as '1/sqrt(K)', not {shown(text)}")
     return value
 
 
@@ -203,7 +204,7 @@ def _likeliest(wanted: str, array: Array, sizes: Mapping[str, int]) -> str:
 def _checked(rule: Rule) -> Rule:
     example = names.place(rule.name.replace("{layer}", "0"))
     if example is None:
-        raise ValueError(f"{rule.name!r} is no name of docs/notation.md")
+        raise ValueError(f"{shown(rule.name)} is no name of docs/notation.md")
     if rule.layout not in ("halves", "interleaved") or rule.future not in ("meant", "padding", "garbage"):
         raise ValueError(f"{rule.source}: layout is halves or interleaved, and future meant, padding or garbage")
     factor_of(rule.times, dict.fromkeys("BTSDHGKFVL", 1))

@@ -13,6 +13,7 @@ from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from minillama.config import LlamaConfig
+from minillama.messages import shown
 
 EMBED_TOKENS, NORM, LOGITS = "model.embed_tokens", "model.norm", "logits"
 FIRST = {EMBED_TOKENS: "B T D"}
@@ -127,5 +128,5 @@ def check_patterns(names: Sequence[str], layers: int) -> None:
         if not any(is_chosen(where, [pattern], None) for where in everything):
             local = ", ".join(name.rpartition(".")[2] for name in FIRST | LAYER | LAST)
             raise ValueError(
-                f"no intermediate is called {pattern!r}: take patterns such as 'q_*' or 'mlp.*' of {local}"
+                f"no intermediate is called {shown(pattern)}: take patterns such as 'q_*' or 'mlp.*' of {local}"
             )

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from minillama.arrays import Array
+from minillama.messages import shown
 from minillama.model.heads import log_softmax
 
 RECIPES = ("strided", "llama.cpp")
@@ -70,7 +71,7 @@ def windows(recipe: str, tokens: int, context: int, stride: int) -> list[Window]
             raise ValueError(f"a text of {tokens} tokens has nothing to predict: 2 are the least")
         return list(strided_windows(tokens, context, stride))
     if recipe != "llama.cpp":
-        raise ValueError(f"recipe must be one of {', '.join(RECIPES)}, not {recipe!r}")
+        raise ValueError(f"recipe must be one of {', '.join(RECIPES)}, not {shown(recipe)}")
     if context < 3 or tokens < 2 * context:
         raise ValueError(
             f"a text of {tokens} tokens is too short: llama.cpp's recipe wants two contexts, of {context} tokens each"

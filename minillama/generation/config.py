@@ -13,6 +13,7 @@ import numpy as np
 
 from minillama.config import LlamaConfig, read_json_object
 from minillama.files import write_files
+from minillama.messages import shown
 
 FILE = "generation_config.json"
 
@@ -77,7 +78,7 @@ class GenerationConfig:
     def __getattr__(self, name: str) -> Any:
         if name in DEFAULTS:
             return DEFAULTS[name]
-        raise AttributeError(f"GenerationConfig has no field {name!r}")
+        raise AttributeError(f"GenerationConfig has no field {shown(name)}")
 
     def __setattr__(self, name: str, value: Any) -> None:
         value = _plain(value)
@@ -152,7 +153,7 @@ def check_field(name: str, value: Any) -> None:
     """Raise ValueError if a field of GenerationConfig cannot have this value."""
     sound, wanted = _CHECKS[name]
     if not sound(value):
-        raise ValueError(f"{name} must be {wanted}, not {value!r}")
+        raise ValueError(f"{name} must be {wanted}, not {shown(value)}")
 
 
 def _is_whole(value: Any) -> bool:

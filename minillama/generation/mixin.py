@@ -23,6 +23,7 @@ from minillama.generation.stopping import (
     StoppingCriteriaList,
     StopStringCriteria,
 )
+from minillama.messages import shown
 
 _PROCESSOR = "pass a function of (input_ids, scores) as logits_processor"
 _STRATEGY = "use greedy search, sampling or beam search"
@@ -262,7 +263,9 @@ def _check_kinds(config: Any, processors: Any, criteria: Any, streamer: Any, tok
         raise ValueError(f"generation_config must be a GenerationConfig, not a {type(config).__name__}")
     for name, functions in (("logits_processor", processors), ("stopping_criteria", criteria)):
         if not all(callable(function) for function in _as_list(functions)):
-            raise ValueError(f"{name} must be a function of (input_ids, scores), or a list of them, not {functions!r}")
+            raise ValueError(
+                f"{name} must be a function of (input_ids, scores), or a list of them, not {shown(functions)}"
+            )
     if streamer is not None and not (hasattr(streamer, "put") and hasattr(streamer, "end")):
         raise ValueError(f"streamer must have put(ids) and end(), and a {type(streamer).__name__} has not")
     if tokenizer is not None and not hasattr(tokenizer, "decode"):

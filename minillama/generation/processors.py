@@ -23,6 +23,7 @@ from minillama.generation.sampling import (
     penalize_repetition,
     seen_ids,
 )
+from minillama.messages import shown
 
 LogitsProcessor: TypeAlias = Callable[[Array, Array], Array]
 T = TypeVar("T")
@@ -37,8 +38,8 @@ class LogitsProcessorList(list[LogitsProcessor]):
             scores = np.asarray(processor(input_ids, scores))
             if scores.shape != shape:
                 raise ValueError(
-                    f"the logits processor {processor!r} returned scores of the shape {scores.shape}: it must return "
-                    f"{shape}, as it was given"
+                    f"the logits processor {shown(processor)} returned scores of the shape {scores.shape}: it "
+                    f"must return {shape}, as it was given"
                 )
         return scores
 

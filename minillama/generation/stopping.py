@@ -9,6 +9,7 @@ import numpy as np
 
 from minillama.arrays import Array
 from minillama.growing_text import REPLACEMENT, Decode, spelled_out
+from minillama.messages import shown
 
 # Called with the ids so far (B, T) and the scores of each step, (B, V) each, or None if they are not kept: whether to
 # stop, for each row (B,) or for all
@@ -24,7 +25,7 @@ class StoppingCriteriaList(list[StoppingCriteria]):
             answer = np.asarray(criterion(input_ids, scores), bool)
             if answer.shape not in ((), done.shape):
                 raise ValueError(
-                    f"the stopping criterion {criterion!r} answered with the shape {answer.shape}: it must be one "
+                    f"the stopping criterion {shown(criterion)} answered with the shape {answer.shape}: it must be one "
                     f"truth value, or one for each of the {len(done)} rows"
                 )
             done |= answer

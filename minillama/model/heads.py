@@ -6,6 +6,7 @@ from typing import Literal
 import numpy as np
 
 from minillama.arrays import Array
+from minillama.messages import listed, shown
 from minillama.model.ops import linear
 
 IGNORE = -100  # the label of what does not count
@@ -89,7 +90,7 @@ def check_class_labels(labels: Array, rows: int, num_labels: int, problem_type: 
         "multi_label_classification": table,
     }
     if problem_type not in wanted:
-        raise ValueError(f"problem_type must be one of {', '.join(wanted)}, not {problem_type!r}")
+        raise ValueError(f"problem_type must be one of {listed(wanted)}, not {shown(problem_type)}")
     shape = wanted[problem_type]
     if labels.dtype.kind not in "biuf":
         raise ValueError(f"labels for {problem_type} must be numbers, not {labels.dtype}")

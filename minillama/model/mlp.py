@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from minillama.arrays import Array
+from minillama.messages import shown
 from minillama.model.ops import Tap, linear, no_tap
 from minillama.model.weights import MLPWeights
 
@@ -87,7 +88,7 @@ def activation(hidden_act: str | Activation) -> Activation:
     if callable(hidden_act):
         return partial(_in_its_dtype, hidden_act)  # which can be pickled if the function can
     if hidden_act not in ACTIVATIONS:
-        raise ValueError(f"hidden_act {hidden_act!r} is unknown: use one of {', '.join(ACTIVATIONS)}")
+        raise ValueError(f"hidden_act {shown(hidden_act)} is unknown: use one of {', '.join(ACTIVATIONS)}")
     return ACTIVATIONS[hidden_act]
 
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from minillama.arrays import Array
 from minillama.layout import GROUP
+from minillama.messages import shown
 from minillama.weights.formats import narrow_bfloat16, widen
 
 FLOAT32 = 2.0**-24  # half the distance of 1 to the next float32, as a part of 1
@@ -96,5 +97,5 @@ def level_named(name: str | Level) -> Level:
     if isinstance(name, Level):
         return name
     if name not in LEVELS:
-        raise ValueError(f"level {name!r} is unknown: use one of {', '.join(LEVELS)}")
+        raise ValueError(f"level {shown(name)} is unknown: use one of {', '.join(LEVELS)}")
     return LEVELS[name]

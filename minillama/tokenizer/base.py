@@ -14,6 +14,7 @@ from tokenizers import AddedToken
 
 from minillama.files import write_files
 from minillama.forking import cached_property
+from minillama.messages import shown
 from minillama.tokenizer.batches import NO_LIMIT, Batches, log
 from minillama.tokenizer.chat import ChatTemplates
 from minillama.tokenizer.settings import ADDED, NAMED, TEMPLATE, as_special, check_settings, settings_files
@@ -147,7 +148,7 @@ class Tokenizer(Batches, ChatTemplates, ABC):
         tokens = [new_tokens] if isinstance(new_tokens, str | AddedToken) else list(new_tokens)
         for token in tokens:
             if not isinstance(token, str | AddedToken):
-                raise TypeError(f"a token must be a text or an AddedToken, not {token!r}")
+                raise TypeError(f"a token must be a text or an AddedToken, not {shown(token)}")
         added = self._add_tokens([token for token in tokens if str(getattr(token, "content", token))], special_tokens)
         self._changed()
         return added
@@ -173,7 +174,7 @@ class Tokenizer(Batches, ChatTemplates, ABC):
                 added += self.add_tokens([self._named[name]], special_tokens=True)
             else:
                 raise ValueError(
-                    f"{name!r} with {value!r} is no special token: give texts for {', '.join(NAMED)}, or "
+                    f"{shown(name)} with {shown(value)} is no special token: give texts for {', '.join(NAMED)}, or "
                     "a list of them for additional_special_tokens"
                 )
         self._changed()
@@ -243,7 +244,7 @@ class Tokenizer(Batches, ChatTemplates, ABC):
         pieces = [tokens] if isinstance(tokens, str) else list(tokens)
         for piece in pieces:
             if not isinstance(piece, str):
-                raise ValueError(f"a piece must be a text, not {piece!r}")
+                raise ValueError(f"a piece must be a text, not {shown(piece)}")
         ids = [self._piece_to_id(piece) for piece in pieces]
         return ids[0] if isinstance(tokens, str) else ids
 
@@ -382,13 +383,13 @@ class Tokenizer(Batches, ChatTemplates, ABC):
 
 def _special(name: str, token: Any) -> AddedToken:
     if not isinstance(token, str | AddedToken):
-        raise ValueError(f"{name} must be a text, an AddedToken or None, not {token!r}")
+        raise ValueError(f"{name} must be a text, an AddedToken or None, not {shown(token)}")
     return as_special(token)
 
 
 def _several(tokens: Any) -> list[AddedToken]:
     if not isinstance(tokens, list | tuple | None):
-        raise ValueError(f"additional_special_tokens must be a list of texts, not {tokens!r}")
+        raise ValueError(f"additional_special_tokens must be a list of texts, not {shown(tokens)}")
     return [_special("additional_special_tokens", token) for token in tokens or [] if token]
 
 
@@ -400,7 +401,7 @@ def _is_one(ids: Any) -> bool:
 def check_text(text: str) -> None:
     """ValueError for what is no text, and for a lone surrogate, which no encoding of text can hold."""
     if not isinstance(text, str):
-        raise ValueError(f"a text must be a str, not {str(text)[:60]!r} of type {type(text).__name__}")
+        raise ValueError(f"a text must be a str, not {shown(str(text)[:60])} of type {type(text).__name__}")
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from minillama.messages import listed, shown
+
 
 class BatchEncoding(UserDict[str, Any]):
     """What a tokenizer returns: a dictionary whose entries are attributes too.
@@ -27,7 +29,7 @@ class BatchEncoding(UserDict[str, Any]):
         data = self.__dict__.get("data", {})
         if name in data:
             return data[name]
-        raise AttributeError(f"the encoding has no {name!r}, it has {', '.join(data)}")
+        raise AttributeError(f"the encoding has no {shown(name)}, it has {listed(data)}")
 
     def __getitem__(self, key: Any) -> Any:
         if isinstance(key, str):
@@ -66,7 +68,7 @@ class BatchEncoding(UserDict[str, Any]):
         if tensor_type is None:
             return self
         if str(getattr(tensor_type, "value", tensor_type)) not in ("np", "numpy"):
-            raise ValueError(f"return_tensors must be 'np', not {tensor_type!r}: minillama has NumPy arrays only")
+            raise ValueError(f"return_tensors must be 'np', not {shown(tensor_type)}: minillama has NumPy arrays only")
         for key, value in self.data.items():
             try:
                 array = np.array([value] if prepend_batch_axis else value)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from minillama.messages import listed, shown
 from minillama.tokenizer.batch_encoding import BatchEncoding
 from minillama.tokenizer.settings import SIDES
 
@@ -47,7 +48,7 @@ class CallOptions:
     def of(cls, options: dict[str, Any]) -> CallOptions:
         """The options by name; TypeError for a name that is none."""
         if unknown := options.keys() - OPTIONS:
-            raise TypeError(f"a tokenizer takes no argument {unknown.pop()!r}")
+            raise TypeError(f"a tokenizer takes no argument {shown(unknown.pop())}")
         return cls(**options)
 
     def of_a_row(self) -> dict[str, Any]:
@@ -243,7 +244,7 @@ class Batches:
             return list(self.convert_tokens_to_ids(list(text)))
         if isinstance(text, list | tuple) and all(isinstance(item, int | np.integer) for item in text):
             return [int(index) for index in text]
-        raise ValueError(f"a text must be a str, a list of pieces or a list of ids, not {str(text)[:100]!r}")
+        raise ValueError(f"a text must be a str, a list of pieces or a list of ids, not {shown(str(text)[:100])}")
 
     def convert_tokens_to_ids(self, tokens: Any) -> Any:
         raise NotImplementedError
@@ -355,7 +356,7 @@ class Batches:
         if isinstance(encoded_inputs, list | tuple) and encoded_inputs and isinstance(encoded_inputs[0], Mapping):
             encoded_inputs = {key: [row[key] for row in encoded_inputs] for key in encoded_inputs[0]}
         if "input_ids" not in encoded_inputs:
-            raise ValueError(f"pad needs input_ids, and was given {', '.join(encoded_inputs) or 'nothing'}")
+            raise ValueError(f"pad needs input_ids, and was given {listed(encoded_inputs) or 'nothing'}")
         several = [value for value in encoded_inputs.values() if isinstance(value, list | tuple | np.ndarray)]
         given = (item for value in several for item in (value, *value))
         if any(isinstance(item, np.ndarray) for item in given):
@@ -425,7 +426,7 @@ class Batches:
         """Padding and truncation by their full names, and the length they go by."""
         for name, length, least in (("max_length", max_length, 0), ("pad_to_multiple_of", pad_to_multiple_of, 1)):
             if length is not None and (not isinstance(length, int | np.integer) or length < least):
-                raise ValueError(f"{name} must be a whole number of at least {least}, not {length!r}")
+                raise ValueError(f"{name} must be a whole number of at least {least}, not {shown(length)}")
         if max_length is not None and padding is False and truncation is None and not only_padding:
             truncation = "longest_first"
         padding = getattr(padding, "value", padding)
@@ -456,5 +457,5 @@ def _side(ids: list[int], count: int, last: bool) -> list[int]:
 def choice(name: str, value: Any, choices: Iterable[str]) -> Any:
     """The value, if it is one of the choices; else ValueError."""
     if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
+        raise ValueError(f"{name} must be one of {listed(choices)}, not {shown(value)}")
     return value

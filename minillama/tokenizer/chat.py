@@ -7,6 +7,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from minillama.messages import listed, shown
 from minillama.tokenizer.batch_encoding import BatchEncoding
 from minillama.tokenizer.batches import Batches
 from minillama.tokenizer.marks import Marks, plain_data
@@ -96,7 +97,7 @@ class ChatTemplates:
                 return own[wanted]
             if chat_template is None:
                 raise ValueError(
-                    f"the checkpoint has the chat templates {', '.join(sorted(own))} and none of them is the default: "
+                    f"the checkpoint has the chat templates {listed(sorted(own))} and none of them is the default: "
                     "name one as chat_template"
                 )
         return chat_template or (own if isinstance(own, str) else self.default_chat_template)
@@ -183,7 +184,9 @@ class ChatTemplates:
             if isinstance(piece, str):
                 stretch = self._encode_plain(piece, first=place == 0)
                 if any(special and token in piece and index in stretch for token, (index, special) in added.items()):
-                    raise ValueError(f"the tokenizer finds a control token in the plain text {piece!r}: leave it out")
+                    raise ValueError(
+                        f"the tokenizer finds a control token in the plain text {shown(piece)}: leave it out"
+                    )
                 ids += stretch
             else:
                 ids.append(piece)

@@ -9,6 +9,7 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer, decoders, normalizers, pre_tokenizers
 from tokenizers.models import BPE
 
+from minillama.messages import shown
 from minillama.tokenizer.sentencepiece_model import MARKER, load_sentencepiece
 
 # Texts on which a model that changes its text in any other way than by markers for spaces shows it
@@ -44,8 +45,8 @@ def check_plain(sp: Any, where: object, prefix: str = MARKER) -> None:
     for probe in _PROBES:
         if sp.normalize(probe) != prefix + probe.replace(" ", MARKER):
             raise ValueError(
-                f"{where} rewrites its text ({probe!r} becomes {sp.normalize(probe)!r}), which is done only by "
-                "LlamaTokenizer: use that"
+                f"{where} rewrites its text ({shown(probe)} becomes {shown(sp.normalize(probe))}), which is done "
+                "only by LlamaTokenizer: use that"
             )
 
 

@@ -25,6 +25,8 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment, safe_range
 from jinja2.utils import Cycler, Joiner, Namespace
 from jinja2.visitor import NodeTransformer
 
+from minillama.messages import shown
+
 MAX_SOURCE = 200_000  # characters of a template; the longest in use have some 20,000
 MAX_SIZE = 4_000_000  # characters of a text, with all it is made of; some million tokens
 MAX_STEPS = 500_000  # a conversation of 1,000 messages takes some ten thousand
@@ -267,7 +269,7 @@ class _Namespace(Namespace):
 
     def __setitem__(self, name: str, value: Any) -> None:
         if str(name).startswith("_"):
-            raise TemplateError(f"a namespace has no place for the private name {name!r}")
+            raise TemplateError(f"a namespace has no place for the private name {shown(name)}")
         super().__setitem__(name, value)
 
     def __repr__(self) -> str:

@@ -14,13 +14,13 @@ from tokenizers import AddedToken, processors
 
 from minillama.config import read_json_object
 from minillama.forking import cached_property
+from minillama.messages import shown
 from minillama.tokenizer.base import Token, Tokenizer, check_text
 from minillama.tokenizer.batch_encoding import BatchEncoding
 from minillama.tokenizer.batches import CallOptions
 from minillama.tokenizer.from_sentencepiece import from_sentencepiece
 from minillama.tokenizer.settings import as_special, read_settings
 
-BYTE_PIECES = [f"<0x{b:02X}>" for b in range(256)]
 DIVIDER = "\ufdd0"  # a noncharacter, which no text holds
 Result = TypeVar("Result")
 
@@ -204,7 +204,7 @@ class LlamaTokenizerFast(Tokenizer):
         """The pieces of a text, or of a pair; special tokens in it recognised."""
         check_text(text)
         if unknown := how.keys() - {"split_special_tokens"}:
-            raise TypeError(f"a tokenizer takes no argument {unknown.pop()!r}")
+            raise TypeError(f"a tokenizer takes no argument {shown(unknown.pop())}")
         if self._stated(how.get("split_special_tokens"), self.split_special_tokens):
             return [self._id_to_piece(index) for index in self._encode_plain(text, first=True)]
         return list(self.backend.encode(text, pair, add_special_tokens=add_special_tokens).tokens)
@@ -368,10 +368,6 @@ def load_tokenizer_json(file: Path) -> tuple[tokenizers.Tokenizer, list[int]]:
         raise ValueError(f"{file} is not a sound tokenizer.json ({error}): get it again") from None
     backend.no_truncation()
     backend.no_padding()
-    vocab = backend.get_vocab(with_added_tokens=True)
-    missing = [piece for piece in BYTE_PIECES if piece not in vocab]
-    if missing and contents["model"].get("byte_fallback"):
-        raise ValueError(f"{file} writes unknown characters as bytes and lacks {', '.join(missing)}: get it again")
     return backend, around
 
 
@@ -399,7 +395,9 @@ def _texts(items: Any) -> Iterator[str]:
         for item in items:
             yield from _texts(item)
     else:
-        raise ValueError(f"a text must be a str, or with is_split_into_words a list of words, not {str(items)[:60]!r}")
+        raise ValueError(
+            f"a text must be a str, or with is_split_into_words a list of words, not {shown(str(items)[:60])}"
+        )
 
 
 def _or_value_error(call: Callable[[], Result]) -> Result:

@@ -12,6 +12,7 @@ import sentencepiece
 from tokenizers import AddedToken
 
 from minillama.files import read_bytes
+from minillama.messages import shown
 from minillama.tokenizer.base import Token, Tokenizer, check_text
 from minillama.tokenizer.settings import as_special, check_settings, read_added_tokens, read_settings
 from minillama.vocabulary import TIKTOKEN
@@ -66,7 +67,7 @@ class LlamaTokenizer(Tokenizer):
             raise ValueError("add_prefix_space=False needs legacy=False: a legacy model puts a space before every text")
         check_settings({"sp_model_kwargs": sp_model_kwargs})
         if not isinstance(vocab_file, str | os.PathLike | bytes):
-            raise ValueError(f"vocab_file must be the path of a sentencepiece model, not {vocab_file!r}")
+            raise ValueError(f"vocab_file must be the path of a sentencepiece model, not {shown(vocab_file)}")
         self.sp_model_kwargs = dict(sp_model_kwargs or {})
         self.vocab_file = None if isinstance(vocab_file, bytes) else vocab_file
         self.sp_model = load_sentencepiece(vocab_file, self.legacy, self.sp_model_kwargs)
@@ -79,7 +80,7 @@ class LlamaTokenizer(Tokenizer):
         special = set(self.all_special_tokens)
         for index, token in added.items():
             if not isinstance(token, AddedToken):
-                raise ValueError(f"added_tokens_decoder must map ids to AddedTokens, not to {token!r}")
+                raise ValueError(f"added_tokens_decoder must map ids to AddedTokens, not to {shown(token)}")
             # In the model's own range an id has the piece that the model gives it
             if int(index) >= self.vocab_size or self.sp_model.id_to_piece(int(index)) == token.content:
                 self._added[int(index)] = token
@@ -165,7 +166,7 @@ class LlamaTokenizer(Tokenizer):
         other arguments change nothing, as in transformers."""
         check_text(text)
         if unknown := how.keys() - {"split_special_tokens"}:
-            raise TypeError(f"a tokenizer takes no argument {unknown.pop()!r}")
+            raise TypeError(f"a tokenizer takes no argument {shown(unknown.pop())}")
         if self.legacy or not text:
             return self._pieces(text, **how)
         pieces = self._pieces(self._prefixed(text), **how)

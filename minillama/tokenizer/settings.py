@@ -11,6 +11,7 @@ from tokenizers import AddedToken
 
 from minillama.config import read_json_object
 from minillama.files import read_bytes
+from minillama.messages import shown
 
 CONFIG, SPECIAL, ADDED, TEMPLATE = (
     "tokenizer_config.json",
@@ -48,7 +49,7 @@ def check_settings(settings: Mapping[str, Any], where: str = "") -> None:
     for name, (fits, what) in _KINDS.items():
         value = settings.get(name)
         if value is not None and not fits(value):
-            raise ValueError(f"{where}{name} must be {what}, not {repr(value)[:100]}")
+            raise ValueError(f"{where}{name} must be {what}, not {shown(value)}")
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
@@ -69,16 +70,19 @@ def read_settings(folder: Path) -> dict[str, Any]:
         additional = found.pop("additional_special_tokens", None) or extra
         if additional is not None:
             if not isinstance(additional, list):
-                raise ValueError(f"{file}: additional_special_tokens must be a list of texts, not {additional!r}")
+                raise ValueError(f"{file}: additional_special_tokens must be a list of texts, not {shown(additional)}")
             settings["additional_special_tokens"] = [
                 _token(file, "additional_special_tokens", token) for token in additional if token is not None
             ]
         for key in FLAGS:
-            if found.get(key) is not None and not isinstance(found[key], bool):
-                raise ValueError(f"{file}: {key} must be true, false or null, not {found[key]!r}")
+            if found.get(key) is None:
+                continue
+            if not isinstance(found[key], bool) and found[key] not in (0, 1):
+                raise ValueError(f"{file}: {key} must be true, false or null, not {shown(found[key])}")
+            found[key] = bool(found[key])
         decoder = found.pop("added_tokens_decoder", None) or {}
         if not isinstance(decoder, dict) or not all(isinstance(entry, dict) for entry in decoder.values()):
-            raise ValueError(f"{file}: added_tokens_decoder must map ids to objects, not be {str(decoder)[:100]}")
+            raise ValueError(f"{file}: added_tokens_decoder must map ids to objects, not be {shown(decoder)}")
         for index, entry in decoder.items():
             token = _added(file, entry.get("content"), index, entry)
             settings.setdefault("added_tokens_decoder", {})[int(index)] = token
@@ -98,7 +102,7 @@ def read_added_tokens(file: Path) -> dict[int, AddedToken]:
     """The added tokens of a tokenizer.json, if there is one, for a vocabulary that is in another file."""
     entries = (read_json_object(file, "a tokenizer") if file.exists() else {}).get("added_tokens") or []
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise ValueError(f"{file}: added_tokens must be a list of objects, not {str(entries)[:100]}")
+        raise ValueError(f"{file}: added_tokens must be a list of objects, not {shown(entries)}")
     tokens = [(entry.get("id"), _added(file, entry.get("content"), entry.get("id"), entry)) for entry in entries]
     return {int(index): token for index, token in tokens}
 
@@ -114,7 +118,7 @@ def _read_template(folder: Path, settings: dict[str, Any]) -> None:
             ) from None
     texts: Iterable[Any] = template.values() if isinstance(template, dict) else [template or ""]
     if not all(isinstance(text, str) for text in texts):
-        raise ValueError(f"{folder / CONFIG}: chat_template must be a text, not {str(template)[:100]}")
+        raise ValueError(f"{folder / CONFIG}: chat_template must be a text, not {shown(template)}")
     file = folder / TEMPLATE
     if file.exists():
         try:
@@ -129,14 +133,15 @@ def _token(file: Path, key: str, value: Any) -> AddedToken | None:
     if isinstance(value, dict) and isinstance(value.get("content"), str):
         return added_token(value["content"], value, special=True)
     if value is not None and not isinstance(value, str):
-        raise ValueError(f"{file}: {key} must be a text or null, not {value!r}")
+        raise ValueError(f"{file}: {key} must be a text or null, not {shown(value)}")
     return as_special(value) if value else None
 
 
 def _added(file: Path, content: Any, index: Any, entry: Mapping[str, Any]) -> AddedToken:
     if not isinstance(content, str) or not content or not str(index).isdecimal():
         raise ValueError(
-            f"{file} gives the added token {content!r} the id {index!r}: a text and a whole number belong there"
+            f"{file} gives the added token {shown(content)} the id {shown(index)}: a text and a whole number "
+            "belong there"
         )
     return added_token(content, entry, special=bool(entry.get("special", True)))
 

@@ -15,6 +15,7 @@ from minillama.arrays import Array
 from minillama.config import LlamaConfig
 from minillama.files import write_files
 from minillama.layout import TILE
+from minillama.messages import listed, shown
 from minillama.vocabulary import Vocabulary
 from minillama.weights import names
 from minillama.weights.checkpoint import Checkpoint
@@ -71,11 +72,15 @@ def write_gguf(
 def check(config: LlamaConfig, format: str) -> None:
     """ValueError for what a GGUF file of llama.cpp's `llama` architecture cannot say."""
     if format not in FORMATS.values():
-        raise ValueError(f"GGUF files are written in {', '.join(FORMATS.values())}, not in {format!r}")
+        raise ValueError(f"GGUF files are written in {listed(FORMATS.values())}, not in {shown(format)}")
     if config.rope_type not in ("default", "linear", "llama3", "yarn") and rope_factors(config) is None:
-        raise ValueError(f"rope_type {config.rope_type!r} is not written for llama.cpp, which would compute otherwise")
+        raise ValueError(
+            f"rope_type {shown(config.rope_type)} is not written for llama.cpp, which would compute otherwise"
+        )
     if config.hidden_act not in ("silu", "swish"):
-        raise ValueError(f"llama.cpp's Llama has no hidden_act {config.hidden_act!r}: it cannot be written as GGUF")
+        raise ValueError(
+            f"llama.cpp's Llama has no hidden_act {shown(config.hidden_act)}: it cannot be written as GGUF"
+        )
     if config.rope_type == "yarn":
         scaling = config.rope_scaling or {}
         further = [key for key in ("attention_factor", "mscale", "mscale_all_dim") if scaling.get(key) is not None]

@@ -13,6 +13,7 @@ from numpy.typing import DTypeLike
 
 from minillama.arrays import Array
 from minillama.config import LlamaConfig
+from minillama.messages import listed, shown
 from minillama.weights import names
 from minillama.weights.formats import QUANTS, narrow, widen
 from minillama.weights.safetensors import Tensor
@@ -55,8 +56,8 @@ def mean_pooled(
     heads = config.num_key_value_heads
     if type(kv_heads) is not int or not 1 <= kv_heads <= heads or heads % kv_heads:
         raise ValueError(
-            f"the model's {heads} key/value heads cannot be pooled to {kv_heads!r}: "
-            f"use one of {', '.join(str(n) for n in range(1, heads + 1) if heads % n == 0)}"
+            f"the model's {heads} key/value heads cannot be pooled to {shown(kv_heads)}: "
+            f"use one of {listed(str(n) for n in range(1, heads + 1) if heads % n == 0)}"
         )
     made = dict(tensors)
     for layer in range(config.num_hidden_layers):

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minillama.config import LlamaConfig
+from minillama.messages import listed
 from minillama.weights import names
 from minillama.weights.projects import whose
 from minillama.weights.safetensors import Tensor
@@ -71,7 +72,7 @@ def guess_config(tensors: Mapping[str, Tensor], where: Path) -> tuple[LlamaConfi
             raise ValueError(f"{where} holds no weights of a LLaMA as Hugging Face or Meta names them: {what}")
         raise ValueError(
             f"{where} has no config.json beside it, and its sizes cannot be read off the shapes "
-            f"because it lacks {', '.join(absent)}: name one with --config"
+            f"because it lacks {listed(absent)}: name one with --config"
         )
     shapes = [tensor.shape for tensor in (embed, *parts.values()) if tensor is not None]
     if any(len(shape) != 2 or 0 in shape for shape in shapes):

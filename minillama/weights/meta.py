@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from minillama.config import LlamaConfig, read_json_object
+from minillama.messages import listed
 from minillama.weights import names
 from minillama.weights.guess import guess_config
 from minillama.weights.interleaved import InterleavedTensor
@@ -101,7 +102,7 @@ def _open_shards(weights: Path, tensors: Tensors, open_file: Callable[[Path], Te
         )
     missing = sorted(set(range(max(count or 0, numbers[-1] + 1))) - set(numbers))
     if missing:
-        lacking = ", ".join(f"consolidated.{number:02}{weights.suffix}" for number in missing)
+        lacking = listed(f"consolidated.{number:02}{weights.suffix}" for number in missing)
         raise FileNotFoundError(
             f"{weights.parent} has {len(files)} of {len(files) + len(missing)} parts of the model: get {lacking} too"
             + ("" if SHARD.fullmatch(weights.name) else f", and call {weights.name} consolidated.NN{weights.suffix}")

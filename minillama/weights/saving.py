@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
 from minillama.layout import PACKED
+from minillama.messages import shown
 from minillama.weights.formats import STORAGE
 from minillama.weights.quantized import PackedLater, Part, empty_provenance, parts, provenance, spelled_out
 from minillama.weights.safetensors import Tensor, nbytes
@@ -126,5 +127,5 @@ def parse_size(size: int | str) -> int:
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMG]?I?B?)\s*", str(size).upper())
     unit = match[2] if match else None
     if match is None or unit not in _UNITS or not 1 <= float(match[1]) * _UNITS[unit] < 1e18:
-        raise ValueError(f"max_shard_size must be a number of bytes or a text such as '5GB', not {size!r}")
+        raise ValueError(f"max_shard_size must be a number of bytes or a text such as '5GB', not {shown(size)}")
     return int(float(match[1]) * _UNITS[unit])

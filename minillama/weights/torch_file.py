@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from minillama.arrays import Array
+from minillama.messages import shown
 from minillama.weights.formats import STORAGE, widen
 from minillama.weights.magic import PICKLES, ZIP, impostor
 from minillama.weights.mapped import MappedFile
@@ -115,7 +116,7 @@ def _root(members: dict[str, Member]) -> str:
 def _byte_order(file: MappedFile, member: Member | None) -> str:
     stated = b"little" if member is None else bytes(file.array("u1", (min(member.size, 8),), member.offset))
     if stated not in (b"little", b"big"):
-        raise ValueError(f"its byteorder is {stated!r}, neither little nor big")
+        raise ValueError(f"its byteorder is {shown(stated)}, neither little nor big")
     return "<" if stated == b"little" else ">"
 
 

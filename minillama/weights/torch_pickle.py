@@ -12,6 +12,7 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from minillama.messages import shown
 from minillama.weights.formats import STORAGE
 from minillama.weights.torch_names import GLOBALS, Global, Storage, Strided, strided
 
@@ -43,7 +44,7 @@ class _Machine:
                 break
             step = _STEPS.get(opcode)
             if step is None:
-                raise ValueError(f"its pickle has the opcode {opcode!r}, which no tensor needs")
+                raise ValueError(f"its pickle has the opcode {shown(opcode)}, which no tensor needs")
             step(self)
         else:
             raise ValueError(f"its pickle has more than {MAX_OPCODES} opcodes")

@@ -96,10 +96,6 @@ BAD_JSON: dict[str, tuple[Callable[[bytes], bytes], str]] = {
         f"has {VOCAB + 1} tokens and the model only {VOCAB}: name the model's own with --tokenizer",
     ),
     "id 2^32": (edited_json(lambda contents: contents["model"]["vocab"].update(new=2**32)), "is not a sound tokenizer"),
-    "missing byte piece": (
-        edited_json(lambda contents: contents["model"]["vocab"].pop("<0x41>")),
-        "writes unknown characters as bytes and lacks <0x41>: get it again",
-    ),
     "merge of unknown pieces": (
         edited_json(lambda contents: contents["model"]["merges"].append(["qqq", "zzz"])),
         "is not a sound tokenizer.json",

@@ -1,5 +1,5 @@
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -119,3 +119,42 @@ def test_a_panic_of_the_library_is_a_value_error() -> None:
     tokenizer = LlamaTokenizerFast.from_pretrained(tale_model(), add_eos_token=True)
     with pytest.raises(ValueError, match="stride"):
         tokenizer("a b c d e f g", "x y z a b c", max_length=6, stride=1, truncation=True)
+
+
+def pruned(tmp_path: Path, keep: Callable[[str], bool], **model: Any) -> Path:
+    """The shipped tokenizer.json with only some of its pieces, ids without holes, and without the merges of others."""
+    contents = json.loads(FILE.read_text(encoding="utf-8"))
+    kept = [piece for piece in contents["model"]["vocab"] if keep(piece)]
+    contents["model"] |= {"vocab": {piece: i for i, piece in enumerate(kept)}, **model}
+    contents["model"]["merges"] = []
+    (tmp_path / "tokenizer.json").write_text(json.dumps(contents), encoding="utf-8")
+    return tmp_path / "tokenizer.json"
+
+
+def test_what_is_to_be_spelled_in_bytes_is_unknown_where_the_vocabulary_has_no_bytes(tmp_path: Path) -> None:
+    """As in the tokenizers library: a pruned vocabulary, as published folders have it."""
+    tokenizer = LlamaTokenizerFast.from_pretrained(pruned(tmp_path, lambda piece: not piece.startswith("<0x")))
+    marker, x = tokenizer.convert_tokens_to_ids(["▁", "x"])
+    assert tokenizer.encode("x狐狸x") == [1, marker, x, 0, x]
+    assert tokenizer.decode([1, marker, x, 0, x]) == "<s> x<unk>x"
+
+
+def test_a_character_is_unknown_where_one_of_its_bytes_is_missing(tmp_path: Path) -> None:
+    tokenizer = LlamaTokenizerFast.from_pretrained(pruned(tmp_path, lambda piece: piece != "<0xE7>"))
+    marker, *bytes_of_e = tokenizer.convert_tokens_to_ids(["▁", "<0xC3>", "<0xA9>"])
+    assert tokenizer.encode("é狐") == [1, marker, *bytes_of_e, 0]  # 狐 is E7 8B 90
+
+
+def test_without_an_unknown_token_nothing_stands_for_such_a_character(tmp_path: Path) -> None:
+    file = pruned(tmp_path, lambda piece: not piece.startswith("<0x"), unk_token=None)
+    tokenizer = LlamaTokenizerFast.from_pretrained(file)
+    assert tokenizer.encode("狐x") == [1, *tokenizer.convert_tokens_to_ids(["▁", "x"])]
+
+
+def test_flags_may_be_zero_and_one(tmp_path: Path) -> None:
+    file = byte_level(tmp_path, [BEGIN, TEXT])
+    settings = {"add_bos_token": 0, "clean_up_tokenization_spaces": 1, "legacy": 0}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    tokenizer = LlamaTokenizerFast.from_pretrained(file)
+    flags = (tokenizer.add_bos_token, tokenizer.clean_up_tokenization_spaces, tokenizer.legacy)
+    assert [flag is True for flag in flags] == [False, True, False]

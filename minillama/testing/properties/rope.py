@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from minillama.arrays import Array
 from minillama.config import LlamaConfig
+from minillama.messages import shown
 from minillama.model.rope import Rotary, rotate
 from minillama.testing.base import Case, Implementation, Properties, Variants, agree, as_floats
 from minillama.testing.levels import FLOAT32, Level
@@ -115,7 +116,7 @@ def layout_of(fn: Implementation) -> str:
     """Which components are a pair. ValueError for a layout that nobody knows."""
     layout = fn.get("layout", "halves")
     if layout not in LAYOUTS:
-        raise ValueError(f"layout {layout!r} is unknown: use one of {', '.join(LAYOUTS)}")
+        raise ValueError(f"layout {shown(layout)} is unknown: use one of {', '.join(LAYOUTS)}")
     return str(layout)
 
 

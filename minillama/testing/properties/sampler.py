@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from minillama.arrays import Array
 from minillama.generation.sampling import Sampling, log_softmax
+from minillama.messages import shown
 from minillama.testing.base import Case, Implementation, Mismatch, Properties, Variants, agree
 from minillama.testing.levels import Level
 from minillama.testing.strategies import SEEDS
@@ -199,5 +200,5 @@ def drawn(fn: Implementation, case: Case, seed: int) -> int:
     V = len(case["logits"])
     given = np.asarray(fn["draw"](case["logits"], case["settings"], case["seen"], seed))
     if given.size != 1 or given.dtype.kind not in "iu" or not 0 <= int(given.reshape(())) < V:
-        raise Mismatch(f"what is drawn is {given.tolist()!r} and must be one id of 0 .. {V - 1}")
+        raise Mismatch(f"what is drawn is {shown(given.tolist())} and must be one id of 0 .. {V - 1}")
     return int(given.reshape(()))
