@@ -48,6 +48,8 @@ LLAMA2_TEMPLATE = r"""
 {%- endfor -%}
 """
 
+REASONING = ("reasoning_content", "thinking", "reasoning")  # names under which messages have it, the first the usual
+
 
 class ChatTemplates:
     """What every tokenizer does with conversations: lists of {"role": ..., "content": ...}."""
@@ -161,6 +163,7 @@ class ChatTemplates:
         rendered = []
         for messages in conversations:
             plain = plain_data([{k: v for k, v in m.items() if v is not None} for m in messages], mark)
+            plain = [_with_reasoning(message) for message in plain]
             said = _open_ended(plain, marks) if continue_final_message else None
             text = template.render(shared | {"messages": plain}, unescaped="".join(marks))
             rendered.append(text if said is None else _cut_open(text, said, marks))
@@ -228,6 +231,14 @@ def _conversations(conversation: Any) -> tuple[list[Sequence[Mapping[str, Any]]]
     if not all(several):
         raise ValueError("a conversation must have at least one message")
     return several, batched
+
+
+def _with_reasoning(message: dict[str, Any]) -> dict[str, Any]:
+    """The message with its reasoning under every name that templates read, as transformers 5.24 gives it."""
+    reasoning = next((message[name] for name in REASONING if message.get(name) is not None), None)
+    if reasoning is None:
+        return message
+    return {"thinking": reasoning, **message, "reasoning_content": reasoning}
 
 
 def _open_ended(messages: list[dict[str, Any]], marks: Marks) -> str:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any, NamedTuple, TypeAlias
 
+import numpy as np
+
 Mark: TypeAlias = Callable[[str, bool], str]
 _NAMES = ("role", "type")  # fields of a message that hold one of a few words, which templates compare
 
@@ -69,13 +71,17 @@ class Marks(NamedTuple):
 
 def plain_data(value: Any, mark: Mark, field: str = "") -> Any:
     """The value made anew of plain types, its texts marked: a template must not meet objects with methods of ours."""
-    if value is None or isinstance(value, bool | int | float):
-        return value
     if isinstance(value, str):
         return mark(str.__str__(value), field not in _NAMES)
+    if isinstance(value, np.generic | np.ndarray):
+        return plain_data(value.tolist(), mark, field)
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int | float):  # an enumeration's, say, as the number it is
+        return int.__int__(value) if isinstance(value, int) else float.__float__(value)
     if isinstance(value, Mapping):
         return {
-            mark(key, False) if isinstance(key, str) else key: plain_data(item, mark, str(key))
+            mark(key, False) if isinstance(key, str) else plain_data(key, mark): plain_data(item, mark, str(key))
             for key, item in value.items()
         }
     if isinstance(value, list | tuple):
@@ -87,6 +93,7 @@ def plain_data(value: Any, mark: Mark, field: str = "") -> Any:
 
 
 def _texts(value: Any) -> Iterator[str]:
+    value = value.tolist() if isinstance(value, np.ndarray) else value
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):

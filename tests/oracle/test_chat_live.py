@@ -124,6 +124,17 @@ def test_parts_tools_and_variables(pair: Any) -> None:
     assert ours.apply_chat_template(several) == theirs.apply_chat_template(several, return_dict=False)
 
 
+@pytest.mark.parametrize("names", [["thinking"], ["reasoning"], ["reasoning_content", "thinking"], []])
+def test_reasoning(names: list[str], pair: Any) -> None:
+    ours, theirs = pair
+    template = (
+        "{% for m in messages %}{{ m.reasoning_content }}|{{ m.thinking }}|{{ m.reasoning }}{{ m.content }}{% endfor %}"
+    )
+    messages = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"} | {n: f"of {n}" for n in names}]
+    how = {"chat_template": template, "tokenize": False}
+    assert ours.apply_chat_template(messages, **how) == theirs.apply_chat_template(messages, **how)
+
+
 def test_a_refusal_by_both(pair: Any) -> None:
     ours, theirs = pair
     messages = [{"role": "judge", "content": "x"}]

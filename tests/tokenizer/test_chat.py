@@ -370,3 +370,27 @@ def test_parts_are_not_for_the_template_of_llama_2(tmp_path: Path) -> None:
     parts = [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}]
     with pytest.raises(ValueError, match="in the template of Llama 2 the content of a message must be a text"):
         tokenizer_of("slow, legacy", tmp_path).apply_chat_template(parts)
+
+
+def test_numbers_of_numpy_are_written_as_numbers(tokenizer: Tokenizer) -> None:
+    call = {"name": "add", "arguments": {"a": np.int64(2), "b": np.float32(0.5), "c": np.array([1, 3])}}
+    template = "{{ messages[0].tool_calls | tojson }}{{ messages[0].n + 1 }}{{ day }}"
+    messages = [{"role": "assistant", "tool_calls": [call], "n": np.uint8(255)}]
+    text = tokenizer.apply_chat_template(messages, chat_template=template, day=np.int32(7), tokenize=False)
+    assert text == '[{"name": "add", "arguments": {"a": 2, "b": 0.5, "c": [1, 3]}}]2567'
+
+
+@pytest.mark.parametrize("name", ["reasoning_content", "thinking", "reasoning"])
+def test_reasoning_is_found_under_every_name_that_templates_read(name: str, tokenizer: Tokenizer) -> None:
+    """As transformers 5.24 gives it."""
+    template = "{% for m in messages %}{{ m.reasoning_content }}|{{ m.thinking }}|{{ m.content }}{% endfor %}"
+    messages = [{"role": "assistant", "content": "4", name: "2 <s>"}]
+    assert tokenizer.apply_chat_template(messages, chat_template=template, tokenize=False) == "2 <s>|2 <s>|4"
+    assert 1 not in tokenizer.apply_chat_template(messages, chat_template=template)
+
+
+def test_names_of_reasoning_that_are_both_there_stay() -> None:
+    message = {"role": "assistant", "thinking": "b", "reasoning_content": "a"}
+    template = "{{ messages[0].reasoning_content }}{{ messages[0].thinking }}{{ messages[0].reasoning }}"
+    tokenizer = LlamaTokenizer.from_pretrained(tale_model())
+    assert tokenizer.apply_chat_template([message], chat_template=template, tokenize=False) == "ab"

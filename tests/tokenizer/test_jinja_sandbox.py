@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minillama.tokenizer import jinja_sandbox
+from minillama.tokenizer import jinja_bounds
 from minillama.tokenizer.jinja_sandbox import ChatTemplate
 
 SIZE, STEPS, WIDTH = "more than 100000 characters", "more than 20000 steps", "to a width of more than"
@@ -58,6 +58,34 @@ SOUND: dict[str, tuple[str, str]] = {
     "filters": ("{{ ' a ' | trim }}{{ [3, 1] | sort | first }}{{ {'b': 1, 'a': 2} | dictsort }}{{ x | default('d') }}",
                 "a1[('a', 2), ('b', 1)]d"),
     "select": ("{{ [{'r': 'u'}, {'r': 'v'}] | selectattr('r', 'equalto', 'v') | map(attribute='r') | list }}", "['v']"),
+    "methods in a loop": ("{% for x in ['a-b'] %}{{ x.replace('-', '+') }}{{ '|'.join([x, x]) }}{{ x.ljust(4) }}"
+                          "{{ '{}'.format(x) }}{% endfor %}", "a+ba-b|a-ba-b a-b"),
+    "methods in a block": ("{% block b %}{{ 'aa'.replace('a', 'b', 1) }}{{ ','.join('ab') }}{{ '7'.zfill(3) }}"
+                           "{{ '{0}{0}'.format('x') }}{% endblock %}", "baa,b007xx"),
+    "methods in a macro in a loop":
+        ("{% macro m(x) %}{% for y in x %}{{ y.replace('a', 'b') }}{% endfor %}{% endmacro %}"
+         "{% for x in ['ab'] %}{{ m(x) }}{% endfor %}", "bb"),
+    "methods that pad":
+        ("{{ 'a'.center(3, '-') }}{{ 'a'.rjust(2) }}{{ 'a\tb'.expandtabs(4) }}{{ 'a\t'.expandtabs() }}|",
+         "-a- aa   ba       |"),
+    "str.format": ("{{ '{}, {a} {b[0]} {c.d!r:>5} {e:05.1f} {{}}'.format(1, a='x', b=[2], c={'d': 'y'}, e=2.25) }}"
+                   "{{ '{x}-{x}'.format_map({'x': 'z'}) }}{{ '{:>{w}}'.format('q', w=3) }}",
+                   "1, x 2   'y' 002.2 {}z-z  q"),
+    "str.format of what there is not": ("{{ '{}'.format(x) }}{{ '{0.__class__}'.format('a') }}|", "|"),
+    "% of names": ("{{ '%(a)s%(b)02d%(a)s' % {'a': 'x', 'b': 3, 1: 2} }}{{ '%s' % {} }}{{ '%s' % [1] }}", "x03x{}[1]"),
+    "round": ("{{ 2.567 | round }} {{ 2.567 | round(2) }} {{ 2.1 | round(method='ceil') | int }} "
+              "{{ 2.39 | round(1, 'floor') }} {{ 1234 | round(-2) }}", "3.0 2.57 3 2.3 1200"),
+    "batch": ("{% for row in [1, 2, 3] | batch(2, '-') %}{{ row | join }} {% endfor %}{{ 'abc' | batch(2) | list }}",
+              "12 3- [['a', 'b'], ['c']]"),
+    "slice": ("{{ [1, 2, 3, 4, 5] | slice(2) | list }}{{ [1, 2, 3] | slice(2, 0) | map('length') | list }}",
+              "[[1, 2, 3], [4, 5]][2, 2]"),
+    "more filters": ("{{ 'a' | center(3) }}{{ 123456 | filesizeformat }}{{ {'a': 1, 'b': none} | xmlattr }}"
+                     "{{ '<b>x</b> &amp; y' | striptags }}{{ ['a'] | random }}{{ {'b': [1]} | pprint }}",
+                     " a 123.5 kB a=\"1\"x & ya{'b': [1]}"),
+    "wordwrap": ("{{ 'one two three' | wordwrap(7) }}|{{ 'abcdef' | wordwrap(4, wrapstring='/') }}",
+                 "one two\nthree|abcd/ef"),
+    "forceescape": ("{{ '<' | forceescape }}{{ '<' | e }}{{ '<' }}", "&lt;&lt;<"),
+    "dict.fromkeys": ("{{ dict.fromkeys(['a', 'b'], 0) }}{{ dict.fromkeys('a') }}", "{'a': 0, 'b': 0}{'a': None}"),
     "nothing of HTML": ("{{ '<&\\'>' | tojson }}", '"<&\'>"'),
     "tojson": ("{{ {'b': 'ä', 'a': [1, none]} | tojson }}", '{"b": "ä", "a": [1, null]}'),
     "tojson with all": ("{{ {'b': 'ä', 'a': 1} | tojson(true, indent=2, separators=(',', ':'), sort_keys=true) }}",
@@ -122,6 +150,10 @@ HOSTILE: dict[str, tuple[str, str]] = {
     "% with a precision": ("{{ '%.1000000000f' % 1 }}", WIDTH),
     "% with a width given": ("{{ '%*d' % (10**9, 1) }}", WIDTH),
     "% of a name with a width": ("{{ '%(a)1000000000d' | format(a=1) }}", WIDTH),
+    "% of a name in brackets with a width": ("{{ '%(a(b))1000000000d' % {'a(b)': 1} }}", WIDTH),
+    "% with a width behind a sign of per cent": ("{{ '%%%1000000000d' % 1 }}", WIDTH),
+    "% of a name without an end": ("{{ ('%(' * 10000) % {'a': 1} }}", "incomplete format key"),
+    "% of a long form": ("{{ ('%%' * 30000 ~ '%s') % 1 }}", STEPS),
     "% of many": ("{% set x = '%s' * 9999 %}{{ x % ([x] * 9) }}", SIZE),
     "output": ("{% for i in range(999) %}{{ 'a' * 9999 }}{% endfor %}", SIZE),
     "literal output": ("{% for i in range(999) %}" + "a" * 999 + "{% endfor %}", SIZE),
@@ -129,9 +161,49 @@ HOSTILE: dict[str, tuple[str, str]] = {
                           "{{ m() | length }}", SIZE),
     "output that is set":
         ("{% set x %}{% for i in range(999) %}{{ 'a' * 999 }}{% endfor %}{% endset %}{{ x | length }}", SIZE),
-    "filter that pads": ("{{ 'a' | center(10**9) }}", "No filter named 'center'"),
-    "method that pads": ("{{ 'a'.ljust(10**9) }}", "attribute 'ljust' of 'str' object is unsafe"),
-    "str.format": ("{{ '{:1000000000}'.format(1) }}", "attribute 'format' of 'str' object is unsafe"),
+    "filter that pads": ("{{ 'a' | center(10**9) }}", SIZE),
+    "filter that pads, by name": ("{{ 'a' | center(width=10**9) }}", SIZE),
+    "method that pads": ("{{ 'a'.ljust(10**9) }}", SIZE),
+    "method that pads in a loop": ("{% for x in 'a' %}{{ x.center(10**9, '-') }}{% endfor %}", SIZE),
+    "zeros": ("{{ '1'.zfill(10**9) }}", SIZE),
+    "tabs": ("{{ ('\t' * 9999).expandtabs(9999) }}", SIZE),
+    "tabs, by name": ("{{ '\t'.expandtabs(tabsize=10**9) }}", SIZE),
+    "method replace in a loop": ("{% for x in ['a' * 9999] %}{{ x.replace('a', x) }}{% endfor %}", SIZE),
+    "method join in a loop": ("{% for x in ['a' * 999] %}{{ x.join(x) }}{% endfor %}", SIZE),
+    "str.format to a width": ("{{ '{:1000000000}'.format(1) }}", WIDTH),
+    "str.format to a width of many digits": ("{{ ('{:' ~ '1' * 5000 ~ '}').format(1) }}", WIDTH),
+    "str.format to a precision": ("{{ '{:.1000000000f}'.format(1.5) }}", WIDTH),
+    "str.format to a width given": ("{{ '{:{}}'.format(1, 10**9) }}", WIDTH),
+    "str.format to a width of text given": ("{{ '{:{w}}'.format(1, w='>' ~ 10**9) }}", WIDTH),
+    "str.format of many": ("{{ ('{0}' * 9999).format('a' * 9999) }}", SIZE),
+    "str.format of many representations": ("{{ ('{0!r}' * 9999).format('a' * 9999) }}", SIZE),
+    "str.format of many in a map": ("{{ ('{a}' * 9999).format_map({'a': 'a' * 9999}) }}", SIZE),
+    "str.format of more fields than steps": ("{{ ('{}' * 30000).format(*range(30000)) }}", STEPS),
+    "str.format of many empty fields": ("{{ ('{0}' * 30000).format('') }}", STEPS),
+    "str.format of a safe text": ("{{ ('{}' | safe).format(1) }}", "a text that is marked safe"),
+    "str.format as an attribute": ("{{ ('{:1000000000}' | attr('format'))(1) }}", WIDTH),
+    "str.format as an item": ("{{ '{:1000000000}'['format'](1) }}", WIDTH),
+    "% of a name again and again": ("{{ ('%(a)s' * 999) % {'a': 'a' * 9999} }}", SIZE),
+    "format of a name again and again": ("{{ ('%(a)s' * 999) | format(a='a' * 9999) }}", SIZE),
+    "round to a power": ("{{ 5 | round(-10**9) }}", WIDTH),
+    "round up to a power": ("{{ 5 | round(10**9, 'ceil') }}", WIDTH),
+    "round a list": ("{{ [1] | round(9, 'ceil') }}", "round takes a number"),
+    "round a text": ("{{ 'a' | round(9, 'floor') }}", "round takes a number"),
+    "batch": ("{{ [1] | batch(10**9, 0) | list }}", SIZE),
+    "batch filled with much": ("{{ [1] | batch(9999, 'a' * 9999) | list }}", SIZE),
+    "slice": ("{{ [1] | slice(10**9) | list }}", SIZE),
+    "slice by a text": ("{{ [1] | slice('a' * 9999, 'a' * 9999) | list }}", "cannot be interpreted as an integer"),
+    "wordwrap with much between": ("{{ ('a' * 999) | wordwrap(1, wrapstring='b' * 9999) }}", SIZE),
+    "wordwrap of much": ("{{ ('a' * 30000) | wordwrap }}", "a filter that takes long more than 20000"),
+    "pprint of much": ("{{ ['a' * 30000] | pprint }}", "a filter that takes long more than 20000"),
+    "striptags of much": ("{{ ('<!--' * 9999) | striptags }}", "a filter that takes long more than 20000"),
+    "urlize": ("{{ 'a' | urlize }}", "uses the filter urlize, which is left out here"),
+    "no filter": ("{{ 'a' | shout }}", "is not sound Jinja: No filter named 'shout'"),
+    "translate": ("{{ 'a'.translate({97: 'b' * 9999}) }}", "attribute 'translate' of 'str' object is unsafe"),
+    "encode": ("{{ 'a'.encode() }}", "attribute 'encode' of 'str' object is unsafe"),
+    "inside of str.format": ("{{ '{}'.format.__globals__.x }}", "attribute '__globals__' of"),
+    "methods of a type": ("{{ dict.fromkeys.__self__.x }}", "attribute '__self__' of"),
+    "other methods of dict": ("{{ dict.mro() }}", "has no attribute 'mro'"),
     "bytes": ("{{ (1).to_bytes(10**9) }}", "attribute 'to_bytes' of 'int' object is unsafe"),
     "lorem ipsum": ("{{ lipsum(n=10**9) }}", "'lipsum' is undefined"),
     "class": ("{{ ''.__class__.__mro__ }}", "attribute '__class__' of 'str' object is unsafe"),
@@ -158,8 +230,8 @@ HOSTILE: dict[str, tuple[str, str]] = {
 @pytest.mark.parametrize("case", HOSTILE)
 def test_a_hostile_or_broken_template(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped by bounds below the real ones, so that the test is quick; no template would end without them."""
-    monkeypatch.setattr(jinja_sandbox, "MAX_SIZE", 100_000)
-    monkeypatch.setattr(jinja_sandbox, "MAX_STEPS", 20_000)
+    monkeypatch.setattr(jinja_bounds, "MAX_SIZE", 100_000)
+    monkeypatch.setattr(jinja_bounds, "MAX_STEPS", 20_000)
     source, words = HOSTILE[case]
     with pytest.raises(ValueError, match="the chat template ") as caught:
         render(source, messages=[1])
@@ -170,13 +242,13 @@ def test_a_hostile_or_broken_template(case: str, monkeypatch: pytest.MonkeyPatch
 def test_time_is_bounded_too(monkeypatch: pytest.MonkeyPatch) -> None:
     template = ChatTemplate("{% for i in range(9) %}{{ i }}{% endfor %}")
     assert template.render({}) == "012345678"
-    monkeypatch.setattr(jinja_sandbox, "MAX_SECONDS", -1.0)  # over before it begins
+    monkeypatch.setattr(jinja_bounds, "MAX_SECONDS", -1.0)  # over before it begins
     with pytest.raises(ValueError, match="takes longer than -1 seconds"):
         template.render({})
 
 
 def test_each_rendering_has_bounds_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jinja_sandbox, "MAX_STEPS", 100)
+    monkeypatch.setattr(jinja_bounds, "MAX_STEPS", 100)
     template = ChatTemplate("{% for i in range(n) %}{% endfor %}")
     for _ in range(5):
         assert template.render({"n": 80}) == ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from typing import Any
 
+import numpy as np
 import pytest
 
 from minillama.tokenizer.marks import Marks, plain_data
@@ -71,3 +72,19 @@ def test_data_is_made_of_plain_types() -> None:
     assert data["content"][0] == "<"
     with pytest.raises(ValueError, match="takes texts, numbers, lists and dicts, not set"):
         plain_data({"x": {1, 2}}, mark)
+
+
+def test_numbers_and_arrays_of_numpy_are_plain_numbers_and_lists() -> None:
+    mark = MARKS.marker({"<s>"})
+    given = {
+        "count": np.int64(3), "share": np.float64(0.5), "half": np.float16(0.25), "so": np.bool_(False),
+        "one": np.array(7), "several": np.array([[1, 2]]), "word": np.str_("<s>"), np.int32(5): [np.uint8(255)],
+    }  # fmt: skip
+    plain = plain_data(given, mark)
+    assert plain == {
+        "count": 3, "share": 0.5, "half": 0.25, "so": False, "one": 7, "several": [[1, 2]], "word": "«<s>»", 5: [255],
+    }  # fmt: skip
+    kinds = [type(value) for value in plain.values()]
+    assert kinds == [int, float, float, bool, int, list, str, list]
+    assert [type(key) for key in plain][-1] is int
+    assert len(Marks.unused(given)) == 4
