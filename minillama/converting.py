@@ -22,6 +22,7 @@ from minillama.loading import load_tokenizer, tokenizer_place, write_tokenizer
 from minillama.staging import PARTIAL, Staging
 from minillama.tokenizer import Tokenizer
 from minillama.tokenizer.loading import TOKENIZER_FILES
+from minillama.tokenizer.settings import MORE_TEMPLATES, more_templates
 from minillama.tokenizer.to_pieces import to_pieces
 from minillama.weights import Checkpoint, open_checkpoint
 from minillama.weights.checkpoint import STORED
@@ -166,9 +167,11 @@ def add_tokenizer(job: Job, staging: Staging) -> None:
 
 def occupants(folder: Path) -> list[str]:
     """The files in a folder that are read as parts of a checkpoint."""
-    return [name for name in OTHER_FILES if (folder / name).exists()] + [
-        file.name for file in other_weight_files(folder, {})
-    ]  # fmt: skip
+    return [
+        *(name for name in OTHER_FILES if (folder / name).exists()),
+        *(f"{MORE_TEMPLATES}/{file.name}" for file in more_templates(folder)),
+        *(file.name for file in other_weight_files(folder, {})),
+    ]
 
 
 def check_place(job: Job, staging: Staging, files: Mapping[str, object]) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from pathlib import Path
 
+from minillama.config import read_json_object
 from minillama.files import write_files
 from minillama.tokenizer import AutoTokenizer, LlamaTokenizer, LlamaTokenizerFast, Tokenizer
 from minillama.tokenizer.loading import TOKENIZER_FILES
+from minillama.tokenizer.settings import CONFIG, TEMPLATE, more_templates, read_settings, template_list
 from minillama.vocabulary import gguf_files, is_gguf
 
 log = logging.getLogger("minillama")
@@ -51,7 +54,13 @@ def write_tokenizer(tokenizer: Tokenizer, place: Path, folder: Path) -> list[str
     beside = place if place.is_dir() else place.parent
     if not is_gguf(place) and any((beside / name).exists() for name in ("tokenizer.json", "tokenizer_config.json")):
         files = {name: (beside / name).read_bytes() for name in TOKENIZER_FILES if (beside / name).is_file()}
-        write_files({folder / name: contents for name, contents in files.items()})
+        if more_templates(beside):  # in a folder, which older programs do not read: into the settings with them
+            settings = read_json_object(beside / CONFIG, "settings of a tokenizer") if CONFIG in files else {}
+            settings["chat_template"] = template_list(read_settings(beside)["chat_template"])
+            files[CONFIG] = (json.dumps(settings, indent=2, ensure_ascii=False) + "\n").encode()
+            files.pop(TEMPLATE, None)
+        older = more_templates(folder) if folder.resolve() != beside.resolve() else []
+        write_files({folder / name: contents for name, contents in files.items()}, remove=older)
         return list(files)
     written = tokenizer.save_pretrained(folder)
     if isinstance(tokenizer, LlamaTokenizer):

@@ -455,3 +455,26 @@ def test_the_command_as_a_process(tmp_path: Path) -> None:
     done = subprocess.run([*line[:3], "--check", line[4]], capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("sound: ")
+
+
+def with_templates(folder: Path, *extra: str) -> Path:
+    """A tokenizer as transformers 5 writes it: the default chat template in a file, others in a folder."""
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).write_bytes((tale_model() / name).read_bytes())
+    (folder / "chat_template.jinja").write_text("{{ 1 }}")
+    (folder / "additional_chat_templates").mkdir()
+    for name in extra:
+        (folder / "additional_chat_templates" / f"{name}.jinja").write_text(f"{name}{{{{ 2 }}}}")
+    return folder
+
+
+def test_every_chat_template_comes_along(tmp_path: Path, capfd: Capture) -> None:
+    source = with_templates(checkpoint(tmp_path / "in"), "tool_use", "rag")
+    out = tmp_path / "out"
+    converted(capfd, source, out)
+    expected = {"default": "{{ 1 }}", "rag": "rag{{ 2 }}", "tool_use": "tool_use{{ 2 }}"}
+    assert load_tokenizer(out).chat_template == expected
+    with_templates(checkpoint(out / "other"), "old")  # one that was there before goes
+    (out / "other" / "additional_chat_templates").rename(out / "additional_chat_templates")
+    converted(capfd, source, out, "--force")
+    assert load_tokenizer(out).chat_template == expected

@@ -17,7 +17,15 @@ from minillama.forking import cached_property
 from minillama.messages import shown
 from minillama.tokenizer.batches import NO_LIMIT, Batches, log
 from minillama.tokenizer.chat import ChatTemplates
-from minillama.tokenizer.settings import ADDED, NAMED, TEMPLATE, as_special, check_settings, settings_files
+from minillama.tokenizer.settings import (
+    ADDED,
+    NAMED,
+    TEMPLATE,
+    as_special,
+    check_settings,
+    more_templates,
+    settings_files,
+)
 
 Token: TypeAlias = str | AddedToken
 
@@ -355,6 +363,7 @@ class Tokenizer(Batches, ChatTemplates, ABC):
         files = {folder / f"{prefix}{name}": content for name, content in contents.items()}
         # Older ones, which would be read with the new ones
         older = {folder / f"{prefix}{name}" for name in (TEMPLATE, ADDED)} - files.keys()
+        older |= set(more_templates(folder)) if not prefix else set()
         write_files(files, remove=older)
         return tuple(str(file) for file in files)
 

@@ -90,16 +90,24 @@ class ChatTemplates:
     def get_chat_template(self, chat_template: str | None = None, tools: Sequence[Any] | None = None) -> str:
         """The template that is used: `chat_template` itself or the one of that name, the checkpoint's, or the default.
 
-        Of a checkpoint with several, "tool_use" where there are tools, else "default". ValueError if there is none.
+        Of a checkpoint with several, "tool_use" where there are tools, else "default". ValueError if there is none,
+        or none of that name.
         """
         own = self.chat_template
+        names = sorted(own) if isinstance(own, dict) else []
+        if chat_template and chat_template not in names and not ("{{" in chat_template or "{%" in chat_template):
+            known = f"has those of the names {listed(names)}" if names else "has none by a name"
+            raise ValueError(
+                f"chat_template {shown(chat_template)} is not the name of a template, as the checkpoint {known}, and "
+                "it is not a template itself, which would hold {{ and }}"
+            )
         if isinstance(own, dict):
             wanted = chat_template or ("tool_use" if tools is not None and "tool_use" in own else "default")
             if wanted in own:
                 return own[wanted]
             if chat_template is None:
                 raise ValueError(
-                    f"the checkpoint has the chat templates {listed(sorted(own))} and none of them is the default: "
+                    f"the checkpoint has the chat templates {listed(names)} and none of them is the default: "
                     "name one as chat_template"
                 )
         return chat_template or (own if isinstance(own, str) else self.default_chat_template)

@@ -19,6 +19,7 @@ CONFIG, SPECIAL, ADDED, TEMPLATE = (
     "added_tokens.json",
     "chat_template.jinja",
 )
+MORE_TEMPLATES = "additional_chat_templates"  # a folder of NAME.jinja, beside the default one
 NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 FLAGS = ("add_bos_token", "add_eos_token", "legacy", "clean_up_tokenization_spaces", "use_default_system_prompt")
 # Of the files themselves, or of other programs: not settings of a tokenizer
@@ -119,14 +120,31 @@ def _read_template(folder: Path, settings: dict[str, Any]) -> None:
     texts: Iterable[Any] = template.values() if isinstance(template, dict) else [template or ""]
     if not all(isinstance(text, str) for text in texts):
         raise ValueError(f"{folder / CONFIG}: chat_template must be a text, not {shown(template)}")
-    file = folder / TEMPLATE
-    if file.exists():
-        try:
-            settings["chat_template"] = read_bytes(file).decode("utf-8")
-        except UnicodeDecodeError:
-            raise ValueError(f"{file} is not UTF-8 text: a chat template is expected there") from None
-        except OSError as error:
-            raise OSError(f"{file} cannot be read: {error.strerror}") from None
+    if (folder / TEMPLATE).exists():
+        settings["chat_template"] = _template_in(folder / TEMPLATE)
+    if more := {file.stem: _template_in(file) for file in more_templates(folder)}:
+        usual = settings.get("chat_template")
+        named = usual if isinstance(usual, dict) else {"default": usual} if usual else {}
+        settings["chat_template"] = named | more
+
+
+def more_templates(folder: Path) -> list[Path]:
+    """The files of the templates that have a name, where transformers 5 has written several."""
+    return sorted((folder / MORE_TEMPLATES).glob("*.jinja"))
+
+
+def template_list(templates: Mapping[str, str]) -> list[dict[str, str]]:
+    """Several templates as tokenizer_config.json has them, which every version of transformers reads."""
+    return [{"name": name, "template": text} for name, text in templates.items()]
+
+
+def _template_in(file: Path) -> str:
+    try:
+        return read_bytes(file).decode("utf-8")
+    except UnicodeDecodeError:
+        raise ValueError(f"{file} is not UTF-8 text: a chat template is expected there") from None
+    except OSError as error:
+        raise OSError(f"{file} cannot be read: {error.strerror}") from None
 
 
 def _token(file: Path, key: str, value: Any) -> AddedToken | None:
@@ -176,7 +194,7 @@ def settings_files(settings: Mapping[str, Any], added_beyond: Mapping[str, int])
         elif key == "added_tokens_decoder":
             written[key] = {str(index): token_object(token) for index, token in sorted(value.items())}
         elif key == "chat_template" and isinstance(value, dict):
-            written[key] = [{"name": name, "template": text} for name, text in value.items()]
+            written[key] = template_list(value)
         elif value is not None or key in NAMED:
             written[key] = value
     special = {

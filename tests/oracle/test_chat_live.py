@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from minillama.loading import write_tokenizer
 from minillama.shipped import sample_text
 from minillama.tokenizer import LlamaTokenizerFast
 from minillama.tokenizer.jinja_sandbox import ChatTemplate
@@ -122,6 +124,21 @@ def test_parts_tools_and_variables(pair: Any) -> None:
     assert ours.apply_chat_template(messages, **how) == theirs.apply_chat_template(messages, return_dict=False, **how)
     several = [messages, messages[:1]]
     assert ours.apply_chat_template(several) == theirs.apply_chat_template(several, return_dict=False)
+
+
+def test_several_templates_are_read_as_each_other_writes_them(pair: Any, tmp_path: Path) -> None:
+    theirs = pair[1]
+    templates = {"default": "d{{ 1 }}", "rag": "r{{ 2 }}", "tool_use": "t{{ 3 }}"}
+    theirs.chat_template = templates
+    theirs.save_pretrained(tmp_path / "theirs")
+    theirs.chat_template = TEMPLATE
+    assert (tmp_path / "theirs" / "additional_chat_templates" / "rag.jinja").exists()
+    reread = LlamaTokenizerFast.from_pretrained(tmp_path / "theirs")
+    assert reread.chat_template == templates
+    reread.save_pretrained(tmp_path / "ours")
+    assert transformers.AutoTokenizer.from_pretrained(tmp_path / "ours").chat_template == templates
+    write_tokenizer(reread, tmp_path / "theirs", tmp_path / "copied")
+    assert transformers.AutoTokenizer.from_pretrained(tmp_path / "copied").chat_template == templates
 
 
 @pytest.mark.parametrize("names", [["thinking"], ["reasoning"], ["reasoning_content", "thinking"], []])

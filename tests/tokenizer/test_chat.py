@@ -293,6 +293,51 @@ def test_templates_by_name(tmp_path: Path) -> None:
         tokenizer.apply_chat_template(conversation("Hi"))
 
 
+def with_more_templates(folder: Path, **settings: Any) -> Path:
+    """As transformers 5 writes several: the default one in a file, each of the others in a folder."""
+    folder_with(folder, **settings)
+    (folder / "chat_template.jinja").write_text("d{{ 1 }}")
+    (folder / "additional_chat_templates").mkdir()
+    for name in ("tool_use", "rag"):
+        text = f"{name} {{% for one in tools or documents %}}{{{{ one.name }}}}{{% endfor %}}"
+        (folder / "additional_chat_templates" / f"{name}.jinja").write_text(text)
+    return folder
+
+
+@pytest.mark.parametrize("cls", [LlamaTokenizer, LlamaTokenizerFast])
+def test_additional_chat_templates_are_read_and_kept(cls: type[Tokenizer], tmp_path: Path) -> None:
+    tokenizer = cls.from_pretrained(with_more_templates(tmp_path))
+    for _ in range(2):
+        assert text_of(tokenizer, conversation("Hi")) == "d1"
+        assert text_of(tokenizer, conversation("Hi"), tools=[{"name": "f"}]) == "tool_use f"
+        assert text_of(tokenizer, conversation("Hi"), chat_template="rag", documents=[{"name": "x"}]) == "rag x"
+        tokenizer.save_pretrained(tmp_path)  # where they are, in the form that older programs read too
+        assert not list(tmp_path.glob("additional_chat_templates/*"))
+        tokenizer = cls.from_pretrained(tmp_path)
+
+
+def test_additional_chat_templates_beside_the_setting(tmp_path: Path) -> None:
+    """Without a file for it the default is that of tokenizer_config.json, which transformers then forgets."""
+    (with_more_templates(tmp_path, chat_template="old") / "chat_template.jinja").unlink()
+    assert LlamaTokenizerFast.from_pretrained(tmp_path).get_chat_template() == "old"
+
+
+def test_an_additional_chat_template_that_is_no_text(tmp_path: Path) -> None:
+    file = with_more_templates(tmp_path) / "additional_chat_templates" / "rag.jinja"
+    file.write_bytes(b"\xff")
+    with pytest.raises(ValueError, match=r"rag\.jinja is not UTF-8 text: a chat template is expected there"):
+        LlamaTokenizerFast.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("own", [{"default": "d", "tool_use": "t"}, "d", None])
+def test_an_unknown_name_of_a_template(own: Any, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokenizer, "chat_template", own)
+    known = "has those of the names default, tool_use" if isinstance(own, dict) else "has none by a name"
+    for name in ("rag", "Tool_use", "templates/rag.jinja", "two words"):
+        with pytest.raises(ValueError, match=f"chat_template '{name}' is not the name of a template, .* {known}"):
+            tokenizer.apply_chat_template(conversation("Hi"), chat_template=name)
+
+
 def test_a_tokenizer_of_another_kind_has_no_default(tmp_path: Path) -> None:
     tokenizer = tokenizer_of("fast", tmp_path, bos_token="<|role|>")
     with pytest.raises(ValueError, match="has no chat template, and its special tokens are not those of Llama 2"):
@@ -324,7 +369,10 @@ def test_conversations_that_are_none(messages: Any, words: str, tokenizer: Token
             {"continue_final_message": True, "add_generation_prompt": True},
             "continue_final_message and add_generation_prompt exclude",
         ),
-        ({"continue_final_message": True, "chat_template": "a"}, "continue_final_message cannot find the last message"),
+        (
+            {"continue_final_message": True, "chat_template": "{{ 1 }}"},
+            "continue_final_message cannot find the last message",
+        ),
         ({"return_assistant_tokens_mask": True}, "return_assistant_tokens_mask is not supported"),
         ({"tools": [print]}, "not builtin_function_or_method: tools, for instance, as JSON schemas"),
         ({"chat_template": "{% if %}"}, "not sound Jinja"),
