@@ -14,6 +14,7 @@ from tokenizers.models import BPE
 
 from minillama.tokenizer.base import Tokenizer
 from minillama.tokenizer.json_file import LlamaTokenizerFast
+from minillama.tokenizer.library import quietly
 from minillama.tokenizer.sentencepiece_model import LlamaTokenizer
 from minillama.tokenizer.word_cuts import CUTS, WordCut, word_cutter
 from minillama.vocabulary import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, Vocabulary
@@ -23,6 +24,7 @@ BYTE_NAMES = [f"<0x{byte:02X}>" for byte in range(256)]
 TYPES = (NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE)
 
 
+@quietly
 def from_pieces(vocabulary: Vocabulary, **overrides: Any) -> Tokenizer:
     """The tokenizer: LlamaTokenizer for the kind "llama", LlamaTokenizerFast for "gpt2".
 

@@ -10,12 +10,14 @@ from tokenizers import AddedToken, Tokenizer, decoders, normalizers, pre_tokeniz
 from tokenizers.models import BPE
 
 from minillama.messages import shown
+from minillama.tokenizer.library import quietly
 from minillama.tokenizer.sentencepiece_model import MARKER, load_sentencepiece
 
 # Texts on which a model that changes its text in any other way than by markers for spaces shows it
 _PROBES = ("  two  spaces ", "ﬁ Å é e\u0301 ２ ™", "Tab\tnew\nline\u3000\u00a0end", "A b")
 
 
+@quietly
 def from_sentencepiece(vocab_file: str | os.PathLike[str], legacy: bool, add_prefix_space: bool = True) -> Tokenizer:
     """The model in `vocab_file`. legacy: a marker before every stretch between special tokens, else before the whole
     text only. ValueError for a model that is no byte-pair encoding, or that rewrites its text."""

@@ -19,6 +19,7 @@ from minillama.tokenizer.base import Token, Tokenizer, check_text
 from minillama.tokenizer.batch_encoding import BatchEncoding
 from minillama.tokenizer.batches import CallOptions
 from minillama.tokenizer.from_sentencepiece import from_sentencepiece
+from minillama.tokenizer.library import Quiet, quietly
 from minillama.tokenizer.settings import as_special, read_settings
 
 DIVIDER = "\ufdd0"  # a noncharacter, which no text holds
@@ -64,12 +65,13 @@ class LlamaTokenizerFast(Tokenizer):
         self.use_default_system_prompt = bool(use_default_system_prompt)
         around: list[int] | None = None
         if tokenizer_object is not None:
-            self.backend = tokenizer_object
+            backend = tokenizer_object
         elif tokenizer_file is not None:
-            self.backend, around = load_tokenizer_json(Path(tokenizer_file))
+            backend, around = load_tokenizer_json(Path(tokenizer_file))
         else:
             assert vocab_file is not None
-            self.backend = from_sentencepiece(vocab_file, self.legacy, self.add_prefix_space)
+            backend = from_sentencepiece(vocab_file, self.legacy, self.add_prefix_space)
+        self.backend: Any = Quiet(backend)
         vocab = self.backend.get_vocab(with_added_tokens=True)
         named: dict[str, Token | None] = {"unk_token": unk_token, "bos_token": bos_token, "eos_token": eos_token}
         if tokenizer_file is not None:  # a default that the file has not is not there, rather than added
@@ -123,7 +125,8 @@ class LlamaTokenizerFast(Tokenizer):
     @property
     def backend_tokenizer(self) -> tokenizers.Tokenizer:
         """The library's own object."""
-        return self.backend
+        inner: tokenizers.Tokenizer = self.backend.inner
+        return inner
 
     @property
     def vocab_size(self) -> int:
@@ -178,6 +181,7 @@ class LlamaTokenizerFast(Tokenizer):
         self._add_eos = bool(flag)
         self.update_post_processor()
 
+    @quietly
     def update_post_processor(self) -> None:
         """Make the library put around a text what bos_token, eos_token and the two flags say now; runs by itself when
         one of them changes."""
@@ -220,11 +224,11 @@ class LlamaTokenizerFast(Tokenizer):
         return list(ids if first else ids[1:])
 
     @cached_property
-    def _plain_backend(self) -> tokenizers.Tokenizer:
+    def _plain_backend(self) -> Any:
         """The same model without its added tokens, and one that only divides."""
         contents = json.loads(self.backend.to_str())
         contents |= {"added_tokens": [], "post_processor": None, "truncation": None, "padding": None}
-        plain = tokenizers.Tokenizer.from_str(json.dumps(contents))
+        plain = Quiet(quietly(tokenizers.Tokenizer.from_str)(json.dumps(contents)))
         plain.add_tokens([AddedToken(DIVIDER, normalized=False)])
         return plain
 
@@ -317,7 +321,7 @@ class LlamaTokenizerFast(Tokenizer):
 
     def convert_tokens_to_string(self, tokens: Sequence[str]) -> str:
         decoder = self.backend.decoder
-        return str(decoder.decode(list(tokens))) if decoder is not None else " ".join(tokens)
+        return str(quietly(decoder.decode)(list(tokens))) if decoder is not None else " ".join(tokens)
 
     def _text(self, ids: list[int], spaces_between_special_tokens: bool) -> str:
         return str(self.backend.decode(ids, skip_special_tokens=False))
@@ -358,13 +362,11 @@ def load_tokenizer_json(file: Path) -> tuple[tokenizers.Tokenizer, list[int]]:
         )
     try:
         try:
-            backend = tokenizers.Tokenizer.from_file(str(file))
+            backend = quietly(tokenizers.Tokenizer.from_file)(str(file))
         except Exception:  # tokenizers before 0.20 do not know the newer form of merges
-            backend = tokenizers.Tokenizer.from_str(_older_form(contents))
-        around = list(backend.encode("", add_special_tokens=True).ids)
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException as error:  # the library raises plain Exception, and its panics are not even that
+            backend = quietly(tokenizers.Tokenizer.from_str)(_older_form(contents))
+        around = list(quietly(backend.encode)("", add_special_tokens=True).ids)
+    except Exception as error:
         raise ValueError(f"{file} is not a sound tokenizer.json ({error}): get it again") from None
     backend.no_truncation()
     backend.no_padding()
@@ -401,12 +403,8 @@ def _texts(items: Any) -> Iterator[str]:
 
 
 def _or_value_error(call: Callable[[], Result]) -> Result:
-    """What a call of the library gives; its errors and panics, which have no kinds of their own, as ValueErrors."""
+    """What a call of the library gives; a TypeError, which is about the texts, as a ValueError."""
     try:
         return call()
     except TypeError:
         raise ValueError("a text must be a str, or with is_split_into_words a list of words") from None
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException as error:  # a panic of the library is no Exception
-        raise ValueError(f"{error}") from None

@@ -20,11 +20,13 @@ from minillama.tokenizer.expressible import (
 from minillama.tokenizer.from_pieces import BYTE_NAMES, from_pieces
 from minillama.tokenizer.from_sentencepiece import check_plain, joins
 from minillama.tokenizer.json_file import LlamaTokenizerFast
+from minillama.tokenizer.library import quietly
 from minillama.tokenizer.same_ids import check_same_ids
 from minillama.tokenizer.sentencepiece_model import MARKER, LlamaTokenizer, load_sentencepiece
 from minillama.vocabulary import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, Vocabulary
 
 
+@quietly
 def to_pieces(tokenizer: Tokenizer) -> Vocabulary:
     """What from_pieces makes such a tokenizer of. ValueError, naming the part, for one that it cannot make.
 

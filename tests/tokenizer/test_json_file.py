@@ -115,12 +115,6 @@ def test_named_tokens_come_before_those_of_the_file(tmp_path: Path) -> None:
     assert other.encode("a")[0] == other.bos_token_id == other.convert_tokens_to_ids("<BOS>") == 258
 
 
-def test_a_panic_of_the_library_is_a_value_error() -> None:
-    tokenizer = LlamaTokenizerFast.from_pretrained(tale_model(), add_eos_token=True)
-    with pytest.raises(ValueError, match="stride"):
-        tokenizer("a b c d e f g", "x y z a b c", max_length=6, stride=1, truncation=True)
-
-
 def pruned(tmp_path: Path, keep: Callable[[str], bool], **model: Any) -> Path:
     """The shipped tokenizer.json with only some of its pieces, ids without holes, and without the merges of others."""
     contents = json.loads(FILE.read_text(encoding="utf-8"))
