@@ -419,14 +419,25 @@ class LlamaConfig:
 
 def read_json_object(file: Path, what: str) -> dict[str, Any]:
     """The JSON object in `file`; a byte-order mark is allowed. Errors are ValueErrors that name the file."""
+    return parse_json_object(read_json_text(file, what), file, what)
+
+
+def read_json_text(file: Path, what: str) -> str:
+    """The text in `file`, without a byte-order mark. OSError or ValueError that names it."""
     try:
-        values = json.loads(read_bytes(file).decode("utf-8-sig"))
+        return read_bytes(file).decode("utf-8-sig")
     except FileNotFoundError:
         raise FileNotFoundError(f"{file} is missing: {what} is expected there") from None
     except OSError as error:
         raise OSError(f"{file} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise ValueError(f"{file} is not UTF-8 text: {what} is expected there") from None
+
+
+def parse_json_object(text: str, file: Path, what: str) -> dict[str, Any]:
+    """The JSON object in the text of a file. ValueError that names it."""
+    try:
+        values = json.loads(text)
     except (ValueError, RecursionError) as error:  # a number of thousands of digits is a plain ValueError
         raise ValueError(f"{file} is not valid JSON ({error}): {what} is expected there") from None
     if not isinstance(values, dict):

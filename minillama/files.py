@@ -3,11 +3,13 @@
 import contextlib
 import errno
 import os
+import select
 import stat
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
+PATIENCE = 1.0  # seconds for a program to open the other end of a pipe
 PART = ".minillama.part"  # behind the name and the process that writes it
 
 
@@ -50,13 +52,34 @@ def write_files(
 
 
 def read_bytes(file: str | os.PathLike[str]) -> bytes:
-    """What is in a file, or comes through a pipe, as `<(...)` of a shell is one. OSError if it cannot be read, or is a
-    device, which might never end."""
-    with open(file, "rb") as opened:
+    """What is in a file, or comes through a pipe, as `<(...)` of a shell is one. OSError if it cannot be read, is a
+    device, which might never end, or a pipe that no program writes to."""
+    with open(file, "rb", opener=_open_at_once) as opened:
         kind = os.fstat(opened.fileno()).st_mode
         if stat.S_ISCHR(kind) or stat.S_ISBLK(kind):
             raise OSError(errno.EINVAL, "it is a device")
+        if stat.S_ISFIFO(kind) and hasattr(os, "mkfifo"):  # not on Windows, where such a file waits for nobody
+            return _from_pipe(opened.fileno())
         return opened.read()
+
+
+def _open_at_once(file: str, flags: int) -> int:
+    """A descriptor; of a pipe too, though no program has its other end."""
+    return os.open(file, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _from_pipe(descriptor: int) -> bytes:
+    """What comes through a pipe until its writers have closed it. OSError if none comes within PATIENCE."""
+    parts = []
+    if not select.select([descriptor], [], [], PATIENCE)[0]:
+        with contextlib.suppress(BlockingIOError):  # a writer is there, and takes its time
+            if not (part := os.read(descriptor, 1)):
+                raise OSError(errno.EINVAL, "it is a pipe, and no program writes to it")
+            parts.append(part)
+    os.set_blocking(descriptor, True)
+    while part := os.read(descriptor, 1 << 16):
+        parts.append(part)
+    return b"".join(parts)
 
 
 def remove_left_behind(folder: Path) -> None:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from minillama.files import sync_folder, write_files, write_synced
+from minillama.files import read_bytes, sync_folder, write_files, write_synced
 from minillama.locking import Lock
 
 PARTIAL, JOURNAL, LOCK = ".minillama.partial", "journal.json", "lock"
@@ -112,7 +112,7 @@ class Staging:
     def _read_journal(self) -> dict[str, list[int]]:
         """What is finished; nothing, if the journal is of another recipe or cannot be read."""
         try:
-            journal = json.loads((self.partial / JOURNAL).read_bytes())
+            journal = json.loads(read_bytes(self.partial / JOURNAL))
             return dict(journal["files"]) if journal["recipe"] == self.recipe else {}
         except (OSError, ValueError, LookupError, TypeError, RecursionError):
             return {}

@@ -2,12 +2,18 @@ import errno
 import os
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import BinaryIO
 
 import pytest
 
-from minillama.files import PART, reserve, write_files
+from minillama import files
+from minillama.files import PART, read_bytes, reserve, write_files
+from minillama.shipped import tale_model
+from minillama.tokenizer import LlamaTokenizerFast
+from tests.bad import Capture, assert_refused, checkpoint
 
 
 def test_bytes_and_writers_into_a_folder_that_is_made(tmp_path: Path) -> None:
@@ -99,3 +105,100 @@ def test_what_is_no_file_stays_what_it_is(tmp_path: Path, monkeypatch: pytest.Mo
             write_files({Path("pipe"): b"new"})
         assert Path("pipe").is_fifo()
         assert os.listdir() == ["pipe"]
+
+
+# -- pipes --------------------------------------------------------------------------------------------------------
+
+needs_pipes = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with names")
+
+
+def pipe(file: Path) -> Path:
+    file.unlink(missing_ok=True)
+    os.mkfifo(file)
+    return file
+
+
+def written(file: Path, *parts: bytes, after: float = 0.0) -> threading.Thread:
+    """A program that opens a pipe after some seconds and writes into it, with pauses."""
+
+    def write() -> None:
+        time.sleep(after)
+        with open(file, "wb", buffering=0) as out:
+            for part in parts:
+                out.write(part)
+                time.sleep(0.1)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    return thread
+
+
+@needs_pipes
+def test_a_pipe_that_nobody_writes_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "PATIENCE", 0.05)
+    with pytest.raises(OSError, match="it is a pipe, and no program writes to it"):
+        read_bytes(pipe(tmp_path / "pipe"))
+
+
+@needs_pipes
+@pytest.mark.parametrize(
+    "parts",
+    [[b"one ", b"two"], [b"x" * 200_000, b"y" * 200_000], [b"", b"", b"late"], []],
+    ids=["two", "long", "late", "no"],
+)
+def test_what_comes_through_a_pipe(parts: list[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "PATIENCE", 0.15)
+    file = pipe(tmp_path / "pipe")
+    writer = written(file, *parts, after=0.05)
+    assert read_bytes(file) == b"".join(parts)
+    writer.join()
+
+
+@needs_pipes
+@pytest.mark.skipif(not Path("/dev/fd").exists(), reason="needs /dev/fd")
+def test_the_pipe_of_a_shell() -> None:
+    """`<(...)` is one: a tokenizer through it is read once, though the library reads files by itself."""
+    reading, writing = os.pipe()
+    text = (tale_model() / "tokenizer.json").read_bytes()
+
+    def write() -> None:
+        with open(writing, "wb") as out:
+            out.write(text)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    tokenizer = LlamaTokenizerFast(tokenizer_file=f"/dev/fd/{reading}")
+    writer.join()
+    os.close(reading)
+    assert tokenizer.encode("The fox") == LlamaTokenizerFast.from_pretrained(tale_model()).encode("The fox")
+
+
+FILES = (
+    "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+    "added_tokens.json", "chat_template.jinja", "additional_chat_templates/rag.jinja",
+)  # fmt: skip
+
+
+@needs_pipes
+@pytest.mark.parametrize("name", FILES)
+def test_a_pipe_in_the_place_of_a_file(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Capture
+) -> None:
+    monkeypatch.setattr(files, "PATIENCE", 0.05)
+    folder = checkpoint(tmp_path)
+    (folder / name).parent.mkdir(exist_ok=True)
+    words = f"{pipe(folder / name)} cannot be read: it is a pipe, and no program writes to it"
+    assert_refused(capfd, ["--weights", folder, "--max-new-tokens", 1], words)
+
+
+@needs_pipes
+@pytest.mark.parametrize("option", ["--config", "--tokenizer", "--prompt-file"])
+@pytest.mark.parametrize("ending", ["", ".json", ".model", ".bin"])
+def test_a_pipe_as_an_option(
+    option: str, ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Capture
+) -> None:
+    monkeypatch.setattr(files, "PATIENCE", 0.05)
+    file = pipe(tmp_path / f"pipe{ending}")
+    weights = checkpoint(tmp_path / "model") / "model.safetensors"
+    words = f"{file} cannot be read: it is a pipe, and no program writes to it"
+    assert_refused(capfd, ["--weights", weights, option, file], words)

@@ -83,6 +83,8 @@ def _read_npz(file: Path, opened: Mapping[str, Array], name: str) -> Array:
 
 def _read_npy(file: Path) -> Array:
     try:
+        if not file.is_file():
+            raise ValueError("it is no file")  # opening a pipe would wait for ever
         return numbers(np.load(file, mmap_mode="r", allow_pickle=False), str(file))
     except (ValueError, OSError, EOFError) as error:
         raise ValueError(f"{file} is not a sound .npy file: {error}; write it with numpy.save") from None

@@ -12,7 +12,7 @@ from typing import Any, Self, TypeVar
 import tokenizers
 from tokenizers import AddedToken, processors
 
-from minillama.config import read_json_object
+from minillama.config import parse_json_object, read_json_text
 from minillama.forking import cached_property
 from minillama.messages import shown
 from minillama.tokenizer.base import Token, Tokenizer, check_text
@@ -353,7 +353,8 @@ class LlamaTokenizerFast(Tokenizer):
 
 def load_tokenizer_json(file: Path) -> tuple[tokenizers.Tokenizer, list[int]]:
     """The tokenizer in a file, and the ids that it puts around an empty text; ValueError that names the file."""
-    contents = read_json_object(file, "a tokenizer")
+    text = read_json_text(file, "a tokenizer")  # once: it may come through a pipe
+    contents = parse_json_object(text, file, "a tokenizer")
     model = contents.get("model")
     kind = (model.get("type") or "BPE") if isinstance(model, dict) else None
     if kind != "BPE":
@@ -362,7 +363,7 @@ def load_tokenizer_json(file: Path) -> tuple[tokenizers.Tokenizer, list[int]]:
         )
     try:
         try:
-            backend = quietly(tokenizers.Tokenizer.from_file)(str(file))
+            backend = quietly(tokenizers.Tokenizer.from_str)(text)
         except Exception:  # tokenizers before 0.20 do not know the newer form of merges
             backend = quietly(tokenizers.Tokenizer.from_str)(_older_form(contents))
         around = list(quietly(backend.encode)("", add_special_tokens=True).ids)

@@ -96,6 +96,9 @@ def test_what_might_never_end_is_not_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(OSError, match="is no file"):
         open_dump(tmp_path / "pipe")
+    os.mkfifo(tmp_path / "x.npy")
+    with pytest.raises(ValueError, match=r"x\.npy is not a sound \.npy file: it is no file"):
+        open_dump(tmp_path).arrays["x"]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What a panic of the tokenizers library says is not written. Stand-ins panic; no input here makes the library do it."""
+"""What a panic of the tokenizers library says is not written. Stand-ins panic: no input here makes the library."""
 
 from __future__ import annotations
 
