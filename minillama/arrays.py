@@ -38,3 +38,17 @@ def check_ids(name: str, ids: Array, vocab_size: int) -> None:
     bad = (ids < 0) | (ids >= vocab_size)
     if bad.any():
         raise ValueError(f"{name} has the id {ids[bad][0]}, outside the vocabulary 0..{vocab_size - 1}")
+
+
+def plain(value: Any, depth: int = 0) -> Any:
+    """The value as JSON has it: numbers and arrays of NumPy, and tuples, as numbers and lists, inside lists and
+    dictionaries too. What is nested more than 100 deep stays as it is."""
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    if isinstance(value, list | tuple) and depth < 100:
+        return [plain(item, depth + 1) for item in value]
+    if isinstance(value, dict) and depth < 100:
+        return {
+            key.item() if isinstance(key, np.generic) else key: plain(item, depth + 1) for key, item in value.items()
+        }
+    return value

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from minillama.arrays import plain
 from minillama.files import read_bytes, write_files
 from minillama.messages import shown
 
@@ -105,8 +106,9 @@ class LlamaConfig:
         head_dim: int | None = None,
         **kwargs: Any,
     ):
+        hidden_size, num_attention_heads = plain(hidden_size), plain(num_attention_heads)
         kwargs |= {"rope_theta": rope_theta, "rope_scaling": rope_scaling}  # which rope_parameters may say otherwise
-        kwargs = _copied(_in_one_spelling(kwargs))
+        kwargs = _in_one_spelling(plain(_copied(kwargs)))
         kwargs.pop("model_type", None)
 
         self.vocab_size = vocab_size
@@ -152,6 +154,7 @@ class LlamaConfig:
         raise AttributeError(f"LlamaConfig has no field {shown(name)}")
 
     def __setattr__(self, name: str, value: Any) -> None:
+        value = plain(value)
         extra = self.__dict__.get("extra", {})
         if name in extra:
             extra[name] = value

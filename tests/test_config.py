@@ -416,3 +416,38 @@ def test_more_that_makes_no_model(wrong: dict[str, object], message: str) -> Non
 def test_a_value_that_json_cannot_hold() -> None:
     with pytest.raises(ValueError, match="the config has a value that JSON cannot hold"):
         LlamaConfig(theme={1, 2}).to_json_string()
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    sizes = {"vocab_size": np.int64(40), "hidden_size": np.array(16), "intermediate_size": np.uint16(20)}
+    heads = {"num_attention_heads": np.int32(4), "num_key_value_heads": np.int8(2), "num_hidden_layers": np.array(3)}
+    others = {
+        "rms_norm_eps": np.float64(1e-5), "rope_theta": np.array(5e5), "use_cache": np.bool_(False),
+        "eos_token_id": np.array([2, 5]), "pad_token_id": np.array(0), "num_labels": np.int64(3),
+        "attention_dropout": np.float16(0.5), "other": {"of": [np.int64(1)]},
+        "rope_scaling": {"rope_type": "linear", "factor": np.float32(2.5)},
+    }  # fmt: skip
+    config = LlamaConfig(**sizes, **heads, **others)
+    assert config.head_dim == 4
+    written = json.loads(config.to_json_string())
+    for name, value in {
+        "vocab_size": 40, "hidden_size": 16, "num_key_value_heads": 2, "num_hidden_layers": 3, "rms_norm_eps": 1e-5,
+        "rope_theta": 5e5, "use_cache": False, "eos_token_id": [2, 5], "pad_token_id": 0, "attention_dropout": 0.5,
+        "other": {"of": [1]}, "rope_scaling": {"rope_type": "linear", "factor": 2.5},
+    }.items():  # fmt: skip
+        assert (written[name], type(getattr(config, name))) == (value, type(value))
+    assert config.num_labels == 3
+    config.max_position_embeddings = np.array(64)
+    config.rope_parameters = {"rope_type": "dynamic", "factor": np.array(2.0), "rope_theta": np.int64(10)}
+    assert (config.max_position_embeddings, config.rope_theta) == (64, 10)
+    assert LlamaConfig.from_dict({**config.to_dict(), "vocab_size": np.int64(41)}).vocab_size == 41
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("vocab_size", np.float64(3.0)), ("hidden_size", np.array([16])), ("rms_norm_eps", np.array(True)),
+     ("num_hidden_layers", np.bool_(True)), ("eos_token_id", np.array([1.5])), ("rope_theta", np.array("x"))],
+)  # fmt: skip
+def test_other_values_of_numpy_are_refused(name: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=f"^{name} must be "):
+        LlamaConfig(**{name: value})

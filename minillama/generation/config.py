@@ -9,8 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from minillama.arrays import plain
 from minillama.config import LlamaConfig, read_json_object
 from minillama.files import write_files
 from minillama.messages import shown
@@ -81,7 +80,7 @@ class GenerationConfig:
         raise AttributeError(f"GenerationConfig has no field {shown(name)}")
 
     def __setattr__(self, name: str, value: Any) -> None:
-        value = _plain(value)
+        value = plain(value)
         if value is None:
             self.__dict__.pop(name, None)
         else:
@@ -142,17 +141,10 @@ class GenerationConfig:
         write_files({Path(directory) / FILE: self.to_json_string().encode()})
 
 
-def _plain(value: Any) -> Any:
-    """Arrays, tuples and numbers of NumPy as lists and numbers of Python, as JSON has them."""
-    if isinstance(value, list | tuple | np.ndarray):
-        return [_plain(item) for item in value]
-    return value.item() if isinstance(value, np.generic) else value
-
-
 def check_field(name: str, value: Any) -> None:
     """Raise ValueError if a field of GenerationConfig cannot have this value."""
     sound, wanted = _CHECKS[name]
-    if not sound(value):
+    if not sound(plain(value)):
         raise ValueError(f"{name} must be {wanted}, not {shown(value)}")
 
 

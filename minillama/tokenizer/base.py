@@ -12,6 +12,7 @@ from typing import Any, Self, TypeAlias
 import numpy as np
 from tokenizers import AddedToken
 
+from minillama.arrays import plain
 from minillama.files import write_files
 from minillama.forking import cached_property
 from minillama.messages import shown
@@ -81,6 +82,7 @@ class Tokenizer(Batches, ChatTemplates, ABC):
         tokens = {name: named.get(name, settings.pop(name, None)) for name in NAMED}
         self._named = {name: _special(name, token) for name, token in tokens.items() if token}
         self._additional = _several(settings.pop("additional_special_tokens", None))
+        settings = plain(settings)
         check_settings(settings)
         self.chat_template = settings.pop("chat_template", None)
         self.padding_side = settings.pop("padding_side", None) or padding_side
@@ -314,8 +316,8 @@ class Tokenizer(Batches, ChatTemplates, ABC):
     @staticmethod
     def clean_up_tokenization(out_string: str) -> str:
         """The text without the spaces that English does not write: " ." becomes "." and so on."""
-        for spaced, plain in _CLEAN_UP:
-            out_string = out_string.replace(spaced, plain)
+        for spaced, tight in _CLEAN_UP:
+            out_string = out_string.replace(spaced, tight)
         return out_string
 
     # -- files ------------------------------------------------------------------------------------------------

@@ -216,7 +216,7 @@ class Batches:
         of_a_row = replace(alone, return_attention_mask=False, return_tensors=None).of_a_row()
         rows: list[BatchEncoding] = []
         for item in batch_text_or_text_pairs:
-            paired = isinstance(item, list | tuple) and len(item) == 2 and not isinstance(item[0], int)
+            paired = isinstance(item, list | tuple) and len(item) == 2 and not isinstance(item[0], int | np.integer)
             paired = paired and not (asked.is_split_into_words and isinstance(item[0], str))
             first, second = item if paired else (item, None)
             ids = self._ids_of(first, asked)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+import numpy as np
 import tokenizers
 from tokenizers import AddedToken, processors
 
@@ -235,7 +236,7 @@ class LlamaTokenizerFast(Tokenizer):
     def encode_plus(self, text: Any, text_pair: Any = None, **options: Any) -> BatchEncoding:
         item = text if text_pair is None else (text, text_pair)
         tensors = options.pop("return_tensors", None)
-        if isinstance(text, list | tuple) and text and isinstance(text[0], int):  # ids already
+        if isinstance(text, list | tuple) and text and isinstance(text[0], int | np.integer):  # ids already
             return super().encode_plus(text, text_pair, return_tensors=tensors, **options)
         batch = self.batch_encode_plus([item], **options)
         if tensors is None and not options.get("return_overflowing_tokens"):

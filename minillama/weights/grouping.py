@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import DTypeLike
 
-from minillama.arrays import Array
+from minillama.arrays import Array, plain
 from minillama.config import LlamaConfig
 from minillama.messages import listed, shown
 from minillama.weights import names
@@ -54,6 +54,7 @@ def mean_pooled(
     weights.
     """
     heads = config.num_key_value_heads
+    kv_heads = plain(kv_heads)
     if type(kv_heads) is not int or not 1 <= kv_heads <= heads or heads % kv_heads:
         raise ValueError(
             f"the model's {heads} key/value heads cannot be pooled to {shown(kv_heads)}: "

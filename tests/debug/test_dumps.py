@@ -98,7 +98,7 @@ def test_what_might_never_end_is_not_read(tmp_path: Path) -> None:
         open_dump(tmp_path / "pipe")
     os.mkfifo(tmp_path / "x.npy")
     with pytest.raises(ValueError, match=r"x\.npy is not a sound \.npy file: it is no file"):
-        open_dump(tmp_path).arrays["x"]
+        open_dump(tmp_path)["x"]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from minillama.config import LlamaConfig
@@ -96,3 +97,27 @@ def test_from_the_config_of_a_model() -> None:
     assert GenerationConfig.from_model_config(config) == GenerationConfig(
         bos_token_id=1, eos_token_id=[2, 3], temperature=0.5, use_cache=True
     )
+
+
+def test_numbers_and_arrays_of_numpy_are_numbers_and_lists() -> None:
+    given = {
+        "max_new_tokens": np.array(3), "temperature": np.array(0.5), "top_k": np.int64(7), "top_p": np.float64(0.5),
+        "do_sample": np.array(True), "eos_token_id": np.array([2, 5]), "seed": np.uint8(9),
+        "bad_words_ids": ((np.int64(4), 5), np.array([6])), "pad_token_id": np.array(1),
+        "stop_strings": np.array(["a"]),
+    }  # fmt: skip
+    plain = {
+        "max_new_tokens": 3, "temperature": 0.5, "top_k": 7, "top_p": 0.5, "do_sample": True, "eos_token_id": [2, 5],
+        "seed": 9, "bad_words_ids": [[4, 5], [6]], "pad_token_id": 1, "stop_strings": ["a"],
+    }  # fmt: skip
+    config = GenerationConfig(**given)
+    assert config.to_dict() == plain
+    assert json.loads(config.to_json_string()) == plain
+    assert {name: type(value) for name, value in config.to_dict().items()} == {n: type(v) for n, v in plain.items()}
+
+
+@pytest.mark.parametrize("name", [name for name in DEFAULTS if name != "stop_strings"])
+@pytest.mark.parametrize("value", [np.array(["x"]), np.array("x"), np.array(1 + 2j), np.array(np.nan)], ids=str)
+def test_other_arrays_are_refused_by_the_name_of_the_field(name: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=f"^{name} must be "):
+        GenerationConfig(**{name: value})

@@ -3,6 +3,7 @@
 import copy
 import pickle
 from inspect import signature
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -193,3 +194,18 @@ def test_the_vocabulary_handed_out_is_a_copy() -> None:
     SLOW.vocab.clear()
     SLOW.get_vocab().clear()
     assert len(SLOW) == len(SLOW.vocab) == 4096
+
+
+@pytest.mark.parametrize("cls", [LlamaTokenizer, LlamaTokenizerFast])
+def test_numbers_of_numpy(cls: type[Tokenizer], tmp_path: Path) -> None:
+    tokenizer = cls.from_pretrained(tale_model(), model_max_length=np.int64(3), kept=np.float32(0.5))
+    assert (tokenizer.model_max_length, type(tokenizer.model_max_length)) == (3, int)
+    tokenizer.save_pretrained(tmp_path)
+    assert cls.from_pretrained(tmp_path).init_kwargs["kept"] == 0.5
+    ids = [np.int64(5), np.int32(6)]
+    assert tokenizer.encode(ids) == tokenizer.encode([5, 6])
+    assert (
+        tokenizer(["a b c d"], max_length=np.int64(2), truncation=True)["input_ids"][0]
+        == tokenizer.encode("a b c d")[:2]
+    )
+    assert tokenizer.decode(np.array([346, 1565])) == tokenizer.decode([346, 1565])
