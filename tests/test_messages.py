@@ -63,11 +63,13 @@ def _unbounded(node: ast.FormattedValue) -> Iterator[str]:
     for call in ast.walk(node.value):
         if isinstance(call, ast.Call) and ast.unparse(call.func) == "', '.join":
             names = [part.id for part in ast.walk(call.args[0]) if isinstance(part, ast.Name) and part.id != "map"]
-            if not all(name.isupper() or name == "str" for name in names) and not _cut(call.args[0]):
+            if not all(name.isupper() or name == "str" for name in names) and not any(
+                map(_cut, ast.walk(call.args[0]))
+            ):
                 yield ast.unparse(call)
 
 
-def _cut(value: ast.expr) -> bool:
+def _cut(value: ast.AST) -> bool:
     return isinstance(value, ast.Subscript) and isinstance(value.slice, ast.Slice)
 
 

@@ -12,6 +12,7 @@ import tokenizers
 from tokenizers import AddedToken, decoders
 from tokenizers.models import BPE
 
+from minillama.messages import shown
 from minillama.tokenizer.base import Tokenizer
 from minillama.tokenizer.json_file import LlamaTokenizerFast
 from minillama.tokenizer.library import quietly
@@ -33,7 +34,7 @@ def from_pieces(vocabulary: Vocabulary, **overrides: Any) -> Tokenizer:
     come before what the vocabulary says. ValueError for what does not make one.
     """
     if vocabulary.kind not in ("llama", "gpt2"):
-        raise ValueError(f"its vocabulary is of the kind {vocabulary.kind!r}, and LLaMA's are 'llama' and 'gpt2'")
+        raise ValueError(f"its vocabulary is of the kind {shown(vocabulary.kind)}, and LLaMA's are 'llama' and 'gpt2'")
     pieces, types = checked_pieces(vocabulary)
     named = {}
     for name, index in (("bos", vocabulary.bos), ("eos", vocabulary.eos), ("unk", vocabulary.unk),
@@ -87,7 +88,7 @@ def checked_pieces(vocabulary: Vocabulary) -> tuple[list[str], list[int]]:
     if len(set(pieces)) != len(pieces):
         counted: set[str] = set()
         twice = next(piece for piece in pieces if piece in counted or counted.add(piece))  # type: ignore[func-returns-value]
-        raise ValueError(f"its vocabulary has the piece {twice[:60]!r} twice")
+        raise ValueError(f"its vocabulary has the piece {shown(twice[:60])} twice")
     return pieces, types
 
 
@@ -170,7 +171,7 @@ def named_cut(pre: str) -> WordCut:
     """How a vocabulary cuts words that is of this kind for llama.cpp. ValueError for a name that is not known."""
     if pre not in CUTS:
         raise ValueError(
-            f"its vocabulary cuts words in the way {pre[:60]!r}, which is not known: name a tokenizer.json with "
+            f"its vocabulary cuts words in the way {shown(pre[:60])}, which is not known: name a tokenizer.json with "
             "--tokenizer"
         )
     return CUTS[pre]
@@ -187,7 +188,7 @@ def byte_level_model(
     for merge in merges:
         left, space, right = merge.partition(" ")
         if not space or left not in vocab or right not in vocab or left + right not in vocab:
-            raise ValueError(f"its vocabulary joins {merge[:60]!r}, which are not two pieces that make a third")
+            raise ValueError(f"its vocabulary joins {shown(merge[:60])}, which are not two pieces that make a third")
         pairs.append((left, right))
     backend = tokenizers.Tokenizer(BPE(vocab, pairs, ignore_merges=cut.ignore_merges))
     backend.pre_tokenizer = word_cutter(cut.how)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from minillama.messages import shown
 from minillama.tokenizer.base import Tokenizer
 
 log = logging.getLogger("minillama")
@@ -23,14 +24,14 @@ def check_same_ids(tokenizer: Tokenizer, again: Tokenizer) -> None:
         if (ids := tokenizer.encode(probe)) != (others := again.encode(probe)):
             first = next(n for n in range(len(ids) + 1) if ids[: n + 1] != others[: n + 1])
             raise ValueError(
-                f"a vocabulary for llama.cpp would make {others[first:][:4]} of {probe!r} where the tokenizer makes "
-                f"{ids[first:][:4]}: convert to a folder instead"
+                f"a vocabulary for llama.cpp would make {others[first:][:4]} of {shown(probe)} where the "
+                f"tokenizer makes {ids[first:][:4]}: convert to a folder instead"
             )
         plain = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
         if (text := tokenizer.decode(ids, **plain)) != (other := again.decode(ids, **plain)):
             raise ValueError(
-                f"llama.cpp would decode {ids[:12]} as {other[:60]!r}, and the tokenizer as {text[:60]!r}: convert to "
-                "a folder instead"
+                f"llama.cpp would decode {ids[:12]} as {shown(other[:60])}, and the tokenizer as "
+                f"{shown(text[:60])}: convert to a folder instead"
             )
     special = next(iter(tokenizer.all_special_tokens), "")
     for text, where in ((" a", "a text that begins with a space"), (f"a{special}b", f"text behind {special}")):

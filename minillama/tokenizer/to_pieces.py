@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from minillama.messages import shown
 from minillama.tokenizer.base import Tokenizer
 from minillama.tokenizer.expressible import (
     check_added,
@@ -93,8 +94,8 @@ def _of_merges(tokenizer: LlamaTokenizerFast, model: Mapping[str, Any], shared: 
     merges = {tuple(merge.split(" ") if isinstance(merge, str) else merge) for merge in model["merges"]}
     if left_out := next((pair for pair in joins(normal, lambda piece: 0.0) if pair not in merges), None):
         raise ValueError(
-            f"the tokenizer's merges do not join {left_out[0]!r} and {left_out[1]!r}, and llama.cpp would: convert to "
-            "a folder instead"
+            f"the tokenizer's merges do not join {shown(left_out[0])} and {shown(left_out[1])}, and llama.cpp "
+            "would: convert to a folder instead"
         )
     pieces, all_types = _with_added(tokenizer, by_id, types)
     check_bytes(pieces)
