@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from minillama.config import LlamaConfig, read_json_object
+from minillama.messages import shown
 from minillama.vocabulary import is_gguf
 from minillama.weights.finding import TORCH, find_weights
 from minillama.weights.gguf_model import open_gguf
@@ -159,20 +160,20 @@ def _open_indexed(index: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     for shard in sorted(set(weight_map.values())):
         if Path(shard).name != shard or "\\" in shard or ":" in shard or shard in ("", ".", ".."):
             raise ValueError(
-                f"{index} names the file {shard[:100]!r}, which is not in the same folder: it cannot be trusted"
+                f"{index} names the file {shown(shard[:100])}, which is not in the same folder: it cannot be trusted"
             )
         if len(shard) > MAX_FILE_NAME or len(shard.splitlines()) > 1:
             raise ValueError(f"{index} names the file {shard[:100]!a}, which no file can be called: get it again")
         if not (index.parent / shard).exists():
             raise FileNotFoundError(f"{index.parent / shard} is missing, and {index.name} names it: get that file too")
         if not shard.endswith(kind):
-            raise ValueError(f"{index} names the file {shard!r}, which is no {kind} file: get the index again")
+            raise ValueError(f"{index} names the file {shown(shard)}, which is no {kind} file: get the index again")
         shards[shard], more = _open_file(index.parent / shard)
         metadata |= more
     for name, shard in weight_map.items():
         if name not in shards[shard]:
-            shown = name[:100] if name.isprintable() else ascii(name[:100])
-            raise ValueError(f"{index} says tensor {shown} is in {shard}, which does not have it: get the index again")
+            tensor = name[:100] if name.isprintable() else ascii(name[:100])
+            raise ValueError(f"{index} says tensor {tensor} is in {shard}, which does not have it: get the index again")
     tensors = {name: shards[shard][name] for name, shard in weight_map.items()}
     declared = contents["metadata"].get("total_size") if isinstance(contents.get("metadata"), dict) else None
     actual = sum(map(nbytes, tensors.values()))

@@ -6,6 +6,7 @@ import os
 import re
 from pathlib import Path
 
+from minillama.messages import listed
 from minillama.vocabulary import gguf_files, is_gguf
 from minillama.weights.llama2c import is_llama2c
 from minillama.weights.meta import shard_files
@@ -45,8 +46,9 @@ def find_weights(path: str | os.PathLike[str]) -> Path:
         if len(exports) == 1:
             return exports[0]
         if exports:
-            listed = ", ".join(file.name for file in exports)
-            raise FileNotFoundError(f"{place} has several llama2.c files, {listed}: name one of them")
+            raise FileNotFoundError(
+                f"{place} has several llama2.c files, {listed(file.name for file in exports)}: name one of them"
+            )
         if what := in_pieces(place):
             raise FileNotFoundError(f"{place} has {what}")
         others = sorted(file.name for file in place.glob("*.bin") if not NO_WEIGHTS.fullmatch(file.name))

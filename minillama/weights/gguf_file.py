@@ -20,6 +20,7 @@ from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
 
+from minillama.messages import shown
 from minillama.weights.gguf_blocks import BLOCKS, UNREAD
 from minillama.weights.magic import impostor
 from minillama.weights.mapped import MappedFile
@@ -70,7 +71,7 @@ def _read(file: MappedFile, reader: _Reader) -> GGUF:
     magic = reader.take(min(4, file.size))
     if magic != MAGIC:
         what = impostor(magic) or "something else, or broken"
-        raise ValueError(f"it begins with {magic!r} and not with {MAGIC!r}, so it is {what}")
+        raise ValueError(f"it begins with {shown(magic)} and not with {shown(MAGIC)}, so it is {what}")
     version = reader.number("<I")
     if version and not version & 0xFFFF:
         raise ValueError("its numbers are big endian, and only little-endian files are read: convert it")
@@ -91,7 +92,7 @@ def _read(file: MappedFile, reader: _Reader) -> GGUF:
         infos[name] = _info(reader, name)
     alignment = metadata.get("general.alignment", 32)
     if type(alignment) is not int or alignment < 1 or alignment & (alignment - 1) or alignment >= 1 << 31:
-        raise ValueError(f"its general.alignment is {alignment!r}, and must be a power of two")
+        raise ValueError(f"its general.alignment is {shown(alignment)}, and must be a power of two")
     start = -(-reader.position // alignment) * alignment
     return GGUF(file, metadata, _placed(file, infos, start, alignment))
 

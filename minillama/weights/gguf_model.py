@@ -12,6 +12,7 @@ import numpy as np
 
 from minillama.arrays import Array
 from minillama.config import LlamaConfig
+from minillama.messages import shown
 from minillama.weights import names
 from minillama.weights.formats import FLOATS
 from minillama.weights.gguf_file import GGUF, field, shortest
@@ -100,7 +101,9 @@ def config_of(gguf: GGUF) -> LlamaConfig:
     metadata = gguf.metadata
     architecture = field(metadata, "general.architecture", str)
     if architecture != "llama":
-        raise ValueError(f"it holds a model of the architecture {architecture!r}, and minillama reads only 'llama'")
+        raise ValueError(
+            f"it holds a model of the architecture {shown(architecture)}, and minillama reads only 'llama'"
+        )
     if field(metadata, "llama.expert_count", int, 0):
         raise ValueError("it holds a mixture of experts, which minillama does not have")
     D, H = (_count(metadata, f"llama.{key}") for key in ("embedding_length", "attention.head_count"))

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from minillama.arrays import Array
+from minillama.messages import shown
 from minillama.weights.gguf_file import field, shortest
 
 log = logging.getLogger("minillama")
@@ -26,7 +27,7 @@ def scaling_of(
     factor = shortest(field(metadata, f"{prefix}factor", float, older)) or 1.0
     attention = shortest(field(metadata, f"{prefix}attn_factor", float, 1.0))
     if kind not in ("none", "linear", "yarn"):
-        raise ValueError(f"its rotary scaling is {kind!r}, and 'linear', 'yarn' and that of Llama 3 are read")
+        raise ValueError(f"its rotary scaling is {shown(kind)}, and 'linear', 'yarn' and that of Llama 3 are read")
     for name, value in (("factor", factor), ("attn_factor", attention)):
         if not 0 < value < math.inf:
             raise ValueError(f"its {prefix}{name} is {value}, which must be above 0 and finite")

@@ -12,6 +12,7 @@ import logging
 import numpy as np
 
 from minillama.config import LlamaConfig
+from minillama.messages import listed, shown
 from minillama.weights import names
 from minillama.weights.gguf_file import GGUF, field
 from minillama.weights.gguf_model import heads_of, standard_name
@@ -29,7 +30,7 @@ def lora_of_gguf(gguf: GGUF, config: LlamaConfig) -> Contents:
     if field(metadata, "general.type", str, "model") != "adapter" or kind != "lora":
         raise UnfitError("it is no LoRA adapter: name the file of one, or the folder that peft saves")
     if (architecture := field(metadata, "general.architecture", str)) != "llama":
-        raise ValueError(f"it is for a model of the architecture {architecture!r}")
+        raise ValueError(f"it is for a model of the architecture {shown(architecture)}")
     if "adapter.alora.invocation_tokens" in metadata:
         raise UnfitError("it is an activated LoRA, which counts behind certain tokens only and cannot be merged")
     alpha = field(metadata, "adapter.lora.alpha", float, 0.0)
@@ -58,7 +59,7 @@ def lora_of_gguf(gguf: GGUF, config: LlamaConfig) -> Contents:
 
 def _pair(name: str, parts: dict[str, Tensor], alpha: float) -> Pair:
     if len(parts) != 2:
-        raise ValueError(f"{name} has {', '.join(parts)} and not one A and one B")
+        raise ValueError(f"{name} has {listed(parts)} and not one A and one B")
     a, b = parts["lora_a"], parts["lora_b"]
     if len(a.shape) != 2 or len(b.shape) != 2:
         raise ValueError(f"the adapter of {name} is {a.shape} and {b.shape}, and not two matrices")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from minillama.config import read_json_object
+from minillama.messages import listed
 from minillama.weights import names
 from minillama.weights.formats import FLOATS
 from minillama.weights.lora import Contents, Pair
@@ -113,7 +114,7 @@ def contents_of(stored: Mapping[str, Tensor], settings: Mapping[str, Any]) -> Co
     for module, parts in found.items():
         a, b = (next((parts[name] for name in parts if name.endswith(side)), None) for side in "AB")
         if a is None or b is None or len(parts) != 2 or len({name[:-1] for name in parts}) != 1:
-            raise ValueError(f"{module} has {', '.join(sorted(parts))} and not one A and one B")
+            raise ValueError(f"{module} has {listed(sorted(parts))} and not one A and one B")
         rank = _of_module(settings["rank_pattern"], module, settings["r"])
         alpha = _of_module(settings["alpha_pattern"], module, settings["lora_alpha"])
         scale = float(alpha / (math.sqrt(rank) if settings.get("use_rslora") else rank))

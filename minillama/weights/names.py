@@ -8,6 +8,7 @@ import numpy as np
 
 from minillama.arrays import Array
 from minillama.config import LlamaConfig
+from minillama.messages import listed
 from minillama.weights.formats import FLOATS, QUANTS
 from minillama.weights.projects import whose
 from minillama.weights.safetensors import Tensor
@@ -144,7 +145,7 @@ def match_tensors(
             if name in found and found[name].dtype not in (*FLOATS, *QUANTS)
         ],
     }
-    parts = [f"{len(names)} {kind}: {_listed(names)}" for kind, names in complaints.items() if names]
+    parts = [f"{len(names)} {kind}: {listed(names, most=30)}" for kind, names in complaints.items() if names]
     if parts:
         raise ValueError(
             f"{where}: the tensors are not those of its config; {'; '.join(parts)}; "
@@ -165,11 +166,6 @@ def with_true_tie(config: LlamaConfig, tensors: dict[str, Tensor]) -> LlamaConfi
         tensors[LM_HEAD] = embed
         return config
     return LlamaConfig.from_dict(config.to_dict(), tie_word_embeddings=embed is lm_head)
-
-
-def _listed(names: list[str], most: int = 30) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
 
 
 def interleaved_to_halves(weight: Array, heads: int) -> Array:
