@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
+from minillama.forking import renew_after_fork
+
 Result = TypeVar("Result")
 Given = ParamSpec("Given")
 _STDERR = 2
@@ -65,13 +67,18 @@ class _Capture:
     after all, but for what a panic said."""
 
     def __init__(self) -> None:
-        self._forget()
+        self._real: int | None = None
+        self.renew()
 
-    def _forget(self) -> None:  # in a child process too: locks and files are the parent's
+    def renew(self) -> None:
+        """In a child process: lock and file are the parent's, and standard error is put back."""
+        if self._real is not None:
+            os.dup2(self._real, _STDERR)
+            os.close(self._real)
         self._lock = threading.Lock()
         self._inside = 0
         self._file: Any = None
-        self._real: int | None = None
+        self._real = None
         self.panicked = False
 
     def __enter__(self) -> None:
@@ -89,7 +96,7 @@ class _Capture:
             self._leave()
 
     def _leave(self) -> None:
-        self._inside -= 1
+        self._inside = max(self._inside - 1, 0)  # a child forked in here begins with 0
         if self._inside == 0:
             self._end()
 
@@ -126,5 +133,4 @@ def _parts(written: bytes) -> Iterator[bytes]:
 
 
 _capture = _Capture()
-if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
-    os.register_at_fork(after_in_child=_capture._forget)
+renew_after_fork(_capture)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import os
 import pickle
@@ -128,6 +129,21 @@ def test_threads_that_are_in_the_library_together(capfd: Capture) -> None:
     assert failed == [WORDS] * 5
     print("still here", file=sys.stderr)
     assert capfd.readouterr() == ("", "still here\n")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+def test_a_process_forked_within_the_library_speaks(capfd: Capture) -> None:
+    @quietly
+    def fork() -> int:
+        return os.fork()
+
+    if (child := fork()) == 0:
+        os.write(2, b"from the child\n")
+        with contextlib.suppress(ValueError):
+            quietly(panic)()
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert capfd.readouterr() == ("", "from the child\n")
 
 
 def test_other_errors_stay_what_they_are() -> None:
