@@ -16,9 +16,9 @@ from tqdm import tqdm
 
 from minillama import commands
 from minillama.benchmarks.ceilings import handover_time, matmul_rate, read_bandwidth
-from minillama.benchmarks.contestants import OURS, PEERS
+from minillama.benchmarks.contestants import GGUF_PEERS, OURS, PEERS
 from minillama.benchmarks.gguf_file import FORMATS
-from minillama.benchmarks.measure import Figures, Measure, compare, measures, room_for, steps, write_gguf
+from minillama.benchmarks.measure import CPUS, Figures, Measure, compare, measures, room_for, steps, write_gguf
 from minillama.benchmarks.report import Run, as_object, ceilings, heading, table
 from minillama.benchmarks.shapes import SHAPES, matrix_parameters, random_checkpoint
 from minillama.engines import DTYPES, ENGINES, cores
@@ -74,6 +74,12 @@ def parser() -> argparse.ArgumentParser:
     g.add_argument("--repeats", type=int, default=5, metavar="N", help="of everything (default: 5)")
     g.add_argument("--threads", type=int, metavar="N", help="default: all cores")
     g.add_argument(
+        "--cpu",
+        choices=CPUS,
+        default="host",
+        help="avx2: compile our kernels as for a CPU without AVX-512; peers run as they were built",
+    )
+    g.add_argument(
         "--peer",
         action="append",
         choices=PEERS,
@@ -119,8 +125,9 @@ def check(args: argparse.Namespace) -> None:
     for dtype in args.dtype:
         if dtype not in known:
             raise ValueError(f"--dtype must be of {listed(dict.fromkeys(known))}, not {shown(dtype)}")
-        if "llama.cpp" in args.peer and dtype not in (*FORMATS, COMPRESSED, "auto"):
-            raise ValueError(f"--peer llama.cpp computes in one of {', '.join(FORMATS)}: leave out --dtype {dtype}")
+        for peer in GGUF_PEERS:
+            if peer in args.peer and dtype not in (*FORMATS, COMPRESSED, "auto"):
+                raise ValueError(f"--peer {peer} computes in one of {', '.join(FORMATS)}: leave out --dtype {dtype}")
     if args.engine == "none" and not args.peer:
         raise ValueError("--engine none measures peers only: name one with --peer")
     commands.check_picture(args.plot)
@@ -148,6 +155,7 @@ def run(args: argparse.Namespace, work: Path) -> Run:
     matrices = sum(matrix_parameters(checkpoint.config))
     measured = Run(
         model=args.shape or str(args.weights or "tale model"),
+        cpu=args.cpu,
         config=checkpoint.config,
         parameters=count(checkpoint.tensors),
         threads=threads,
@@ -171,7 +179,7 @@ def run(args: argparse.Namespace, work: Path) -> Run:
         for dtype in dtypes:
             contestants = {name: opened(name, path, dtype, args.engine, checkpoint, work, threads) for name in names}
             group = {name: Figures(name, dtype, matrices) for name in names}
-            compare(contestants, group, plan, args.repeats, threads, step)
+            compare(contestants, group, plan, args.repeats, threads, step, args.cpu)
             measured.figures.append(list(group.values()))
             # Both change while others use the machine, and when its host moves a core
             measured.memory_gb_s += read_bandwidth(threads, args.repeats)
@@ -196,9 +204,9 @@ def opened(
     name: str, path: Path, dtype: str, engine: str, checkpoint: Checkpoint, work: Path, threads: int
 ) -> dict[str, Any]:
     """What a worker needs to open this contestant's model."""
-    if name == "llama.cpp":
+    if name in GGUF_PEERS:
         own = {"auto": stored(checkpoint), COMPRESSED: "bf16"}  # the same numbers
-        path = write_gguf(path, own.get(dtype, dtype), work, threads)
+        path = write_gguf(name, path, own.get(dtype, dtype), work, threads)
     elif name == "transformers":
         path = checkpoint.folder
     shared = {"path": str(path), "dtype": dtype, "engine": engine}

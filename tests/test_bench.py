@@ -16,12 +16,14 @@ import pytest
 
 from minillama.bench import main
 from minillama.benchmarks.ceilings import handover_time, read_bandwidth, readers
+from minillama.benchmarks.contestants import PEERS
 from minillama.benchmarks.gguf_file import gguf_file
 from minillama.benchmarks.measure import Child, Figures, measures, most, ratio, spread
 from minillama.benchmarks.report import Run, aligned
 from minillama.benchmarks.roofline import point
 from minillama.benchmarks.shapes import SHAPES, matrix_parameters, random_checkpoint
 from minillama.engines import cores
+from minillama.kernels.llvm import WIDE
 from minillama.weights import names, open_checkpoint
 from tests.tiny import ODD, ROPES, odd_model
 
@@ -30,6 +32,7 @@ OURS = ["--engine", "numpy", "--dtype", "f32"]
 
 Capture = pytest.CaptureFixture[str]
 needs_gguf = pytest.mark.skipif(importlib.util.find_spec("gguf") is None, reason="needs the peers extra")
+needs_ik = pytest.mark.skipif(importlib.util.find_spec("ik_llama_cpp") is None, reason="needs the ik extra")
 needs_llama_cpp = pytest.mark.skipif(importlib.util.find_spec("llama_cpp") is None, reason="needs the peers extra")
 needs_transformers = pytest.mark.skipif(
     importlib.util.find_spec("transformers") is None, reason="needs the oracle extra"
@@ -206,7 +209,7 @@ def test_points_of_the_roofline() -> None:
     layers, head = matrix_parameters(SHAPES["tiny"])
     figures = Figures("minillama", "q8_0", layers + head, "q8_0")
     figures.tokens_per_s = {measure.name: [10.0] for measure in plan}
-    run = Run("tiny", SHAPES["tiny"], 0, 1, 1, plan, [1.0], [], [1.0], [[figures]])
+    run = Run("tiny", "host", SHAPES["tiny"], 0, 1, 1, plan, [1.0], [], [1.0], [[figures]])
     short, long, decode, batch = (point(run, figures, measure) for measure in plan)
     assert decode == pytest.approx((2 * 8 / 8.5, 2e-8 * (layers + head)))
     assert batch == pytest.approx((8 * decode[0], decode[1]))  # as many tokens a second, of eight sequences
@@ -244,8 +247,6 @@ def test_llama_cpp_computes_the_same(rope: str, tmp_path: Path, monkeypatch: pyt
     """With a cache of float32 instead of its own float16, so that the two agree to float32's rounding."""
     import llama_cpp
 
-    from minillama.benchmarks.contestants import contestant
-
     defaults = llama_cpp.llama_context_default_params
 
     def exact() -> Any:
@@ -255,27 +256,41 @@ def test_llama_cpp_computes_the_same(rope: str, tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(llama_cpp, "llama_context_default_params", exact)
     odd_model(tmp_path / "model", **ROPES[rope] | {"max_position_embeddings": 128}, attention_bias=True)
+    assert_it_computes_the_same("llama.cpp", tmp_path)
+
+
+@needs_ik
+def test_ik_computes_the_same(tmp_path: Path) -> None:
+    """With its own cache of float16, whose rounding at 2 ** -11 a softmax of scores of some 10 passes on tenfold."""
+    odd_model(tmp_path / "model", max_position_embeddings=128, head_dim=32)
+    assert_it_computes_the_same("ik", tmp_path, 5e-3)
+
+
+def assert_it_computes_the_same(peer: str, folder: Path, room: float = 1e-4) -> None:
+    """A peer that reads GGUF beside minillama, for one sequence and for three, forward and back."""
+    from minillama.benchmarks.contestants import contestant
+
     ids = np.random.default_rng(1).integers(0, ODD["vocab_size"], (3, 40))
     both = [
-        contestant("minillama", tmp_path / "model", "f32", "numpy", 1),
-        contestant("llama.cpp", gguf_file(tmp_path / "model", "f32", tmp_path), "f32", "", 1),
+        contestant("minillama", folder / "model", "f32", "numpy", 1),
+        contestant(peer, gguf_file(folder / "model", "f32", folder), "f32", "", 1),
     ]
     for rows in (1, 3):
         for one in both:
             one.start(rows, 100)
             one.prefill(ids[:rows])
-        agree(*both)
+        agree(*both, room)
         for one in both:
             one.decode(ids[:rows, 0])
-        agree(*both)
+        agree(*both, room)
         for one in both:
             one.cut(20)
             one.decode(ids[:rows, 1])
-        agree(*both)
+        agree(*both, room)
 
 
-def agree(ours: Any, theirs: Any) -> None:
-    np.testing.assert_allclose(ours.logits(), theirs.logits(), rtol=0, atol=1e-4 * np.abs(ours.logits()).max())
+def agree(ours: Any, theirs: Any, room: float = 1e-4) -> None:
+    np.testing.assert_allclose(ours.logits(), theirs.logits(), rtol=0, atol=room * np.abs(ours.logits()).max())
 
 
 @needs_transformers
@@ -294,7 +309,12 @@ def test_transformers_computes_the_same(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "peer", [pytest.param("llama.cpp", marks=needs_llama_cpp), pytest.param("transformers", marks=needs_transformers)]
+    "peer",
+    [
+        pytest.param("llama.cpp", marks=needs_llama_cpp),
+        pytest.param("ik", marks=needs_ik),
+        pytest.param("transformers", marks=needs_transformers),
+    ],
 )
 def test_a_peer_beside_ours(peer: str, work: Path, capfd: Capture) -> None:
     arguments = ["--shape", "tiny", *OURS, *FEW, "--work", work, "--peer", peer]
@@ -328,9 +348,16 @@ def test_compressed_weights_are_compared_with_the_same_numbers(work: Path, capfd
     assert (ours["format"], theirs["format"]) == ("bf16z", "bf16")
 
 
-@pytest.mark.parametrize("peer", ["llama.cpp", "transformers"])
+def test_kernels_for_a_lesser_cpu(work: Path, capfd: Capture) -> None:
+    found = json.loads(bench(capfd, "--shape", "tiny", *OURS, *FEW, "--work", work, "--cpu", "avx2", "--json"))
+    assert found["cpu"] == "avx2"
+    with Child("a worker", 1, "avx2") as ours, Child("another", 1) as theirs:
+        assert (ours.ask("features"), theirs.ask("features")["wide"]) == ({"wide": False}, WIDE)
+
+
+@pytest.mark.parametrize("peer", PEERS)
 def test_a_peer_that_is_not_installed(peer: str, capfd: Capture, monkeypatch: pytest.MonkeyPatch, work: Path) -> None:
-    if importlib.util.find_spec({"llama.cpp": "llama_cpp", "transformers": "transformers"}[peer]):
+    if importlib.util.find_spec({"llama.cpp": "llama_cpp", "ik": "ik_llama_cpp"}.get(peer, peer)):
         pytest.skip("it is installed")
     capfd.readouterr()
     assert main(["--shape", "tiny", "--engine", "none", "--peer", peer, *FEW, "--work", str(work)]) == 1

@@ -70,8 +70,10 @@ class Minillama:
 
 
 OURS = "minillama"
+GGUF_PEERS = ("llama.cpp", "ik")
 PEERS = {
     "llama.cpp": ("minillama.benchmarks.llama_cpp_peer", "LlamaCpp", "peers"),
+    "ik": ("minillama.benchmarks.ik_peer", "IkLlamaCpp", "ik"),
     "transformers": ("minillama.benchmarks.transformers_peer", "Transformers", "oracle"),
 }
 
@@ -79,6 +81,7 @@ PEERS = {
 # The packages that an extra has, as they are imported and as they are installed
 NEEDED = {
     "peers": {"gguf": "gguf", "llama_cpp": "llama-cpp-python"},
+    "ik": {"gguf": "gguf", "ik_llama_cpp": "ik-llama-cpp-python"},
     "oracle": {"torch": "torch", "transformers": "transformers"},
 }
 

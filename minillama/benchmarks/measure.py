@@ -24,12 +24,22 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
 QUIET = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_OFFLINE": "1"}
 
 
-class Child:
-    """A worker process, as a context."""
+# Kernels compiled for less than this CPU has. A peer is a finished build, which this does not change
+CPUS = {
+    "host": {},
+    "avx2": {
+        "NUMBA_CPU_NAME": "haswell",
+        "NUMBA_CPU_FEATURES": "+avx,+avx2,+bmi,+bmi2,+f16c,+fma,+lzcnt,+movbe,+popcnt,+sse4.2,+ssse3",
+    },
+}
 
-    def __init__(self, name: str, threads: int):
+
+class Child:
+    """A worker process, as a context. cpu: of CPUS, for our kernels."""
+
+    def __init__(self, name: str, threads: int, cpu: str = "host"):
         self.name = name
-        environment = os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads)) | QUIET
+        environment = os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads)) | QUIET | CPUS[cpu]
         line = [sys.executable, "-m", "minillama.benchmarks.worker"]
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "encoding": "utf-8"}
         self.process = subprocess.Popen(line, env=environment, **pipes)
@@ -119,8 +129,10 @@ def compare(
     repeats: int,
     threads: int,
     step: Callable[[str], object],
+    cpu: str = "host",
 ) -> None:
-    """Measure all contestants side by side, into their figures. contestants: for each what its worker opens."""
+    """Measure all contestants side by side, into their figures. contestants: for each what its worker opens. cpu: of
+    CPUS."""
     prompt = min(measure.arguments["tokens"] for measure in plan if measure.do == "prefill")
     room = max(measure.arguments["room"] for measure in plan)
     with ExitStack() as stack:
@@ -130,7 +142,7 @@ def compare(
             for start in range(min(repeats, STARTS), 0, -1):
                 step(f"{name}: opening")
                 with ExitStack() as closing:
-                    child = closing.enter_context(Child(name, threads))
+                    child = closing.enter_context(Child(name, threads, cpu))
                     answer = child.ask("open", **opening)
                     figures[name].version, figures[name].format = answer["version"], answer["format"]
                     figures[name].open_s.append(answer["open_s"])
@@ -171,7 +183,7 @@ def ratio(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, float]:
     return {"ratio": statistics.median(ours) / statistics.median(theirs), "min": min(pairs), "max": max(pairs)}
 
 
-def write_gguf(path: Path, format: str, work: Path, threads: int) -> Path:
-    """The weights for llama.cpp, written by a process of its own: converting takes memory."""
+def write_gguf(peer: str, path: Path, format: str, work: Path, threads: int) -> Path:
+    """The weights for a peer that reads GGUF, written by a process of its own: converting takes memory."""
     with Child("gguf", threads) as child:
-        return Path(child.ask("gguf", path=str(path), format=format, work=str(work))["file"])
+        return Path(child.ask("gguf", peer=peer, path=str(path), format=format, work=str(work))["file"])

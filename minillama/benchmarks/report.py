@@ -19,6 +19,7 @@ class Run:
     """All that one command measured."""
 
     model: str
+    cpu: str  # what our kernels are compiled for: of measure.CPUS
     config: LlamaConfig
     parameters: int
     threads: int
@@ -62,6 +63,7 @@ def as_object(run: Run) -> dict[str, Any]:
     return {
         "minillama": minillama.__version__,
         "model": run.model,
+        "cpu": run.cpu,
         "parameters": run.parameters,
         "operations_a_token": 2 * (layers + head),
         "threads": run.threads,
@@ -85,6 +87,7 @@ def heading(run: Run) -> Iterator[str]:
     yield (
         f"{run.model}: {run.parameters / 1e9:.3g} billion parameters, {config.num_hidden_layers} layers, "
         f"context {config.context_length}; {run.threads} threads, {run.repeats} repeats"
+        + ("" if run.cpu == "host" else f"; kernels of minillama for {run.cpu}, peers as they were built")
     )
     yield "median (least-most); prefill, decode and batch in tokens/s, a ratio above 1 where minillama is faster"
 

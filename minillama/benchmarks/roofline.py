@@ -16,7 +16,7 @@ from minillama.benchmarks.report import Run
 from minillama.benchmarks.shapes import matrix_parameters
 from minillama.model.engine import CHUNK
 
-MARKERS = {"minillama": "o", "llama.cpp": "^", "transformers": "s"}
+MARKERS = {"minillama": "o", "llama.cpp": "^", "ik": "v", "transformers": "s"}
 
 
 def point(run: Run, figures: Figures, measure: Measure) -> tuple[float, float]:

@@ -16,7 +16,7 @@ from typing import Any  # noqa: E402
 
 import numpy as np  # noqa: E402
 
-from minillama.benchmarks.contestants import Contestant, contestant, with_extra  # noqa: E402
+from minillama.benchmarks.contestants import PEERS, Contestant, contestant, with_extra  # noqa: E402
 from minillama.generation.statistics import peak_memory  # noqa: E402
 
 WARM, TOKENS = 16, 64  # tokens decoded before the clock starts, and on the clock
@@ -64,9 +64,15 @@ class Worker:
         """The most physical memory held until now, and what of it at the moment is no file's."""
         return {"resident": peak_resident(), "anonymous": anonymous()}
 
-    def gguf(self, path: str, format: str, work: str) -> dict[str, Any]:
-        """Write the weights for llama.cpp."""
-        with_extra("peers", "llama.cpp")
+    def features(self) -> dict[str, Any]:
+        """Whether kernels are compiled for vectors of 512 bits here."""
+        from minillama.kernels.llvm import WIDE
+
+        return {"wide": WIDE}
+
+    def gguf(self, peer: str, path: str, format: str, work: str) -> dict[str, Any]:
+        """Write the weights for a peer that reads GGUF."""
+        with_extra(PEERS[peer][2], peer)
         from minillama.benchmarks.gguf_file import gguf_file
 
         return {"file": str(gguf_file(path, format, Path(work)))}
