@@ -1,7 +1,8 @@
 """Products of matrices in registers: blocks of vectors, which simd.py has one at a time.
 
 A block is a tuple of vectors that the compiler keeps in registers. One of W weight rows times R activation rows is a
-tuple of W * R, and `rows` says R where it is needed: block[m, r] is its vector m * R + r.
+tuple of W * R, and `rows` says R where it is needed: block[m, r] is its vector m * R + r. Vectors have 16 lanes, or 8
+where "half" says so, see halves.py.
 """
 
 from __future__ import annotations
@@ -13,35 +14,41 @@ from numba import types
 from numba.extending import intrinsic
 
 from minillama.kernels import dots, llvm
-from minillama.kernels.llvm import LANES, f32x16, i32x16
+from minillama.kernels.llvm import LANES, f32x8, f32x16, i32x16
 
 
-@intrinsic
-def zeros(typing: Any, n: Any) -> Any:
-    """A block of n vectors of zeros."""
-    count = llvm.literal(n)
-    if count is None:
-        return None
+def _zeros(vector: Any) -> Any:
+    @intrinsic
+    def zeros(typing: Any, n: Any) -> Any:
+        """A block of n vectors of zeros."""
+        count = llvm.literal(n)
+        if count is None:
+            return None
 
-    def build(context: Any, b: Any, signature: Any, args: Any) -> Any:
-        return ir.Constant(ir.ArrayType(llvm.FLOATS, count), None)
+        def build(context: Any, b: Any, signature: Any, args: Any) -> Any:
+            return ir.Constant(ir.ArrayType(ir.VectorType(llvm.FLOAT, vector.lanes), count), None)
 
-    return llvm.block_of(count)(n), build
+        return llvm.block_of(count, vector)(n), build
+
+    return zeros
+
+
+zeros, half_zeros = _zeros(f32x16), _zeros(f32x8)
 
 
 @intrinsic
 def outer(typing: Any, sums: Any, w: Any, i: Any, w_step: Any, a: Any, j: Any, rows: Any) -> Any:
-    """sums[m, r] += w[i + m * w_step : + 16] * a[j + 16 r : + 16], a product in every lane."""
+    """sums[m, r] += w[i + m * w_step : + lanes] * a[j + 16 r : + lanes], a product in every lane of the sums."""
     R = llvm.literal(rows)
     if R is None:
         return None
 
     def build(context: Any, b: Any, signature: Any, args: Any) -> Any:
         block, weights, i, step, activations, j = args[:6]
-        kinds = signature.args
-        xs = [llvm.floats(context, b, kinds[4], activations, b.add(j, llvm.I64(LANES * r))) for r in range(R)]
+        kinds, lanes = signature.args, sums.dtype.lanes
+        xs = [llvm.floats(context, b, kinds[4], activations, b.add(j, llvm.I64(LANES * r)), lanes) for r in range(R)]
         for m in range(sums.count // R):
-            row = llvm.floats(context, b, kinds[1], weights, b.add(i, b.mul(step, llvm.I64(m))))
+            row = llvm.floats(context, b, kinds[1], weights, b.add(i, b.mul(step, llvm.I64(m))), lanes)
             for r in range(R):
                 place = m * R + r
                 block = b.insert_value(block, llvm.call(b, "fma", row, xs[r], b.extract_value(block, place)), place)
@@ -157,7 +164,7 @@ def add_products(typing: Any, sums: Any, ints: Any, scales: Any, i: Any, s_step:
 
 @intrinsic
 def store_block(typing: Any, out: Any, i: Any, m_step: Any, r_step: Any, block: Any, rows: Any) -> Any:
-    """out[i + m * m_step + r * r_step : + 16] = block[m, r]"""
+    """out[i + m * m_step + r * r_step : + lanes] = block[m, r]"""
     R = llvm.literal(rows)
     if R is None:
         return None
@@ -166,28 +173,37 @@ def store_block(typing: Any, out: Any, i: Any, m_step: Any, r_step: Any, block: 
         array, i, m_step, r_step, values = args[:5]
         for place in range(block.count):
             index = b.add(i, b.add(b.mul(m_step, llvm.I64(place // R)), b.mul(r_step, llvm.I64(place % R))))
-            pointer = llvm.pointer(context, b, signature.args[0], array, index, llvm.FLOATS)
-            b.store(b.extract_value(values, place), pointer, align=4)
+            value = b.extract_value(values, place)
+            pointer = llvm.pointer(context, b, signature.args[0], array, index, value.type)
+            b.store(value, pointer, align=4)
         return context.get_dummy_value()
 
     return types.void(out, types.int64, types.int64, types.int64, block, rows), build
 
 
-@intrinsic
-def load_block(typing: Any, a: Any, i: Any, step: Any, n: Any) -> Any:
-    """A block of n vectors, a[i + r * step : + 16]."""
-    count = llvm.literal(n)
-    if count is None:
-        return None
+def _load_block(vector: Any) -> Any:
+    @intrinsic
+    def load_block(typing: Any, a: Any, i: Any, step: Any, n: Any) -> Any:
+        """A block of n vectors, a[i + r * step : + lanes]."""
+        count = llvm.literal(n)
+        if count is None:
+            return None
 
-    def build(context: Any, b: Any, signature: Any, args: Any) -> Any:
-        block = ir.Constant(ir.ArrayType(llvm.FLOATS, count), ir.Undefined)
-        for r in range(count):
-            value = llvm.floats(context, b, signature.args[0], args[0], b.add(args[1], b.mul(args[2], llvm.I64(r))))
-            block = b.insert_value(block, value, r)
-        return block
+        def build(context: Any, b: Any, signature: Any, args: Any) -> Any:
+            array, i, step, _ = args
+            block = ir.Constant(ir.ArrayType(ir.VectorType(llvm.FLOAT, vector.lanes), count), ir.Undefined)
+            for r in range(count):
+                index = b.add(i, b.mul(step, llvm.I64(r)))
+                value = llvm.floats(context, b, signature.args[0], array, index, vector.lanes)
+                block = b.insert_value(block, value, r)
+            return block
 
-    return llvm.block_of(count)(a, types.int64, types.int64, n), build
+        return llvm.block_of(count, vector)(a, types.int64, types.int64, n), build
+
+    return load_block
+
+
+load_block, load_half = _load_block(f32x16), _load_block(f32x8)
 
 
 @intrinsic

@@ -11,9 +11,9 @@ from typing import Any
 from numba import types
 from numba.extending import overload
 
-from minillama.kernels.blocks import load_block, outer, store_block, store_sums, zeros
+from minillama.kernels.blocks import half_zeros, load_block, load_half, outer, store_block, store_sums, zeros
 from minillama.kernels.compressed import compressed_rows, widen_columns
-from minillama.kernels.halves import HALF, half_zeros, load_half, outer_half, store_half
+from minillama.kernels.halves import HALF
 from minillama.kernels.llvm import HALVES, LANES, MANY_STREAMS, WIDE, inner
 from minillama.kernels.simd import load, prefetch, store
 from minillama.layout import LEAST_ROWS, rounded_up
@@ -115,10 +115,10 @@ def _panel_by_halves(panel: Any, i: int, kept: int, k: int, a: Any, j: int, coun
         sums = load_half(panel, kept + half, LANES, SUMS) if k else half_zeros(SUMS)
         at, by = i + half, j + half
         for _ in range(0, count, LANES):
-            sums = outer_half(sums, panel, at, LANES, a, by, FLOAT_ROWS)
+            sums = outer(sums, panel, at, LANES, a, by, FLOAT_ROWS)
             at += LANES * OUTPUTS
             by += LANES * FLOAT_ROWS
-        store_half(panel, kept + half, LANES, sums)
+        store_block(panel, kept + half, LANES, LANES, sums, 1)
 
 
 @inner

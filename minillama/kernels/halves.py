@@ -14,60 +14,8 @@ from numba import types
 from numba.extending import intrinsic
 
 from minillama.kernels import dots, llvm
-from minillama.kernels.llvm import LANES, f32x8
 
 HALF = 8  # lanes
-
-
-@intrinsic
-def half_zeros(typing: Any, n: Any) -> Any:
-    """n vectors of 8 zeros."""
-    count = llvm.literal(n)
-    if count is None:
-        return None
-
-    def build(context: Any, b: Any, signature: Any, args: Any) -> Any:
-        return ir.Constant(ir.ArrayType(llvm.HALF_FLOATS, count), None)
-
-    return llvm.block_of(count, f32x8)(n), build
-
-
-@intrinsic
-def load_half(typing: Any, a: Any, i: Any, step: Any, n: Any) -> Any:
-    """n vectors of 8, a[i + m * step : + 8]."""
-    count = llvm.literal(n)
-    if count is None:
-        return None
-
-    def build(context: Any, b: Any, signature: Any, args: Any) -> Any:
-        block = ir.Constant(ir.ArrayType(llvm.HALF_FLOATS, count), ir.Undefined)
-        for m in range(count):
-            index = b.add(args[1], b.mul(args[2], llvm.I64(m)))
-            block = b.insert_value(block, llvm.floats(context, b, signature.args[0], args[0], index, HALF), m)
-        return block
-
-    return llvm.block_of(count, f32x8)(a, types.int64, types.int64, n), build
-
-
-@intrinsic
-def outer_half(typing: Any, sums: Any, w: Any, i: Any, w_step: Any, a: Any, j: Any, rows: Any) -> Any:
-    """sums[m, r] += w[i + m * w_step : + 8] * a[j + 16 r : + 8], a product in every lane."""
-    R = llvm.literal(rows)
-    if R is None:
-        return None
-
-    def build(context: Any, b: Any, signature: Any, args: Any) -> Any:
-        block, weights, i, step, activations, j = args[:6]
-        kinds = signature.args
-        xs = [llvm.floats(context, b, kinds[4], activations, b.add(j, llvm.I64(LANES * r)), HALF) for r in range(R)]
-        for m in range(sums.count // R):
-            row = llvm.floats(context, b, kinds[1], weights, b.add(i, b.mul(step, llvm.I64(m))), HALF)
-            for r in range(R):
-                place = m * R + r
-                block = b.insert_value(block, llvm.call(b, "fma", row, xs[r], b.extract_value(block, place)), place)
-        return block
-
-    return sums(sums, w, types.int64, types.int64, a, types.int64, rows), build
 
 
 @intrinsic
@@ -111,18 +59,3 @@ def add_group(
 
     ints = types.int64
     return sums(sums, w, ints, scales, ints, a, ints, s, z, ints), build
-
-
-@intrinsic
-def store_half(typing: Any, out: Any, i: Any, step: Any, sums: Any) -> Any:
-    """out[i + r * step : + 8] = sums[r]"""
-
-    def build(context: Any, b: Any, signature: Any, args: Any) -> Any:
-        array, i, step, values = args
-        for r in range(sums.count):
-            index = b.add(i, b.mul(step, llvm.I64(r)))
-            place = llvm.pointer(context, b, signature.args[0], array, index, llvm.HALF_FLOATS)
-            b.store(b.extract_value(values, r), place, align=4)
-        return context.get_dummy_value()
-
-    return types.void(out, types.int64, types.int64, sums), build

@@ -21,10 +21,10 @@ from typing import Any
 from numba import types
 from numba.extending import overload
 
-from minillama.kernels.blocks import add_products, dot_group, splat_ints, store_block, zeros
+from minillama.kernels.blocks import add_products, dot_group, half_zeros, splat_ints, store_block, zeros
 from minillama.kernels.compressed import note_words
 from minillama.kernels.floats import BF16Z, FEW, FLOAT_ROWS, MANY, float_rows
-from minillama.kernels.halves import HALF, add_group, half_zeros, store_half
+from minillama.kernels.halves import HALF, add_group
 from minillama.kernels.llvm import HALVES, MANY_STREAMS, WIDE, inner
 from minillama.kernels.simd import prefetch
 from minillama.kernels.threads import fetch_add
@@ -103,7 +103,7 @@ def _half_tiles(rows: int, size: int) -> Any:
                 si += TILE
                 j += GROUP * rows
                 sj += rows
-            store_half(out, block * rows * out_step + tile * TILE + half, out_step, sums)
+            store_block(out, block * rows * out_step + tile * TILE + half, out_step, out_step, sums, 1)
 
     return multiply
 
