@@ -11,7 +11,7 @@ set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
-"$folder/venv/bin/pip" install -q --no-compile transformers==5.24.0 sentencepiece==0.2.3 protobuf
+"$folder/venv/bin/pip" install -q --no-compile transformers==5.24.0 sentencepiece==0.2.3 protobuf==7.36.2
 cd "$folder"
 "$folder/venv/bin/python" - <<'PYTHON'
 import sys
