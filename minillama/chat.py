@@ -11,6 +11,7 @@ from typing import Any
 from minillama.generation import Continuation, Engine, Sampling, generate
 from minillama.generation.prefix import PrefixEngine
 from minillama.generation.statistics import TimedEngine
+from minillama.messages import printable
 from minillama.tokenizer import StreamDecoder, Tokenizer
 
 RESET = "/reset"
@@ -148,7 +149,7 @@ def converse(conversation: Conversation, *, stats: bool = False) -> None:
             if not terminal:
                 raise
             if isinstance(error, ValueError):
-                _note(str(error))
+                _note(printable(str(error)))
 
 
 def _next_message(terminal: bool) -> str:
@@ -161,6 +162,8 @@ def _next_message(terminal: bool) -> str:
         line = sys.stdin.readline()
     except UnicodeDecodeError:
         raise ValueError("standard input is not UTF-8 text: convert it first") from None
+    except OSError as error:
+        raise OSError(f"standard input cannot be read: {error.strerror}") from None
     if not line:
         raise EOFError
     return line.strip()

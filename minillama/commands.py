@@ -18,9 +18,11 @@ from threadpoolctl import threadpool_limits
 
 import minillama
 from minillama.files import read_bytes
-from minillama.messages import shown
+from minillama.messages import printable, shown
 
 LONGEST = 500  # characters of a message that others worded
+# Without the name of a file these are of standard output: minillama.files writes all else, and names it
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 
 
 class Parser(argparse.ArgumentParser):
@@ -32,9 +34,19 @@ class Parser(argparse.ArgumentParser):
 
 
 def one_line(message: object) -> str:
-    """A message in one line of bounded length."""
-    text = " ".join(str(message).split())
+    """A message in one line of bounded length, fit for a terminal."""
+    text = printable(" ".join(str(message).split()))
     return text if len(text) <= LONGEST else text[:LONGEST] + " ..."
+
+
+def sentence(error: Exception) -> str:
+    """What an error says, in one line. What only the system worded gets the name of what it is about."""
+    if isinstance(error, OSError) and error.strerror is not None:
+        if error.filename is not None:
+            return printable(f"{os.fsdecode(error.filename)} cannot be opened: {error.strerror}")
+        if error.errno in UNWRITABLE:
+            return f"standard output cannot be written: {error.strerror}"
+    return printable(str(error) or type(error).__name__)
 
 
 def parser(name: str, description: str, examples: str, **settings: Any) -> argparse.ArgumentParser:
@@ -50,11 +62,20 @@ def parser(name: str, description: str, examples: str, **settings: Any) -> argpa
     return p
 
 
+class OneLine(logging.Formatter):
+    """Formats each message of the log as one line."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        return printable(super().formatMessage(record))
+
+
 def begin() -> bool:
     """Have warnings told on standard error and texts in UTF-8 on standard output; whether the former is a terminal,
     where it is told what takes its time, too."""
     on_terminal = sys.stderr is not None and sys.stderr.isatty()
-    logging.basicConfig(format="minillama: %(message)s", level=logging.INFO if on_terminal else logging.WARNING)
+    handler = logging.StreamHandler()
+    handler.setFormatter(OneLine("minillama: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.INFO if on_terminal else logging.WARNING)
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed, as by `>&-`
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
@@ -77,7 +98,7 @@ def status_of(work: Callable[[], int | None], failed: int = 1) -> int:
             # As with `| head`. Python would complain once more when it closes standard output
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
-        print(f"minillama: {error or type(error).__name__}", file=sys.stderr)
+        print(f"minillama: {sentence(error)}", file=sys.stderr)
         return failed
     except Exception as error:
         if sys.flags.dev_mode:
@@ -128,7 +149,11 @@ def read_text(source: str, option: str = "-") -> str:
         raise OSError(f"{source} cannot be read: {error.strerror}") from None
     if sys.stdin is None:
         raise ValueError(f"{option} reads standard input, and that is closed")
-    return decoded("standard input", sys.stdin.buffer.read())
+    try:
+        data = sys.stdin.buffer.read()
+    except OSError as error:
+        raise OSError(f"standard input cannot be read: {error.strerror}") from None
+    return decoded("standard input", data)
 
 
 def decoded(source: str, data: bytes) -> str:
@@ -158,5 +183,7 @@ def check_output(option: str, file: str, endings: Sequence[str]) -> None:
     """ValueError if a file that an option names cannot be one of these kinds, or has no folder to be written into."""
     if Path(file).suffix not in endings:
         raise ValueError(f"{option} writes a {' or '.join(endings)} file, not {shown(file)}")
+    if Path(file).is_dir():
+        raise ValueError(f"{option} cannot write {file}: a folder has its name")
     if not Path(file).absolute().parent.is_dir():
         raise ValueError(f"{option} cannot write {file}: make its folder first")

@@ -21,6 +21,7 @@ from minillama import commands
 from minillama.checking import check
 from minillama.converting import Job, Watch, convert
 from minillama.engines import FORMATS
+from minillama.messages import printable
 from minillama.weights.saving import Progress
 from minillama.weights.target import DTYPES
 
@@ -158,7 +159,7 @@ def report(place: Path, watch: Watch) -> int:
     """Say whether a checkpoint is sound; the exit status."""
     found = check(place, watch)
     for complaint in found.complaints:
-        print(f"minillama: {place} is not sound: {complaint}", file=sys.stderr)
+        print(printable(f"minillama: {place} is not sound: {complaint}"), file=sys.stderr)
     if not found.complaints:
         print(f"sound: {found.summary}", flush=True)
     return 1 if found.complaints else 0

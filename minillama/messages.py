@@ -26,3 +26,9 @@ def listed(names: Iterable[Any], most: int = 10) -> str:
     every = [str(name) for name in names]
     texts = [name if len(name) <= 100 else f"{name[:100]}..." for name in every[:most]]
     return ", ".join(texts) + (f" and {len(every) - most} more" if len(every) > most else "")
+
+
+def printable(text: str) -> str:
+    """The text in one line: spells out line ends and escape sequences, which names of files may have and terminals
+    would obey."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -251,7 +251,7 @@ BAD_WEIGHTS = {
         "minillama downloads nothing: if that is a model's name on a hub, get its",
     ),
     "empty folder": (".", ". has no model.safetensors and no model.safetensors.index.json"),
-    "another format": ("notes.txt", "notes.txt is not a .safetensors, .gguf, .pth, .pt or .bin file, an index, or a"),
+    "another format": ("notes.txt", "notes.txt is not a .safetensors, .gguf, .pth, .pt, .ckpt or .bin file, an"),
     "a name of 300 letters": ("x" * 300, "xxx does not exist: name a checkpoint folder"),
 }
 

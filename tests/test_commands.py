@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -70,3 +74,56 @@ def test_its_traceback_is_there_for_who_wants_it(monkeypatch: pytest.MonkeyPatch
         patch.setattr("sys.flags", SimpleNamespace(dev_mode=True))
         with pytest.raises(RuntimeError, match="no locator"):
             commands.status_of(fail(RuntimeError("no locator")))
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\x1b[2Jb", "a\rb", "a\udcffb"])
+def test_a_name_stays_on_its_line(name: str, capfd: Capture) -> None:
+    """No name of a file ends the line of a message, or moves the cursor of the terminal that shows it."""
+    assert generate.main(["--weights", name]) == 1
+    assert convert.main(["--check", name]) == 1
+    err = capfd.readouterr().err
+    assert err.count("\n") == 2
+    assert all(line.isprintable() for line in err.splitlines())
+    assert err.count(ascii(name)[1:-1] + " does not exist") == 2
+
+
+def test_so_does_a_name_in_a_warning(capfd: Capture) -> None:
+    line = commands.OneLine("minillama: %(message)s").format(
+        logging.LogRecord("minillama", logging.WARNING, "", 0, "no template in %s", ("a\n\x1b[2Jb",), None)
+    )
+    assert line == "minillama: no template in a\\n\\x1b[2Jb"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no device that is always full")
+@pytest.mark.parametrize("command", ["generate --max-new-tokens 1", "trace --ids 1 --list"])
+def test_output_that_cannot_be_written_is_named(command: str) -> None:
+    with open("/dev/full", "wb") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", *f"minillama.{command}".split()], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert (ended.returncode, ended.stderr) == (
+        1,
+        "minillama: standard output cannot be written: No space left on device\n",
+    )
+
+
+def test_a_picture_where_a_folder_is(tmp_path: Path) -> None:
+    (tmp_path / "x.html").mkdir()
+    with pytest.raises(ValueError, match=r"--html cannot write .*x\.html: a folder has its name"):
+        commands.check_output("--html", str(tmp_path / "x.html"), (".html",))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="where such a file can be read, its length is 0")
+@pytest.mark.parametrize("command", ["generate --prompt -", "generate --chat", "evaluate -"])
+def test_input_that_cannot_be_read_is_named(command: str, tmp_path: Path) -> None:
+    with open(tmp_path / "x", "wb") as only_written:
+        ended = subprocess.run(
+            [sys.executable, "-m", *f"minillama.{command}".split()], stdin=only_written, capture_output=True, text=True
+        )
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines()[-1] == "minillama: standard input cannot be read: Bad file descriptor"
+
+
+def test_an_error_of_the_system_names_its_file(capfd: Capture) -> None:
+    assert commands.status_of(fail(PermissionError(13, "Permission denied", "some.json"))) == 1
+    assert capfd.readouterr().err == "minillama: some.json cannot be opened: Permission denied\n"

@@ -6,6 +6,7 @@ number a token is multiplied by, and the bytes of all weights once a pass, howev
 
 from __future__ import annotations
 
+import io
 import statistics
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 from minillama.benchmarks.measure import Figures, Measure
 from minillama.benchmarks.report import Run
 from minillama.benchmarks.shapes import matrix_parameters
+from minillama.files import write_files
 from minillama.model.engine import CHUNK
 
 MARKERS = {"minillama": "o", "llama.cpp": "^", "ik": "v", "transformers": "s"}
@@ -64,7 +66,9 @@ def draw(run: Run, file: Path) -> None:
     picture.legend(loc="outside right upper", fontsize=9)
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_formatter("{x:g}")
-    picture.savefig(file, dpi=150)
+    drawn = io.BytesIO()
+    picture.savefig(drawn, format=file.suffix[1:], dpi=150)
+    write_files({file: drawn.getvalue()})
 
 
 def points(run: Run) -> Iterator[Any]:
