@@ -26,6 +26,7 @@ from minillama.debug.mapping import SHIPPED, mapped, read_mapping
 from minillama.debug.names import place
 from minillama.debug.report import table
 from minillama.debug.traces import Trace
+from minillama.messages import shown
 from minillama.weights import Parameters, open_checkpoint
 
 SIZES = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
@@ -61,10 +62,14 @@ def parser() -> argparse.ArgumentParser:
 
 
 def positive(text: str) -> float:
-    """A number of 0 or more. ValueError for another, which argparse tells."""
-    if not 0 <= float(text) < float("inf"):
-        raise ValueError(text)
-    return float(text)
+    """A number of 0 or more. ArgumentTypeError for another."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < float("inf"):
+        raise argparse.ArgumentTypeError(f"it takes a number of 0 or more, not {shown(text)}")
+    return number
 
 
 def main(argv: Sequence[str] | None = None) -> int:

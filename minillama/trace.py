@@ -72,14 +72,19 @@ def parser() -> argparse.ArgumentParser:
 
 
 def numbers(text: str) -> list[int]:
-    """`0,4-6` as [0, 4, 5, 6]. ValueError for what is none, which argparse tells."""
+    """`0,4-6` as [0, 4, 5, 6]. ArgumentTypeError for anything else."""
     found: list[int] = []
-    for part in text.split(","):
-        first, dash, last = part.partition("-")
-        run_of = range(int(first), int(last if dash else first) + 1)
-        if not 0 < len(run_of) <= MOST or run_of[0] < 0:
-            raise ValueError(text)
-        found += run_of
+    try:
+        for part in text.split(","):
+            first, dash, last = part.partition("-")
+            run_of = range(int(first), int(last if dash else first) + 1)
+            if not 0 < len(run_of) <= MOST or run_of[0] < 0:
+                raise ValueError
+            found += run_of
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"it takes whole numbers and ranges such as 0,4-6, not {shown(text)}"
+        ) from None
     return found
 
 

@@ -264,7 +264,7 @@ def test_a_page_that_cannot_be_written_is_told_and_nothing_printed(
     (tmp_path / "folder.html").mkdir()
     outcome = command(capfd, a, a, "--html", tmp_path / "folder.html", run=main)
     assert (outcome.status, outcome.out, outcome.err.count("\n")) == (2, "", 1)
-    assert "folder.html cannot be written: a folder has its name" in outcome.err
+    assert "folder.html: a folder has its name" in outcome.err
 
 
 @pytest.mark.parametrize(
@@ -272,7 +272,8 @@ def test_a_page_that_cannot_be_written_is_told_and_nothing_printed(
     [
         (("a", "none"), [], "does not exist"),
         (("a", "foreign.npz"), [], "no name in common"),
-        (("a", "a"), ["--map", "nobody"], "there is no mapping nobody"),
+        (("a", "a"), ["--map", "nobody"], "nobody is neither a mapping nor a file"),
+        (("a", "foreign.npz"), [], "and none of docs/notation.md): say with --map"),
         (("foreign.npz", "foreign.npz"), ["--map", "llama2c"], "no config"),
         (("a", "b"), ["--weights", "nowhere"], "nowhere"),
         (("a", "b"), ["--html", "report.pdf"], "--html writes a .html file, not 'report.pdf'"),
@@ -299,7 +300,10 @@ def test_weights_of_another_model_are_refused(trace: Trace, tmp_path: Path, capf
 
 
 @pytest.mark.parametrize("option", ["--rtol", "--atol"])
-def test_wrong_usage(option: str, capfd: Capture) -> None:
+@pytest.mark.parametrize("value", ["-1", "nan", "some"])
+def test_wrong_usage(option: str, value: str, capfd: Capture) -> None:
     with pytest.raises(SystemExit) as caught:
-        main(["a", "b", option, "-1"])
+        main(["a", "b", option, value])
     assert caught.value.code == 2
+    said = f"minillama: argument {option}: it takes a number of 0 or more, not {value!r}: see "
+    assert capfd.readouterr().err.startswith(said)

@@ -90,10 +90,11 @@ def test_what_is_refused(arguments: list[str], complaint: str, tmp_path: Path, c
 
 
 @pytest.mark.parametrize("written", ["5-2", "0-99999999999", "3-", "-1", "1,,2", "x"])
-def test_numbers_that_are_none(written: str, tmp_path: Path) -> None:
+def test_numbers_that_are_none(written: str, tmp_path: Path, capfd: Capture) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["--ids", IDS, "--out", str(tmp_path / "t"), f"--layers={written}"])
     assert ended.value.code == 2
+    assert f"--layers: it takes whole numbers and ranges such as 0,4-6, not '{written}': see" in capfd.readouterr().err
     assert not list(tmp_path.iterdir())
 
 

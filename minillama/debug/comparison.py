@@ -192,4 +192,4 @@ def as_object(result: Comparison) -> dict[str, Any]:
 
 def _some(trace: Trace) -> str:
     names = list(trace.tensors)
-    return ", ".join(names[:2]) + (" ..." if len(names) > 2 else "")
+    return ", ".join(names[:2]) + (" ..." if len(names) > 2 else "") or "none of docs/notation.md"

@@ -15,6 +15,7 @@ from minillama.debug.traces import Trace, read_metadata
 from minillama.weights.formats import FLOATS
 from minillama.weights.safetensors import StoredTensor, open_safetensors
 
+MAGIC = b"\x93NUMPY"
 INPUT_IDS = "input_ids"  # the ids of the first call, where a dump has them as an array
 
 
@@ -45,9 +46,11 @@ def open_dump(path: str | os.PathLike[str]) -> Trace:
     metadata: Mapping[str, str] = {}
     readers: dict[str, Callable[[], Array]]
     if not place.is_dir() and not place.is_file():
-        raise OSError(f"{place} is no file: name a trace, a .safetensors or .npz file or a folder of .npy")
+        raise OSError(f"{place} is not a file: name a trace, a .safetensors or .npz file or a folder of .npy")
     if place.is_dir():
         readers = {file.stem: partial(_read_npy, file) for file in sorted(place.glob("*.npy"))}
+    elif place.suffix == ".npy":
+        raise ValueError(f"{place} is one array, whose name is that of its file: name the folder it is in")
     elif zipfile.is_zipfile(place) or place.suffix == ".npz":
         readers = _npz(place)
     else:
@@ -84,7 +87,10 @@ def _read_npz(file: Path, opened: Mapping[str, Array], name: str) -> Array:
 def _read_npy(file: Path) -> Array:
     try:
         if not file.is_file():
-            raise ValueError("it is no file")  # opening a pipe would wait for ever
+            raise ValueError("it is not a file")  # opening a pipe would wait for ever
+        with open(file, "rb") as opened:
+            if opened.read(len(MAGIC)) != MAGIC:  # NumPy takes anything else for a pickle, and advises to run it
+                raise ValueError("it is empty, cut short or of another kind")
         return numbers(np.load(file, mmap_mode="r", allow_pickle=False), str(file))
     except (ValueError, OSError, EOFError) as error:
         raise ValueError(f"{file} is not a sound .npy file: {error}; write it with numpy.save") from None

@@ -61,14 +61,14 @@ def read_mapping(name: str) -> list[Rule]:
     """The rules of a mapping that is shipped, by its name, or in a file. ValueError that names it if it is none."""
     file = SHIPPED.get(name, Path(name))
     if not file.is_file():
-        raise ValueError(f"there is no mapping {name}: name a file, or one of {', '.join(SHIPPED)}")
+        raise ValueError(f"{name} is neither a mapping nor a file: name a file, or one of {', '.join(SHIPPED)}")
     try:
         said = tomllib.loads(file.read_text(encoding="utf-8"))
         if set(said) != {"rule"}:
             raise ValueError(f"it has {listed(said) or 'nothing'}, and not [[rule]] alone")
         return [_checked(Rule(**rule)) for rule in said["rule"]]
     except (ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"{file} is no mapping: {error}; see docs/debugging.md") from None
+        raise ValueError(f"{file} is not a mapping: {error}; see docs/debugging.md") from None
 
 
 def mapped(trace: Trace, rules: Sequence[Rule], config: LlamaConfig, tokens: int | None = None) -> Trace:
@@ -204,7 +204,7 @@ def _likeliest(wanted: str, array: Array, sizes: Mapping[str, int]) -> str:
 def _checked(rule: Rule) -> Rule:
     example = names.place(rule.name.replace("{layer}", "0"))
     if example is None:
-        raise ValueError(f"{shown(rule.name)} is no name of docs/notation.md")
+        raise ValueError(f"{shown(rule.name)} is not a name of docs/notation.md")
     if rule.layout not in ("halves", "interleaved") or rule.future not in ("meant", "padding", "garbage"):
         raise ValueError(f"{rule.source}: layout is halves or interleaved, and future meant, padding or garbage")
     factor_of(rule.times, dict.fromkeys("BTSDHGKFVL", 1))

@@ -66,6 +66,7 @@ def test_a_trace_comes_back_as_it_was_saved(tmp_path: Path) -> None:
         ("x.npz", b"", r"not a sound \.npz file"),
         ("x.safetensors", b"12345", "too few for a header"),
         ("x.pt", b"\x80\x02}q\x00.", "safetensors"),
+        ("x.npy", b"\x93NUMPY", "one array, whose name is that of its file: name the folder it is in"),
     ],
 )
 def test_files_that_are_no_dump(name: str, contents: bytes, complaint: str, tmp_path: Path) -> None:
@@ -84,6 +85,17 @@ def test_arrays_that_are_no_numbers(tmp_path: Path) -> None:
         dump["model"]
 
 
+@pytest.mark.parametrize("contents", [b"", b"\x80\x04N.", b"text\n"])
+def test_what_is_not_an_array_in_a_folder(contents: bytes, tmp_path: Path) -> None:
+    """NumPy takes such a file for a pickle, and advises to load it unsafely."""
+    (tmp_path / "logits.npy").write_bytes(contents)
+    with pytest.raises(
+        ValueError, match=r"logits\.npy is not a sound \.npy file: .* another kind; write it with"
+    ) as caught:
+        open_dump(tmp_path)["logits"]
+    assert "unsafe" not in str(caught.value)
+
+
 def test_places_without_a_dump(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="does not exist"):
         open_dump(tmp_path / "none")
@@ -94,10 +106,10 @@ def test_places_without_a_dump(tmp_path: Path) -> None:
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")
 def test_what_might_never_end_is_not_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(OSError, match="is no file"):
+    with pytest.raises(OSError, match="is not a file"):
         open_dump(tmp_path / "pipe")
     os.mkfifo(tmp_path / "x.npy")
-    with pytest.raises(ValueError, match=r"x\.npy is not a sound \.npy file: it is no file"):
+    with pytest.raises(ValueError, match=r"x\.npy is not a sound \.npy file: it is not a file"):
         open_dump(tmp_path)["x"]
 
 

@@ -155,12 +155,12 @@ def test_what_does_not_fit_is_said(rule: dict[str, Any], shape: tuple[int, ...],
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("not toml", "is no mapping"),
-        ('[[rule]]\nsource = "x"\nname = "model.layers.{layer}.query"', "no name of docs/notation.md"),
+        ("not toml", "is not a mapping"),
+        ('[[rule]]\nsource = "x"\nname = "model.layers.{layer}.query"', "not a name of docs/notation.md"),
         ('[[rule]]\nsource = "x"\nname = "logits"\nlayout = "woven"', "halves or interleaved"),
         ('[[rule]]\nsource = "x"\nname = "logits"\ntimes = "1+1"', "times must be"),
         ('[[rule]]\nsource = "x"', "name"),
-        ("rule = 3", "is no mapping"),
+        ("rule = 3", "is not a mapping"),
         ('[[rules]]\nsource = "x"\nname = "logits"', "it has rules, and not"),
         ("", "it has nothing, and not"),
     ],
@@ -174,7 +174,9 @@ def test_files_that_are_no_mapping(text: str, complaint: str, tmp_path: Path) ->
 
 
 def test_unknown_names_of_mappings() -> None:
-    with pytest.raises(ValueError, match=r"there is no mapping llamafile: .* llama.cpp, llama2c, transformers"):
+    with pytest.raises(
+        ValueError, match=r"llamafile is neither a mapping nor a file: .* llama.cpp, llama2c, transformers"
+    ):
         read_mapping("llamafile")
 
 
