@@ -59,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
         default="auto",
         help="number format (default: auto, each tensor's own); q8_0 and q4_0 as generate --save-quantized has them",
     )
-    g.add_argument("--max-shard-size", default="5GB", metavar="SIZE", help="largest file of weights (default: 5GB)")
+    g.add_argument("--max-shard-size", metavar="SIZE", help="largest file of weights (default: 5GB)")
     g.add_argument("--config", metavar="FILE", help="config.json to use (default: beside the weights)")
     g.add_argument("--tokenizer", metavar="PATH", help="tokenizer to use (default: beside the weights)")
     g.add_argument(
@@ -101,16 +101,23 @@ def main(argv: Sequence[str] | None = None) -> int:
                 return bar.update
 
             if args.check is not None:
-                if args.source is not None or args.input_dir is not None:
-                    p.error("--check PATH writes nothing: leave out IN and OUT")
                 if not args.check:
                     p.error("a path is empty")
+                check_alone(p, args)
                 return report(Path(args.check), watch)
             line = convert(job_of(p, args), watch)
         print(line)
         return 0
 
     return commands.status_of(work)
+
+
+def check_alone(p: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """End with status 2 if --check stands beside an argument that says what is written, or from what."""
+    for action in p._actions:
+        if action.dest in vars(args) and action.dest != "check" and getattr(args, action.dest) != action.default:
+            name = action.option_strings[0] if action.option_strings else action.metavar
+            p.error(f"--check PATH writes nothing and takes the files as they are: leave out {name}")
 
 
 def job_of(p: argparse.ArgumentParser, args: argparse.Namespace) -> Job:
@@ -123,12 +130,16 @@ def job_of(p: argparse.ArgumentParser, args: argparse.Namespace) -> Job:
         source, out = meta_folder(folder, args.model_size), args.output_dir
         if tokenizer is None and source != folder and not (source / "tokenizer.model").exists():
             tokenizer = folder if (folder / "tokenizer.model").exists() else None
+    elif args.model_size is not None or args.output_dir is not None:
+        p.error("--model_size and --output_dir go with --input_dir: give that, or IN and OUT alone")
     if "" in (source, out, args.config, tokenizer, *args.lora):
         p.error("a path is empty")
     if source is None or out is None:
         p.error("name what to convert and where to: IN OUT, or --input_dir DIR --output_dir DIR")
     if args.safe_serialization.lower() in ("false", "0", "no"):
         raise ValueError("--safe_serialization False would write pickled files, which can hold code: leave it out")
+    if args.max_shard_size is not None and Path(out).suffix.lower() == ".gguf":
+        raise ValueError("--max-shard-size is for folders, and a .gguf file is one: leave it out")
     for name in UNNEEDED:
         if getattr(args, name) is not None:
             log.warning("--%s is not needed: the files say it", name)
@@ -136,7 +147,7 @@ def job_of(p: argparse.ArgumentParser, args: argparse.Namespace) -> Job:
         source=Path(source),
         out=Path(out),
         dtype=args.dtype,
-        max_shard_size=args.max_shard_size,
+        max_shard_size="5GB" if args.max_shard_size is None else args.max_shard_size,
         config=Path(args.config) if args.config else None,
         tokenizer=Path(tokenizer) if tokenizer else None,
         kv_heads=args.kv_heads,

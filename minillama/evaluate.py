@@ -115,6 +115,12 @@ def evaluate(args: argparse.Namespace) -> Result:
     if not 2 <= context <= room:
         raise ValueError(f"--context must be between 2 and the {room} tokens the model takes, not {context}")
     stride = args.stride if args.stride is not None else max(context // 2, 2)
+    if args.stride is not None and args.recipe == "llama.cpp":
+        raise ValueError("--stride is of the recipe strided, and llama.cpp's windows lie side by side: leave it out")
+    if not 2 <= stride <= context:
+        raise ValueError(f"--stride must be between 2 and the context of {context} tokens, not {stride}")
+    if args.recipe == "llama.cpp" and context < 3:
+        raise ValueError(f"--context must be 3 or more for llama.cpp's recipe, not {context}")
 
     rows = [np.array(encode_prompt(tokenizer, text)) for text in texts]
     plans = [windows(args.recipe, len(ids), context, stride) for ids in rows]
@@ -143,7 +149,8 @@ def read_texts(files: Sequence[str], separator: str | None) -> list[str]:
         parts = [text] if separator is None else f"\n{text}\n".split(f"\n{separator}\n")
         texts += [part.strip("\n") if separator is not None else part for part in parts if part.strip()]
     if not texts:
-        raise ValueError(f"{listed(files)}: no text to predict")
+        names = listed("standard input" if file == "-" else file for file in files)
+        raise ValueError(f"{names}: no text to predict: give one of some words")
     return texts
 
 
@@ -159,6 +166,8 @@ def parsed(setting: str) -> dict[str, str]:
             wanted = f"one of {', '.join(choices)}" if choices else "a path"
             of = f"{name} must be {wanted}" if name in allowed else "it takes weights=PATH, engine=NAME and dtype=NAME"
             raise ValueError(f"--against {setting}: {of}")
+        if name in found:
+            raise ValueError(f"--against {setting}: {name} is there twice: give each model an --against of its own")
         found[name] = value
     return found
 

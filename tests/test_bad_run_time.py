@@ -67,10 +67,10 @@ def prompt_of(tokens: int) -> str:
 # -- settings -----------------------------------------------------------------------------------------------------
 
 BAD_SETTINGS: dict[str, tuple[list[object], str]] = {
-    "temperature -1": (["--temperature", -1], "temperature must be 0 (greedy) or a number above, not -1.0"),
-    "temperature inf": (["--temperature", "inf"], "temperature must be 0 (greedy) or a number above, not inf"),
-    "temperature -inf": (["--temperature=-inf"], "temperature must be 0 (greedy) or a number above, not -inf"),
-    "temperature NaN": (["--temperature", "nan"], "temperature must be 0 (greedy) or a number above, not nan"),
+    "temperature -1": (["--temperature", -1], "temperature must be 0 (greedy) or a finite number above, not -1.0"),
+    "temperature inf": (["--temperature", "inf"], "temperature must be 0 (greedy) or a finite number above, not inf"),
+    "temperature -inf": (["--temperature=-inf"], "temperature must be 0 (greedy) or a finite number above, not -inf"),
+    "temperature NaN": (["--temperature", "nan"], "temperature must be 0 (greedy) or a finite number above, not nan"),
     "top_p 0": (["--top-p", 0], "top_p must be above 0 and at most 1, not 0.0"),
     "top_p 1.5": (["--top-p", 1.5], "top_p must be above 0 and at most 1, not 1.5"),
     "top_p -1": (["--top-p", -1], "top_p must be above 0 and at most 1, not -1.0"),

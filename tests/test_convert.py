@@ -411,6 +411,12 @@ def test_an_interruption(request_to_end: str, tmp_path: Path, capfd: Capture, mo
         ["in", "out", "--check", "in"],
         ["in", "--input_dir", "in", "--output_dir", "out"],
         ["--input_dir", "in"],
+        ["in", "--output_dir", "out"],
+        ["in", "out", "--model_size", "7B"],
+        ["--check", "in", "--dtype", "f16"],
+        ["--check", "in", "--lora", "adapter"],
+        ["--check", "in", "--output_dir", "out"],
+        ["--check", "in", "--max-shard-size", "5GB"],
         ["in", "out", "--no-such-option"],
     ],
 )
@@ -422,6 +428,19 @@ def test_wrong_usage(arguments: list[str], capfd: Capture) -> None:
     assert (out, err.count("\n")) == ("", 1)
     assert err.startswith("minillama: ")
     assert err.endswith(": see python -m minillama.convert --help\n")
+
+
+def test_options_beside_check_are_named(capfd: Capture) -> None:
+    for arguments in (["--tokenizer", "x"], ["--kv-heads", "1"], ["--force"]):
+        with pytest.raises(SystemExit, match="2"):
+            main(["--check", "in", *arguments])
+        said = f"takes the files as they are: leave out {arguments[0]}: see "
+        assert said in capfd.readouterr().err
+
+
+def test_a_gguf_file_has_no_shards(tmp_path: Path, capfd: Capture) -> None:
+    arguments = [checkpoint(tmp_path / "in"), tmp_path / "out.GGUF", "--max-shard-size", "1MB"]
+    assert_refused(capfd, arguments, "--max-shard-size is for folders", run=main)
 
 
 def test_what_cannot_be_converted(tmp_path: Path, capfd: Capture) -> None:

@@ -86,7 +86,7 @@ def heading(run: Run) -> Iterator[str]:
     config = run.config
     yield (
         f"{run.model}: {run.parameters / 1e9:.3g} billion parameters, {config.num_hidden_layers} layers, "
-        f"context {config.context_length}; {run.threads} threads, {run.repeats} repeats"
+        f"context {config.context_length}; {run.threads} threads, {run.repeats} repeat{'' if run.repeats == 1 else 's'}"
         + ("" if run.cpu == "host" else f"; kernels of minillama for {run.cpu}, peers as they were built")
     )
     yield "median (least-most); prefill, decode and batch in tokens/s, a ratio above 1 where minillama is faster"

@@ -74,7 +74,8 @@ def windows(recipe: str, tokens: int, context: int, stride: int) -> list[Window]
         raise ValueError(f"recipe must be one of {', '.join(RECIPES)}, not {shown(recipe)}")
     if context < 3 or tokens < 2 * context:
         raise ValueError(
-            f"a text of {tokens} tokens is too short: llama.cpp's recipe wants two contexts, of {context} tokens each"
+            f"a text of {tokens} tokens is too short: llama.cpp's recipe takes two contexts of {context} tokens each; "
+            "give a longer text or a smaller context"
         )
     return list(halves(tokens, context))
 

@@ -31,7 +31,7 @@ class Sampling:
     def __post_init__(self) -> None:
         checks = {
             "repetition_penalty": (0.01 <= self.repetition_penalty <= 100, "between 0.01 and 100"),
-            "temperature": (0 <= self.temperature < math.inf, "0 (greedy) or a number above"),
+            "temperature": (0 <= self.temperature < math.inf, "0 (greedy) or a finite number above"),
             "top_k": (self.top_k >= 0 and self.top_k == int(self.top_k), "0 (off) or a whole number above"),
             "top_p": (0 < self.top_p <= 1, "above 0 and at most 1"),
             "min_p": (0 <= self.min_p <= 1, "between 0 and 1"),

@@ -48,7 +48,7 @@ def test_halves_by_hand() -> None:
         (("strided", 10, 6, 1), "stride must be between 2 and the context of 6 tokens, not 1"),
         (("strided", 10, 6, 7), "not 7"),
         (("strided", 1, 6, 3), "a text of 1 tokens has nothing to predict"),
-        (("llama.cpp", 11, 6, 3), "wants two contexts, of 6 tokens each"),
+        (("llama.cpp", 11, 6, 3), "takes two contexts of 6 tokens each"),
         (("other", 11, 6, 3), "recipe must be one of strided, llama.cpp, not 'other'"),
     ],
 )
