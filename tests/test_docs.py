@@ -46,3 +46,13 @@ def test_every_row_names_tests_that_exist(name: str, tests: str) -> None:
 
 def test_the_table_is_not_empty() -> None:
     assert len(rows()) > 100
+
+
+def test_every_finding_is_in_the_table() -> None:
+    folder = ROOT / "findings"
+    rows = re.findall(r"^\| `([\w.-]+\.sh)` \|", (folder / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert rows == sorted(file.name for file in folder.glob("*.sh"))
+    for name in rows:
+        script = (folder / name).read_text(encoding="utf-8")
+        assert re.search(r"pip\"? install .*==\d", script), f"{name} pins no version"
+        assert "import minillama" not in script
