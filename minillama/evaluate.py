@@ -56,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
     g.add_argument("--dtype", type=lambda name: FORMATS.get(name, name), choices=DTYPES, default="auto",
                    help="number format of the weights (default: auto, the checkpoint's own)")  # fmt: skip
     g.add_argument("--against", action="append", default=[], metavar="SETTING=VALUE,...",
-                   help="a model beside it, as it but for weights, engine or dtype; may be repeated")  # fmt: skip
+                   help="a second model: the first, with other weights, engine or dtype; may be repeated")  # fmt: skip
     g.add_argument("--threads", type=int, metavar="N", help="threads to compute with (default: one a core)")
 
     g = p.add_argument_group("recipe")
