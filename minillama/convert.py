@@ -139,7 +139,7 @@ def job_of(p: argparse.ArgumentParser, args: argparse.Namespace) -> Job:
     if args.safe_serialization.lower() in ("false", "0", "no"):
         raise ValueError("--safe_serialization False would write pickled files, which can hold code: leave it out")
     if args.max_shard_size is not None and Path(out).suffix.lower() == ".gguf":
-        raise ValueError("--max-shard-size is for folders, and a .gguf file is one: leave it out")
+        raise ValueError("--max-shard-size is for folders, and GGUF is written as one file: leave it out")
     for name in UNNEEDED:
         if getattr(args, name) is not None:
             log.warning("--%s is not needed: the files say it", name)
