@@ -66,9 +66,9 @@ def draw(run: Run, file: Path) -> None:
     picture.legend(loc="outside right upper", fontsize=9)
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_formatter("{x:g}")
-    drawn = io.BytesIO()
-    picture.savefig(drawn, format=file.suffix[1:], dpi=150)
-    write_files({file: drawn.getvalue()})
+    contents = io.BytesIO()
+    picture.savefig(contents, format=file.suffix[1:], dpi=150)
+    write_files({file: contents.getvalue()})
 
 
 def points(run: Run) -> Iterator[Any]:
