@@ -10,7 +10,7 @@ from typing import Any
 from minillama.messages import listed, shown
 from minillama.tokenizer.batch_encoding import BatchEncoding
 from minillama.tokenizer.batches import Batches
-from minillama.tokenizer.marks import Marks, plain_data
+from minillama.tokenizer.marks import Mark, Marks, plain_data
 
 # The default system prompt of Llama 2, by Meta: Touvron et al. 2023, "Llama 2: Open Foundation and Fine-Tuned Chat
 # Models", appendix A.3.7, and the DEFAULT_SYSTEM_PROMPT of the reference code and of transformers
@@ -160,20 +160,23 @@ class ChatTemplates:
         control = {text for text, (_, special) in added.items() if special or (text.strip() and text in template_text)}
         data = {"messages": conversations, "tools": tools, "documents": documents, "kwargs": kwargs}
         marks = Marks.unused(template_text, data)
-        mark = marks.marker(control if sanitize_control_tokens else set())
-        shared = dict(self.special_tokens_map) | {
-            "tools": plain_data(tools, mark),
-            "documents": plain_data(documents, mark),
-            "add_generation_prompt": add_generation_prompt,
-        }
-        for name, value in kwargs.items():
-            shared[name] = value if name in self.special_tokens_map else plain_data(value, mark)
-        rendered = []
-        for messages in conversations:
+        named = dict(self.special_tokens_map)
+
+        def variables(messages: Sequence[Mapping[str, Any]], mark: Mark) -> tuple[dict[str, Any], str | None]:
+            shared = {"tools": tools, "documents": documents, "add_generation_prompt": add_generation_prompt} | kwargs
+            shared = {name: value if name in named else plain_data(value, mark) for name, value in shared.items()}
             plain = plain_data([{k: v for k, v in m.items() if v is not None} for m in messages], mark)
             plain = [_with_reasoning(message) for message in plain]
             said = _open_ended(plain, marks) if continue_final_message else None
-            text = template.render(shared | {"messages": plain}, unescaped="".join(marks))
+            return named | shared | {"messages": plain}, said
+
+        rendered = []
+        for messages in conversations:
+            plain, said = variables(messages, marks.marker(set()))
+            text = template.render(plain, marks)
+            marked, _ = variables(messages, marks.marker(control if sanitize_control_tokens else set()))
+            if marked != plain:
+                text = _with_marks(text, template.render(marked, marks), marks)
             rendered.append(text if said is None else _cut_open(text, said, marks))
         if not tokenize:
             texts = [marks.removed_from(text) for text in rendered]
@@ -249,6 +252,17 @@ def _with_reasoning(message: dict[str, Any]) -> dict[str, Any]:
     return {"thinking": reasoning, **message, "reasoning_content": reasoning}
 
 
+def _with_marks(text: str, marked: str, marks: Marks) -> str:
+    """What the template writes, with the marks that it writes where messages have them."""
+    both = marks.carried_over(marked, text)
+    if both is None:
+        raise ValueError(
+            "the chat template takes control tokens that a message spells for its own: leave them out of the messages, "
+            "or give sanitize_control_tokens=False"
+        )
+    return both
+
+
 def _open_ended(messages: list[dict[str, Any]], marks: Marks) -> str:
     """Mark the end of the last message, which is to go on; what it says."""
     last = messages[-1]
@@ -265,7 +279,7 @@ def _open_ended(messages: list[dict[str, Any]], marks: Marks) -> str:
 def _cut_open(text: str, said: str, marks: Marks) -> str:
     """The rendered text up to the end of the last message, without the space behind it where the template strips."""
     before, end, after = text.rpartition(marks.end)
-    if not end or said.strip() not in before:
+    if not end or said.strip() not in marks.removed_from(before):
         raise ValueError(
             "continue_final_message cannot find the last message in what the chat template writes: leave it out"
         )

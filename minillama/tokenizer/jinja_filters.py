@@ -22,11 +22,12 @@ from minillama.tokenizer.jinja_bounds import (
     check_width,
     size_of,
 )
+from minillama.tokenizer.marks import Marks
 
 # Those of Jinja that make no more than they are given, or whose result is measured before it is made much of
 PLAIN = """
-    abs attr capitalize count d default dictsort e escape filesizeformat first float forceescape groupby int items last
-    length list lower map max min random reject rejectattr reverse safe select selectattr sort string sum title trim
+    abs attr capitalize d default dictsort e escape filesizeformat first float forceescape groupby int items last
+    list lower map max min random reject rejectattr reverse safe select selectattr sort string sum title
     truncate unique upper urlencode wordcount xmlattr
 """
 SMALL = ("pprint", "striptags")  # and those that take long for a long text
@@ -37,17 +38,25 @@ _METHODS = """
     upper zfill
 """
 TEXT_METHODS = frozenset(_METHODS.split())
-
+# What looks past marks, and what may cut a text between marks
+_ASKING = {"count", "endswith", "find", "index", "rfind", "rindex", "startswith"}
+_ASKING |= {name for name in TEXT_METHODS if name.startswith("is")}
+_CUTTING = ("split", "rsplit", "splitlines", "partition", "rpartition")
+_ENDS = ("strip", "lstrip", "rstrip", "removeprefix", "removesuffix")
 
 _SPEC = re.compile(r"[-#0 +]*(\*|\d*)(?:\.(\*|\d*))?[hlL]?.?", re.DOTALL)  # behind the % and a name
 
 
 class BoundedFilters:
-    """Filters by name, and methods of texts, within bounds. unescaped: characters that tojson leaves as they are."""
+    """Filters by name, and methods of texts, within bounds. marks: what they look past in a text, and tojson leaves."""
 
     def __init__(self, environment: SandboxedEnvironment, bounds: Bounds):
         self._environment, self._bounds = environment, bounds
-        self.unescaped = ""
+        self.marks: Marks | None = None
+
+    def unmarked(self, value: Any) -> Any:
+        """A text without marks; anything else as it is."""
+        return self.marks.seen_of(value) if self.marks and isinstance(value, str) else value
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Those that are not Jinja's own."""
@@ -55,30 +64,61 @@ class BoundedFilters:
         return own | {
             "batch": self._batch,
             "center": lambda value, width=80: self._padded("center", str(value), width),
+            "count": self._length,
             "format": lambda value, *args, **kwargs: self.formatted(value, kwargs or args),
             "indent": self._indent,
             "join": self.join,
+            "length": self._length,
             "replace": lambda s, old, new, count=None: self.replace(str(s), str(old), str(new), count),
             "round": self._round,
             "slice": self._slice,
             "tojson": self._tojson,
+            "trim": lambda value, chars=None: self._without_ends(str(value), "strip", chars),
             "wordwrap": self._wordwrap,
         }
 
-    def method(self, text: str, name: str) -> Callable[..., str] | None:
-        """A method of a text that has to be measured before it is called; None for all others."""
+    def method(self, text: str, name: str) -> Callable[..., Any] | None:
+        """A method of a text that has to be measured before it is called, or to look past marks; else None."""
         if name == "replace":
             return lambda *args, **kwargs: self.replace(text, *args, **kwargs)
         if name == "join":
             return lambda values: self.join(values, text)
         if name in ("center", "ljust", "rjust", "zfill", "expandtabs"):
             return lambda *args, **kwargs: self._padded(name, text, *args, **kwargs)
+        if self.marks and name in _ASKING:
+            return lambda *args: getattr(self.unmarked(text), name)(*map(self._unmarked_ends, args))
+        if self.marks and name in _ENDS:
+            return lambda *ends: self._without_ends(text, name, *ends)
+        if self.marks and name in _CUTTING:
+            return lambda *args, **kwargs: self._tidied(getattr(text, name)(*args, **kwargs))
         return None
+
+    def part(self, value: Any, start: Any, stop: Any, step: Any) -> Any:
+        """value[start:stop:step]"""
+        part = slice(start, stop, step)
+        return self.marks.part(value, part) if self.marks and isinstance(value, str) else value[part]
+
+    def _without_ends(self, text: str, name: str, *ends: Any) -> Any:
+        clean, ends = self.unmarked(text), tuple(map(self.unmarked, ends))
+        left = getattr(clean, name)(*ends)
+        taken = len(clean) - len(left)  # at the beginning, at the end, or at both
+        start = 0 if name.startswith("r") and name != "removeprefix" else taken
+        start = len(clean) - len(clean.lstrip(*ends)) if name == "strip" else start
+        return self.part(text, start, start + len(left), None)
+
+    def _unmarked_ends(self, ends: Any) -> Any:
+        return tuple(map(self.unmarked, ends)) if isinstance(ends, tuple) else self.unmarked(ends)
+
+    def _tidied(self, value: Any) -> Any:
+        return self.marks.tidied(value) if self.marks else value
+
+    def _length(self, value: Any) -> int:
+        return len(self.unmarked(value))
 
     def replace(self, text: str, old: str, new: str, count: int | None = -1) -> str:
         times = text.count(old) if count is None or count < 0 else min(count, text.count(old))
         self._bounds.step(len(text) + times * len(new))
-        return text.replace(old, new, times)
+        return str(self._tidied(text.replace(old, new, times)))
 
     def join(self, value: Iterable[Any], d: str = "", attribute: str | int | None = None) -> str:
         if attribute is not None:
@@ -177,7 +217,7 @@ class BoundedFilters:
             self._bounds.step(size)
             parts.append(part)
         text = "".join(parts)
-        for character in self.unescaped if ensure_ascii else "":
+        for character in (self.marks or "") if ensure_ascii else "":
             text = text.replace(json.dumps(character)[1:-1], character)
         return text
 

@@ -26,7 +26,9 @@ from jinja2.visitor import NodeTransformer
 from minillama.messages import shown
 from minillama.tokenizer.jinja_bounds import MAX_SOURCE, MAX_WIDTH, BoundError, Bounds, check_bits, size_of
 from minillama.tokenizer.jinja_filters import PLAIN, TEXT_METHODS, BoundedFilters
+from minillama.tokenizer.marks import Marks
 
+_COMPARING = ("eq", "equalto", "==", "ne", "!=", "in", "lower", "upper")  # tests that look at what a text says
 _SCOPES = ("_loop_vars", "_block_vars")  # what Jinja adds to the arguments of a call in a loop or a block
 
 
@@ -59,12 +61,13 @@ class ChatTemplate:
         except (TemplateError, SyntaxError, RecursionError, MemoryError, OverflowError, ValueError) as error:
             raise ValueError(f"the chat template cannot be compiled: {_said(error)}") from None
 
-    def render(self, variables: Mapping[str, Any], unescaped: str = "") -> str:
-        """The text for variables that are plain data. unescaped: characters that tojson leaves as they are.
+    def render(self, variables: Mapping[str, Any], marks: Marks | None = None) -> str:
+        """The text for variables that are plain data. marks: characters in them that the template does not see when it
+        compares texts, looks at their ends or takes their length, and that tojson leaves as they are.
 
         ValueError, one sentence, if the template refuses, fails or goes beyond its bounds.
         """
-        self._environment.begin(unescaped)
+        self._environment.begin(marks)
         parts, size = [], 0
         try:
             for part in self._template.generate(variables):
@@ -111,10 +114,10 @@ class _Environment(ImmutableSandboxedEnvironment):
             "strftime_now": lambda form: datetime.now().strftime(form[:MAX_WIDTH]),
         }
 
-    def begin(self, unescaped: str = "") -> None:
+    def begin(self, marks: Marks | None = None) -> None:
         """Count from zero."""
         self.bounds.begin()
-        self.bounded.unescaped = unescaped
+        self.bounded.marks = marks
 
     def measured(self, value: Any) -> Any:
         """The value, if it is not too large; a step."""
@@ -123,6 +126,17 @@ class _Environment(ImmutableSandboxedEnvironment):
     def counted(self, values: Iterable[Any]) -> Iterable[Any]:
         """The values of a loop, a step each."""
         return self.bounds.counted(values)
+
+    def unmarked(self, value: Any) -> Any:
+        """What a comparison sees of a value."""
+        return self.bounded.unmarked(value)
+
+    def part(self, value: Any, start: Any, stop: Any, step: Any) -> Any:
+        """value[start:stop:step]"""
+        return self.bounded.part(value, start, stop, step)
+
+    def getitem(self, obj: Any, argument: Any) -> Any:
+        return super().getitem(self.unmarked(obj), argument)
 
     def concatenated(self, *values: Any) -> str:
         """The operator `~`."""
@@ -235,6 +249,26 @@ class _Measured(NodeTransformer):
         self.generic_visit(node)
         return _through("concatenated", node, *node.nodes)
 
+    def visit_Compare(self, node: nodes.Compare) -> nodes.Node:  # noqa: N802
+        self.generic_visit(node)
+        node.expr = _unmarked(node.expr)
+        for operand in node.ops:
+            operand.expr = _unmarked(operand.expr)
+        return node
+
+    def visit_Test(self, node: nodes.Test) -> nodes.Node:  # noqa: N802
+        self.generic_visit(node)
+        if node.name in _COMPARING:
+            node.node, node.args = _unmarked(node.node), [_unmarked(arg) for arg in node.args]
+        return node
+
+    def visit_Getitem(self, node: nodes.Getitem) -> nodes.Node:  # noqa: N802
+        self.generic_visit(node)
+        if not isinstance(node.arg, nodes.Slice):
+            return node
+        ends = (node.arg.start, node.arg.stop, node.arg.step)
+        return _through("part", node, node.node, *(end or nodes.Const(None) for end in ends))
+
     def visit_List(self, node: nodes.List) -> nodes.Node:  # noqa: N802
         self.generic_visit(node)
         return _through("measured", node, node)
@@ -246,6 +280,10 @@ class _Measured(NodeTransformer):
     def visit_Tuple(self, node: nodes.Tuple) -> nodes.Node:  # noqa: N802
         self.generic_visit(node)
         return _through("measured", node, node) if node.ctx == "load" else node
+
+
+def _unmarked(node: nodes.Expr) -> nodes.Expr:
+    return node if isinstance(node, nodes.Const) else _through("unmarked", node, node)
 
 
 def _through(method: str, node: nodes.Node, *values: nodes.Node) -> nodes.Call:

@@ -25,11 +25,56 @@ class Marks(NamedTuple):
     def unused(cls, *data: Any) -> Marks:
         """Some that do not occur in texts, or in anything made of them."""
         used = set[str]().union(*_texts(data))
-        # The last two planes of Unicode hold no characters but for private use
-        return cls(*islice((c for c in map(chr, range(0x10FFFF, 0xF0000, -1)) if c not in used), 4))
+        # Signs (Braille, Byzantine music): no letters, so that words stay words, and printable, so that Python does not
+        # write them as escapes; then characters for private use
+        signs = (*range(0x2801, 0x2900), *range(0x1D000, 0x1D0F6), *range(0x10FFFF, 0xF0000, -1))
+        return cls(*islice((c for c in map(chr, signs) if c not in used), 4))
 
     def removed_from(self, text: str) -> str:
         return text.translate(dict.fromkeys(map(ord, self)))
+
+    def seen_of(self, text: str) -> str:
+        """The text as a template sees it: without all marks but the end of a message to go on with."""
+        return text.translate(dict.fromkeys(map(ord, self[:3])))
+
+    def tidied(self, cut: Any) -> Any:
+        """A part of a text, or several, without the marks whose control token is not in it."""
+        if isinstance(cut, list | tuple):
+            return type(cut)(map(self.tidied, cut))
+        return cut.replace(self.opened + self.closed, "").lstrip(self.closed).rstrip(self.opened)
+
+    def part(self, text: str, part: slice) -> str:
+        """text[part] as of a text without marks, with those that belong there."""
+        places = [place for place, c in enumerate(text) if c not in self[:3]]
+        taken = places[part]
+        if not taken or part.step not in (None, 1):
+            return "".join(text[place] for place in taken)
+        start, end = taken[0], taken[-1] + 1
+        while start and text[start - 1] in self[:3]:
+            start -= 1
+        while end < len(text) and text[end] in self[:3]:
+            end += 1
+        return str(self.tidied(text[start:end]))
+
+    def carried_over(self, marked: str, text: str) -> str | None:
+        """`text` with the marks of `marked`, which a template has written of the same messages when they were marked;
+        None if the two differ in more than white space."""
+        unmarked = self.seen_of(marked)
+        if unmarked == text:
+            return marked
+        if "".join(unmarked.split()) != "".join(text.split()):
+            return None
+        parts, before, at = [], "", 0
+        for c in marked:
+            if c == self.closed:
+                parts.append(c)
+            elif c in self[:3]:
+                before += c
+            elif not c.isspace():
+                place = next(place for place in range(at, len(text)) if not text[place].isspace())
+                parts += [text[at:place], before, c]
+                before, at = "", place + 1
+        return "".join([*parts, before, text[at:]])
 
     def marker(self, control: set[str]) -> Mark:
         """What marks the control tokens in a text, and if it is told so the ends of the text where they could be

@@ -204,6 +204,60 @@ def test_a_template_still_finds_what_it_looks_for_in_a_message(tokenizer: Tokeni
     assert special_ids(tokenizer, tokenizer.apply_chat_template(messages, chat_template=source)) == [2]
 
 
+SAYS = "{% set said = messages[0].content %}"
+LOOKED_AT = {  # what a template does with a message that spells control tokens, and what it writes
+    "parts that are stripped": (
+        "{{ said.split('<|said|>')[0].split('<|role|>')[-1].strip('\n') }}|"
+        "{{ said.split('<|said|>')[-1].lstrip('\n') }}",
+        "<|role|>\nhm\n<|said|>\n\nyes", "hm|yes",
+    ),
+    "a part that is trimmed": ("{{ said.partition('</s>')[2] | trim }}.", "a</s> b ", "b."),
+    "a part that is empty": ("{% if said.split('</s>')[0] %}yes{% else %}no{% endif %}", "</s>b", "no"),
+    "the beginning": ("{{ said.startswith('<|role|>\n') }}{{ said.startswith(('x', '<|role|>')) }}",
+                      "<|role|>\n", "TrueTrue"),
+    "the end": ("{{ said.endswith('</s>') }}{{ said.endswith('.') }}", "a</s>", "TrueFalse"),
+    "a token and more in it": ("{{ '</s>\n' in said }}{{ said == 'a</s>\n' }}", "a</s>\n", "TrueTrue"),
+    "a token taken out": ("{% if said.replace('</s>', '') %}yes{% else %}no{% endif %}{{ said | replace('</s>', '') }}",
+                          "</s>", "no"),
+    "ends taken off": ("{{ said.removeprefix('</s>a') }}{{ said.removesuffix('c') }}{{ said.removesuffix('</s>') }} "
+                       "{{ said.strip('</') }}{{ said.rstrip('>').lstrip('<') }}", "</s>ab</s>",
+                       "b</s></s>ab</s></s>ab s>ab</s>/s>ab</s"),
+    "an end that could begin a token": ("{{ said.lstrip('> ') }}{{ said.rstrip('<') | trim }}{{ said | trim('<>') }}",
+                                        "> a <", "a <> a a "),
+    "a test": ("{{ said is eq '</s>' }}{{ said is in ['a', '</s>'] }}{{ said is ne('</s>') }}",
+               "</s>", "TrueTrueFalse"),
+    "a part of a token before it": ("{{ said.startswith('>') }}{{ said[0] }}{{ said | length }}", "> quoted", "True>8"),
+    "places": ("{{ said[said.find('</s>') + 4:] }}{{ said[:1] }}{{ said[-1] }}{{ said[::-1] }}", "a</s>b", "babb>s/<a"),
+    "a list as Python writes it": ("{{ [said] }}", "a</s><", "['a</s><']"),
+    "words": ("{{ said | wordcount }}{{ said | title }}", "a </s>b <", "3A </s>b <"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("source", "said", "text"), LOOKED_AT.values(), ids=LOOKED_AT)
+def test_templates_see_messages_as_they_are(source: str, said: str, text: str, tokenizer: Tokenizer) -> None:
+    how: dict[str, Any] = {"chat_template": SAYS + source + "</s>"}
+    assert text_of(tokenizer, conversation(said), **how) == text + "</s>"
+    assert text_of(tokenizer, conversation(said), **how, sanitize_control_tokens=False) == text + "</s>"
+    assert special_ids(tokenizer, tokenizer.apply_chat_template(conversation(said), **how)) == [2]
+
+
+def test_what_is_left_of_a_message_stays_text(tokenizer: Tokenizer) -> None:
+    source = SAYS + "{{ said[2:] }}{{ said.split('b')[-1].strip() }}{{ said | replace(' ', '') }}</s>"
+    how: dict[str, Any] = {"chat_template": source}
+    said = "a </s> b </s> "
+    assert text_of(tokenizer, conversation(said), **how) == "</s> b </s> </s>a</s>b</s></s>"
+    assert special_ids(tokenizer, tokenizer.apply_chat_template(conversation(said), **how)) == [2]
+
+
+def test_a_template_that_mistakes_a_message_for_its_own(tokenizer: Tokenizer) -> None:
+    source = "{{ messages[0].content | replace('/s>.', '/s>!') }}"
+    with pytest.raises(
+        ValueError, match=r"^the chat template takes control tokens that a message spells for its own: "
+    ):
+        tokenizer.apply_chat_template(conversation("a</s>."), chat_template=source)
+    assert text_of(tokenizer, conversation("a</s>."), chat_template=source, sanitize_control_tokens=False) == "a</s>!"
+
+
 def test_tools_and_other_variables_stay_text_too(tokenizer: Tokenizer) -> None:
     source = "{{ bos_token }}{{ tools | tojson(ensure_ascii=true) }}{{ documents[0].text }}{{ date }}{{ eos_token }}"
     how: dict[str, Any] = {

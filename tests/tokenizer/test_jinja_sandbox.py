@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from minillama.tokenizer import jinja_bounds
 from minillama.tokenizer.jinja_sandbox import ChatTemplate
+from minillama.tokenizer.marks import Marks
 
 SIZE, STEPS, WIDTH = "more than 100000 characters", "more than 20000 steps", "to a width of more than"
 
@@ -262,4 +263,5 @@ def test_a_namespace_shows_nothing() -> None:
 
 def test_characters_that_tojson_leaves() -> None:
     template = ChatTemplate("{{ x | tojson(ensure_ascii=true) }}")
-    assert template.render({"x": "ä\U0010ffff"}, unescaped="\U0010ffff") == '"\\u00e4\U0010ffff"'
+    marks = Marks("\U0010ffff", "\U0010fffe", "\U0010fffd", "\U0010fffc")
+    assert template.render({"x": "ä\U0010ffff"}, marks) == '"\\u00e4\U0010ffff"'

@@ -50,11 +50,28 @@ def test_cutting_at_tokens(text: str, pieces: list[str | int]) -> None:
     assert MARKS.pieces(text, ADDED) == pieces
 
 
+@pytest.mark.parametrize(
+    ("marked", "text", "both"),
+    [
+        ("a\n«<s>»\nb", "a\n<s>\nb", "a\n«<s>»\nb"),
+        ("a\n«<s>»\n b", "a <s>b ", "a «<s>»b "),
+        ("«<s>» <¦", " <s><", " «<s>»<¦"),
+        (" ¦s>¬ x", "s>¬x ", "¦s>¬x "),
+        ("«<s>»", "<s>!", None),
+        ("«<s>»!", "<s>", None),
+    ],
+)
+def test_marks_for_a_text_with_other_spaces(marked: str, text: str, both: str | None) -> None:
+    assert MARKS.carried_over(marked, text) == both
+
+
 def test_marks_occur_nowhere_else() -> None:
-    data: dict[str, Any] = {"\U0010ffff": [1, None, {"x": "\U0010fffd"}]}
-    marks = Marks.unused(data, "\U0010fffe")
-    assert marks == ("\U0010fffc", "\U0010fffb", "\U0010fffa", "\U0010fff9")
-    assert marks.removed_from("a\U0010fffc\U0010fffd\U0010fff9b") == "a\U0010fffdb"
+    data: dict[str, Any] = {"\u2801": [1, None, {"x": "\u2803"}]}
+    marks = Marks.unused(data, "\u2802")
+    assert marks == ("\u2804", "\u2805", "\u2806", "\u2807")
+    assert marks.removed_from("a\u2804\u2803\u2807b") == "a\u2803b"
+    every = "".join(map(chr, range(0x2800, 0x1E000)))
+    assert Marks.unused(every) == ("\U0010ffff", "\U0010fffe", "\U0010fffd", "\U0010fffc")
 
 
 def test_data_is_made_of_plain_types() -> None:
