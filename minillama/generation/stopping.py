@@ -66,8 +66,8 @@ class StopStringCriteria:
     def __init__(self, tokenizer: Decoder, stop_strings: str | Sequence[str]):
         self.tokenizer = tokenizer
         self.stop_strings = [stop_strings] if isinstance(stop_strings, str) else list(stop_strings)
-        # An id stands for a byte or more; the text of the first may have lost its space
-        self._window = max(len(stop.encode()) for stop in self.stop_strings) + 1
+        # An id stands for a byte or more; the text of the first two may have lost a space each (LlamaTokenizer, legacy)
+        self._window = max(len(stop.encode()) for stop in self.stop_strings) + 2
 
     def __call__(self, input_ids: Array, scores: tuple[Array, ...] | None = None) -> Array:
         return np.array([self._completed(row.tolist()) for row in input_ids[:, -self._window :]], bool)

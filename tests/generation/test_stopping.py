@@ -162,6 +162,12 @@ def test_a_stop_string_behind_a_stray_byte(tokenizer: Tokenizer) -> None:
     assert completed(tokenizer, ids, "😀") == [11]
 
 
+def test_a_stop_string_that_is_a_space() -> None:
+    ids = SLOW.convert_tokens_to_ids(["a", "▁", "▁", "▁", "b", "▁a"])  # decoding drops spaces that begin a text
+    assert completed(SLOW, ids, " ") == [2, 3, 4, 6]
+    assert completed(SLOW, ids, "  ") == [3, 4]
+
+
 def test_a_clean_up_of_spaces_hides_no_stop_string() -> None:
     tokenizer = LlamaTokenizerFast.from_pretrained(tale_model(), clean_up_tokenization_spaces=True)
     ids = tokenizer.encode("yes , no")
