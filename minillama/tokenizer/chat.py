@@ -11,6 +11,7 @@ from minillama.messages import listed, shown
 from minillama.tokenizer.batch_encoding import BatchEncoding
 from minillama.tokenizer.batches import Batches
 from minillama.tokenizer.marks import Mark, Marks, plain_data
+from minillama.tokenizer.settings import check_settings
 
 # The default system prompt of Llama 2, by Meta: Touvron et al. 2023, "Llama 2: Open Foundation and Fine-Tuned Chat
 # Models", appendix A.3.7, and the DEFAULT_SYSTEM_PROMPT of the reference code and of transformers
@@ -94,7 +95,11 @@ class ChatTemplates:
         or none of that name.
         """
         own = self.chat_template
+        for template in (chat_template, own):
+            check_settings({"chat_template": template})
         names = sorted(own) if isinstance(own, dict) else []
+        if isinstance(chat_template, dict):
+            raise ValueError(f"chat_template must be one text, or a name, not several: {listed(chat_template)}")
         if chat_template and chat_template not in names and not ("{{" in chat_template or "{%" in chat_template):
             known = f"has those of the names {listed(names)}" if names else "has none by a name"
             raise ValueError(
@@ -107,8 +112,8 @@ class ChatTemplates:
                 return own[wanted]
             if chat_template is None:
                 raise ValueError(
-                    f"the checkpoint has the chat templates {listed(names)} and none of them is the default: "
-                    "name one as chat_template"
+                    f"none of the checkpoint's chat templates ({listed(names)}) is the default: name one as "
+                    "chat_template, or add a chat_template.jinja to the checkpoint"
                 )
         return chat_template or (own if isinstance(own, str) else self.default_chat_template)
 
@@ -257,8 +262,8 @@ def _with_marks(text: str, marked: str, marks: Marks) -> str:
     both = marks.carried_over(marked, text)
     if both is None:
         raise ValueError(
-            "the chat template takes control tokens that a message spells for its own: leave them out of the messages, "
-            "or give sanitize_control_tokens=False"
+            "control tokens that a message spells cannot be told from those that the chat template writes: leave them "
+            "out of the messages, or give sanitize_control_tokens=False"
         )
     return both
 

@@ -251,9 +251,7 @@ def test_what_is_left_of_a_message_stays_text(tokenizer: Tokenizer) -> None:
 
 def test_a_template_that_mistakes_a_message_for_its_own(tokenizer: Tokenizer) -> None:
     source = "{{ messages[0].content | replace('/s>.', '/s>!') }}"
-    with pytest.raises(
-        ValueError, match=r"^the chat template takes control tokens that a message spells for its own: "
-    ):
+    with pytest.raises(ValueError, match=r"^control tokens that a message spells cannot be told from "):
         tokenizer.apply_chat_template(conversation("a</s>."), chat_template=source)
     assert text_of(tokenizer, conversation("a</s>."), chat_template=source, sanitize_control_tokens=False) == "a</s>!"
 
@@ -343,7 +341,9 @@ def test_templates_by_name(tmp_path: Path) -> None:
     assert text_of(tokenizer, conversation("Hi"), chat_template="{{ 1 }}") == "1"
     assert tokenizer.get_chat_template() == "d"
     tokenizer.chat_template = {"rag": "r", "other": "o"}
-    with pytest.raises(ValueError, match="the chat templates other, rag and none of them is the default: name one"):
+    with pytest.raises(
+        ValueError, match=r"none of the checkpoint's chat templates \(other, rag\) is the default: name one"
+    ):
         tokenizer.apply_chat_template(conversation("Hi"))
 
 
@@ -430,6 +430,8 @@ def test_conversations_that_are_none(messages: Any, words: str, tokenizer: Token
         ({"return_assistant_tokens_mask": True}, "return_assistant_tokens_mask is not supported"),
         ({"tools": [print]}, "not builtin_function_or_method: tools, for instance, as JSON schemas"),
         ({"chat_template": "{% if %}"}, "not sound Jinja"),
+        ({"chat_template": 3}, "^chat_template must be a text, or several by name, not 3"),
+        ({"chat_template": {"rag": "{{ 1 }}"}}, "^chat_template must be one text, or a name, not several: rag"),
         ({"chat_template": "{{ messages[0].name.strip() }}"}, "fails on this conversation: 'dict object' has no attri"),
     ],
 )
