@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import re
@@ -105,6 +106,7 @@ class _Capture:
         with contextlib.suppress(OSError):  # closed, or no room for a file: then nothing is caught
             if self._file is None:
                 self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  # kept for the next call
+                atexit.register(self._file.close)
             if self._real is None:  # else Ctrl-C came before it was put back
                 self._real = os.dup(_STDERR)
             os.dup2(self._file.fileno(), _STDERR)
