@@ -105,7 +105,10 @@ def _fit(base: Tensor, name: str, pair: Pair) -> Tensor:
     if isinstance(base, TiledTensor):
         base = base.tensor
     if base.dtype in QUANTS:
-        raise UnfitError(f"{name} is quantized: merge the adapter into float weights, then quantize them")
+        raise UnfitError(
+            f"{name} is in {base.dtype.lower()}, and an adapter is added to floats: name the weights in float32, "
+            "float16 or bfloat16 that it was made of"
+        )
     rank = pair.rank
     (rows, columns) = base.shape if len(base.shape) == 2 else (0, 0)
     wanted = ((rank, rows), (columns, rank)) if pair.transposed else ((rank, columns), (rows, rank))

@@ -327,9 +327,11 @@ def test_what_is_no_adapter_is_refused(tmp_path: Path, capfd: Capture) -> None:
     assert_refused(capfd, [*start, adapter], "adapter_config.json")
 
 
-def test_a_quantized_base_is_refused(tmp_path: Path, capfd: Capture) -> None:
+@pytest.mark.parametrize("form", ["q8_0", "bf16z"])
+def test_a_packed_base_is_refused_by_its_format(form: str, tmp_path: Path, capfd: Capture) -> None:
     folder = checkpoint(tmp_path / "base")
-    LlamaForCausalLM.from_pretrained(folder, engine="numba", dtype="q8_0").save_pretrained(tmp_path / "q8")
+    LlamaForCausalLM.from_pretrained(folder, engine="numba", dtype=form).save_pretrained(tmp_path / "packed")
     weights = dict(LlamaForCausalLM.from_pretrained(folder).state_dict())
     adapter = write_adapter(tmp_path / "adapter", pair(Q, weights=weights))
-    assert_refused(capfd, ["--weights", tmp_path / "q8", "--lora", adapter], f"{Q} is quantized", "then quantize them")
+    start = ["--weights", tmp_path / "packed", "--lora"]
+    assert_refused(capfd, [*start, adapter], f"{Q} is in {form}, and an adapter is added to floats", "it was made of")
