@@ -116,9 +116,13 @@ def _floats(tensor: Tensor, form: str) -> Packed:
 
 
 def _narrowed(x: Array, form: str) -> Array:
-    if form == "f16" and (np.abs(x) > np.finfo(np.float16).max).any():
+    """Floats in a format. ValueError if one is too large for it; what is infinite or none stays so, and the pass that
+    meets it says which weight it is."""
+    with np.errstate(over="ignore"):
+        narrowed = narrow(x, STORED[form])
+    if form == "f16" and (np.isinf(narrowed) & np.isfinite(x)).any():
         raise ValueError("it holds a number too large for float16: use dtype bf16 or f32")
-    return narrow(x, STORED[form])
+    return narrowed
 
 
 def packed(

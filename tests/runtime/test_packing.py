@@ -58,6 +58,18 @@ def test_floats_of_any_kind_in_rows_that_are_filled_up(
     assert (rows[n_out:] == 0).all()
 
 
+def test_float16_refuses_what_it_rounds_to_infinity_and_keeps_what_is_infinite() -> None:
+    """As converting does. An infinite weight is none that bf16 would help with: the pass that meets it names it."""
+    x = matrix(8, 32)
+    x[1, 2], x[3, 4], x[5, 6] = 65519, -np.inf, np.nan  # 65519 is nearer to 65504, the largest, than to 65536
+    numbers = pack(ArrayTensor(x), "f16").numbers.view(np.float16).reshape(8, 32)
+    assert numbers[1, 2] == 65504
+    np.testing.assert_array_equal(numbers, x.astype(np.float16))
+    x[7, 8] = -65520
+    with pytest.raises(ValueError, match="too large for float16: use dtype bf16 or f32"):
+        pack(ArrayTensor(x), "f16")
+
+
 @pytest.mark.parametrize("form", FLOATS)
 def test_what_fits_is_used_where_it_lies(form: str) -> None:
     stored = narrow(matrix(8, 32), STORED[form])
