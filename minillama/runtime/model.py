@@ -30,6 +30,7 @@ from minillama.runtime.threads import Team
 from minillama.weights import names
 from minillama.weights.finite import first_odd_number
 from minillama.weights.formats import widen_into
+from minillama.weights.mapped import mappings_of
 from minillama.weights.safetensors import ArrayTensor, StoredTensor, Tensor
 
 SOME = 256  # rows that get logits together
@@ -66,6 +67,8 @@ class FastModel:
         embeddings = tensors[names.EMBED_TOKENS]
         at_hand = isinstance(embeddings, StoredTensor | ArrayTensor)  # others are put together when they are read
         self._embeddings = embeddings.stored() if at_hand else None
+        read = [array for matrix in self.packed.values() for array in matrix]
+        self._mappings = mappings_of(read if self._embeddings is None else [*read, self._embeddings])
         self.room = _room(self.sizes, form, threads, 1)
         self.rows = 1
         self.on_tokens: Callable[[int], object] | None = None  # is told how many tokens a pass has computed
@@ -110,6 +113,7 @@ class FastModel:
     def embed(self, ids: Array, out: Array | None = None) -> Array:
         """Ids (T,) in 0 .. V - 1 -> (T, D), float32, in `out` if it is given."""
         check_ids("input_ids", ids, self.config.vocab_size)
+        self._check_files()
         if out is None:
             return self.tensors[names.EMBED_TOKENS].read(np.float32, ids)
         if self._embeddings is None:
@@ -131,7 +135,13 @@ class FastModel:
         with self._one_at_a_time:
             return self._run(appends, hidden, states, logits)
 
+    def _check_files(self) -> None:
+        """ValueError that names a file of weights that has become shorter: kernels read it where it lies."""
+        for mapping in self._mappings:
+            mapping.check()
+
     def _run(self, appends: Sequence[Append], hidden: bool, states: bool, logits: Array | None) -> Passed:
+        self._check_files()
         m = self.sizes
         counts = [len(append.x) for append in appends]
         n, chosen = sum(counts), sum(len(append.wanted) for append in appends)
@@ -161,6 +171,7 @@ class FastModel:
     def lm_logits(self, hidden: Array) -> Array:
         """Normalized hidden states (N, D) -> the logits (N, V) that a pass gives for them, to the bit."""
         with self._one_at_a_time:
+            self._check_files()
             m, N = self.sizes, len(hidden)
             head(0, 1, 0, 1, m, self.weights, self.room)  # compiled before two threads need it
             logits = np.empty((N, m.vocab), np.float32)

@@ -6,7 +6,7 @@ import mmap
 import os
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,35 @@ import numpy as np
 from minillama.arrays import Array
 
 PIECE = 1 << 20  # bytes that are read at a time where not all are wanted at once; more outrun the disk's reading ahead
+
+
+class Mapping(mmap.mmap):
+    """A whole file in memory, which knows its name. Reading past the end of a file that has shrunk would kill the
+    interpreter."""
+
+    path: Path
+
+    def check(self) -> None:
+        """ValueError if the file is shorter than it was when it was mapped."""
+        if self.size() < len(self):
+            raise _shorter(self.path)
+
+
+def mappings_of(arrays: Iterable[Array]) -> set[Mapping]:
+    """Those that some arrays lie in."""
+    found: set[Mapping] = set()
+    for array in arrays:
+        base: Any = array
+        while isinstance(base, np.ndarray):
+            base = base.base
+        base = base.obj if isinstance(base, memoryview) else base
+        if isinstance(base, Mapping):
+            found.add(base)
+    return found
+
+
+def _shorter(path: Path) -> ValueError:
+    return ValueError(f"{path} became shorter while it was in use: copy it to its place again and start anew")
 
 
 class MappedFile:
@@ -32,7 +61,10 @@ class MappedFile:
         self._turn = threading.Lock()  # to move about in it, where the system cannot read at a place
         weakref.finalize(self, self._file.close)
         self.size = os.fstat(self._file.fileno()).st_size
-        self._map = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ) if self.size else b""
+        self._map: Mapping | bytes = b""
+        if self.size:
+            self._map = Mapping(self._file.fileno(), 0, access=mmap.ACCESS_READ)
+            self._map.path = path
 
     def __deepcopy__(self, memo: object) -> MappedFile:
         """Itself: nothing is ever written to it."""
@@ -43,11 +75,8 @@ class MappedFile:
 
     def array(self, dtype: Any, shape: tuple[int, ...], offset: int, strides: tuple[int, ...] | None = None) -> Array:
         """Numbers from byte `offset` on; strides: bytes from one to the next along each side, if not dense."""
-        # Reading a mapping past the end of a file that has shrunk would kill the interpreter
-        if os.fstat(self._file.fileno()).st_size < self.size:
-            raise ValueError(
-                f"{self.path} became shorter while it was in use: copy it to its place again and start anew"
-            )
+        if isinstance(self._map, Mapping):
+            self._map.check()
         return np.ndarray(shape, dtype, self._map, offset, strides)
 
     def pieces(self, dtype: Any, offset: int, size: int) -> Iterator[Array]:
@@ -62,9 +91,7 @@ class MappedFile:
                 except OSError as error:
                     raise OSError(f"{self.path} cannot be read: {error.strerror}") from None
                 if not more:
-                    raise ValueError(
-                        f"{self.path} became shorter while it was in use: copy it to its place again and start anew"
-                    )
+                    raise _shorter(self.path)
                 got += more
             yield np.frombuffer(wanted, dtype)
 

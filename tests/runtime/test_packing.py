@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +11,12 @@ import pytest
 from minillama import convert
 from minillama.layout import BLOCK, COMPRESSED, GROUP, PACKED, QUANTIZED, TILE
 from minillama.llama import LlamaForCausalLM
+from minillama.runtime import NumbaEngine
 from minillama.runtime.packing import KINDS, STORED, aligned, pack, quantize, row_width
+from minillama.weights import open_checkpoint
 from minillama.weights.formats import narrow, widen
+from minillama.weights.mapped import mappings_of
+from minillama.weights.names import layer_name
 from minillama.weights.safetensors import ArrayTensor, StoredTensor, Tensor, open_safetensors
 from tests.tiny import odd_model, spiky, write_safetensors
 
@@ -77,6 +84,32 @@ def test_what_fits_is_used_where_it_lies(form: str) -> None:
     tensor.dtype, tensor.array = STORED[form], stored  # bfloat16 comes in files only
     assert np.shares_memory(pack(tensor, form).numbers, stored)
     assert not np.shares_memory(pack(tensor, "f32" if form != "f32" else "f16").numbers, stored)
+
+
+@pytest.mark.parametrize("form", KINDS)
+def test_the_file_that_packed_matrices_lie_in_is_known(form: str, tmp_path: Path) -> None:
+    odd_model(tmp_path / "made")
+    assert convert.main([str(tmp_path / "made"), str(tmp_path / "kept"), "--dtype", form]) == 0
+    tensor = open_checkpoint(tmp_path / "kept").tensors[layer_name(1, "q_proj")]
+    (mapping,) = mappings_of(pack(tensor, form))
+    assert mapping.path == tmp_path / "kept" / "model.safetensors"
+    assert mappings_of([np.zeros(3), np.frombuffer(b"abcd", np.uint8)]) == set()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a mapped file cannot shrink on Windows")
+def test_a_file_that_shrinks_between_two_passes(tmp_path: Path) -> None:
+    """Kernels read it where it lies, which would end the process. Here one byte goes, so that nothing else does."""
+    odd_model(tmp_path)
+    model = LlamaForCausalLM.from_pretrained(tmp_path, engine="numba", threads=1)
+    engine = model.new_engine()
+    assert isinstance(engine, NumbaEngine)
+    engine.prefill([[1, 5, 9]])
+    engine.decode(np.array([7]))
+    file = tmp_path / "model.safetensors"
+    os.truncate(file, file.stat().st_size - 1)
+    for again in (lambda: engine.decode(np.array([7])), lambda: engine.model.lm_logits(np.zeros((2, 64), np.float32))):
+        with pytest.raises(ValueError, match=rf"{re.escape(str(file))} became shorter while it was in use"):
+            again()
 
 
 @pytest.mark.parametrize("form", FLOATS)
