@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import math
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -14,10 +13,9 @@ from typing import Any, TypeAlias
 
 import minillama
 from minillama.config import LlamaConfig
-from minillama.engines import STORED_AS, cores
+from minillama.engines import cores
 from minillama.generation.config import FILE as GENERATION_CONFIG
 from minillama.generation.config import GenerationConfig
-from minillama.layout import BITS, COMPRESSED
 from minillama.loading import load_tokenizer, tokenizer_place, write_tokenizer
 from minillama.staging import PARTIAL, Staging
 from minillama.tokenizer import Tokenizer
@@ -27,14 +25,14 @@ from minillama.tokenizer.to_pieces import to_pieces
 from minillama.weights import Checkpoint, open_checkpoint
 from minillama.weights.checkpoint import STORED
 from minillama.weights.finding import find_weights
-from minillama.weights.gguf_writing import write_gguf
+from minillama.weights.gguf_formats import main_of, matrix_formats, quantized_again
+from minillama.weights.gguf_writing import write_gguf, written_size
 from minillama.weights.grouping import mean_pooled
-from minillama.weights.mixed import main_format
 from minillama.weights.names import LM_HEAD
 from minillama.weights.quantized import PackedTensor
 from minillama.weights.safetensors import Tensor
 from minillama.weights.saving import Progress, other_weight_files, weight_files, written_bytes
-from minillama.weights.target import in_format, in_words, named_for, size_of, true_config
+from minillama.weights.target import in_format, in_words, named_for, size_of, true_config, warn_of_loss
 
 MANIFEST = "SHA256SUMS"
 OTHER_FILES = ("config.json", GENERATION_CONFIG, MANIFEST, *TOKENIZER_FILES)  # than those of weights
@@ -92,14 +90,15 @@ def write_gguf_file(job: Job, checkpoint: Checkpoint, watch: Watch) -> str:
         vocabulary = None if tokenizer is None else to_pieces(tokenizer)
     except ValueError as error:
         raise ValueError(f"{job.tokenizer or tokenizer_place(job.source)}: {error}") from None
-    own = STORED_AS[main_format(checkpoint.tensors)].replace(COMPRESSED, "bf16")  # which llama.cpp has not
-    form = own if job.dtype == "auto" else job.dtype
-    total = int(sum(math.prod(t.shape) * BITS[form] / 8 for t in named_for(checkpoint, "auto").values()))
+    format = None if job.dtype == "auto" else job.dtype.upper()
+    formats = matrix_formats(checkpoint.tensors, format)
+    warn_of_loss(quantized_again(checkpoint.tensors, formats))
+    total = written_size(checkpoint, formats)
     make_room(job.out.parent, total)
     ends = generation_settings(checkpoint).eos_token_id
     ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
-    write_gguf(checkpoint, form.upper(), job.out, vocabulary, progress=watch(total), end_ids=ends)
-    return f"{job.out}: {in_words(job.out.stat().st_size)} in {form}"
+    write_gguf(checkpoint, format, job.out, vocabulary, progress=watch(total), end_ids=ends)
+    return f"{job.out}: {in_words(job.out.stat().st_size)} in {main_of(checkpoint.tensors, formats).lower()}"
 
 
 def write_folder(job: Job, checkpoint: Checkpoint, watch: Watch) -> str:

@@ -23,6 +23,7 @@ from tests.bad import VOCAB, Capture, assert_refused, checkpoint, command
 from tests.tiny import random_ids, random_weights
 from tests.tokenizer.test_tiktoken_file import written as vocabulary_of_tiktoken
 from tests.weights.meta_files import write_meta
+from tests.weights.test_gguf_writing import MIXTURES, mixed_file
 from tests.weights.test_lora import write_adapter
 
 # Rows of whole groups of 32, for blocks of GGUF
@@ -105,6 +106,18 @@ def test_gguf_ends_where_the_folder_did(source: Path, tmp_path: Path, capfd: Cap
     assert not (tmp_path / "more.gguf").exists()
 
 
+def test_gguf_to_gguf_keeps_every_format(tmp_path: Path, capfd: Capture) -> None:
+    """Unless another is asked for, which says what is lost."""
+    file = mixed_file(tmp_path / "a.gguf", MIXTURES["Q4_K"])
+    before = read_gguf(file)
+    assert command(capfd, file, tmp_path / "b.gguf", run=main).status == 0
+    after = read_gguf(tmp_path / "b.gguf")
+    assert {name: t.kind for name, t in after.tensors.items()} == {name: t.kind for name, t in before.tensors.items()}
+    status, out, err = command(capfd, file, tmp_path / "c.gguf", "--dtype", "q4_0", run=main)
+    assert (status, "15 matrices are quantized already" in err) == (0, True)
+    assert "in q4_0" in out
+
+
 @pytest.mark.parametrize("shards", [1, 2])
 def test_metas_files(shards: int, tmp_path: Path, capfd: Capture) -> None:
     folder = write_meta(tmp_path / "in" / "7B", WEIGHTS, CONFIG, shards)
@@ -147,7 +160,9 @@ def test_quantized_numbers_are_the_same_in_gguf_and_back(
 ) -> None:
     first, file, out = tmp_path / form, tmp_path / "model.gguf", tmp_path / "out"
     converted(capfd, source, first, "--dtype", form)
-    converted(capfd, first, file)
+    converted(capfd, first, tmp_path / "own.gguf")
+    assert read_gguf(tmp_path / "own.gguf").tensors["token_embd.weight"].kind == "F32"  # as it is in the folder
+    converted(capfd, first, file, "--dtype", form)
     converted(capfd, file, out)
     # Asking for the format that they are in changes nothing
     converted(capfd, file, tmp_path / "same", "--dtype", form)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from minillama.weights.checkpoint import open_checkpoint
 from minillama.weights.finding import find_weights
-from minillama.weights.gguf_writing import FORMATS, write_gguf
+from minillama.weights.gguf_formats import FORMATS
+from minillama.weights.gguf_writing import write_gguf
 
 __all__ = ["FORMATS", "gguf_file"]
 

@@ -25,11 +25,12 @@ def filled_up(vocabulary: Vocabulary, rows: int) -> Vocabulary:
     )
 
 
-def add_settings(gguf: Any, writer: Any, config: LlamaConfig, format: str, title: str) -> None:
-    """What the file is, and the settings that make the config."""
+def add_settings(gguf: Any, writer: Any, config: LlamaConfig, format: str, title: str, quantized: bool) -> None:
+    """What the file is, and the settings that make the config. format: of most matrices. quantized: whether any is."""
     writer.add_type("model")
     writer.add_name(title)
-    writer.add_file_type(gguf.LlamaFileType[f"{'ALL' if format == 'F32' else 'MOSTLY'}_{format}"])
+    mixture = f"{format}_M" if format in ("Q4_K", "Q5_K") else format  # as the usual mixtures of these are called
+    writer.add_file_type(gguf.LlamaFileType[f"{'ALL' if format == 'F32' else 'MOSTLY'}_{mixture}"])
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)
     writer.add_feed_forward_length(config.intermediate_size)
@@ -42,7 +43,7 @@ def add_settings(gguf: Any, writer: Any, config: LlamaConfig, format: str, title
     writer.add_rope_freq_base(config.rope_theta)
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_vocab_size(config.vocab_size)
-    if "Q" in format:
+    if quantized:
         writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     if config.rope_type in ("linear", "yarn"):
         _add_scaling(gguf, writer, config)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,33 +15,27 @@ from minillama.arrays import Array
 from minillama.config import LlamaConfig
 from minillama.files import write_files
 from minillama.layout import TILE
-from minillama.messages import listed, shown
+from minillama.messages import shown
 from minillama.vocabulary import Vocabulary
 from minillama.weights import names
 from minillama.weights.checkpoint import Checkpoint
+from minillama.weights.gguf_formats import main_of, matrix_formats, stored_size
 from minillama.weights.gguf_metadata import add_settings, add_vocabulary, filled_up, special_ids
 from minillama.weights.gguf_model import ROPE_FREQS, gguf_name, heads_of
 from minillama.weights.gguf_rope import llama3_factors
+from minillama.weights.gguf_tensors import BlockTensor
 from minillama.weights.names import halves_to_interleaved
 from minillama.weights.quantized import QuantizedTensor
 from minillama.weights.safetensors import Tensor
 from minillama.weights.saving import Progress, unwatched
 
-# minillama's names of number formats -> those of GGUF
-FORMATS = {
-    "f32": "F32",
-    "f16": "F16",
-    "bf16": "BF16",
-    "q8_0": "Q8_0",
-    "q4_0": "Q4_0",
-}
 LARGEST = {"Q8_0": 127 * 65504.0, "Q4_0": 8 * 65504.0}  # with the largest float16 as scale
 CHUNK = 1 << 23  # numbers that are converted at a time
 
 
 def write_gguf(
     checkpoint: Checkpoint,
-    format: str,
+    format: str | None,
     out: Path,
     vocabulary: Vocabulary | None = None,
     name: str | None = None,
@@ -50,7 +44,8 @@ def write_gguf(
 ) -> None:
     """Write all matrices in `format` (F32, F16, BF16, Q8_0, Q4_0), norms and biases in F32, whole or not at all.
 
-    Matrices that are quantized in that format already keep their numbers and scales; others are quantized as ggml does.
+    Without a format each matrix keeps its own, in blocks of any kind; float64 becomes F32, and bf16z BF16. Matrices
+    that are in their format already keep their numbers and scales; others are quantized as ggml does.
     vocabulary: what text is made ids by; without one llama.cpp takes ids only. name: of the model (the folder's).
     progress is told the bytes that have been written. end_ids: what ends an answer, if it is not what the config says.
     ValueError for what the format cannot say, or without the gguf package; OSError that names the file.
@@ -60,19 +55,18 @@ def write_gguf(
     except ImportError:
         raise ValueError("writing GGUF needs the gguf package: run `pip install gguf`") from None
 
-    check(checkpoint.config, format)
+    check(checkpoint.config)
+    formats = matrix_formats(checkpoint.tensors, format)
     logging.getLogger("gguf").setLevel(logging.WARNING)  # it tells the names of files that are not there yet
     vocabulary = None if vocabulary is None else filled_up(vocabulary, checkpoint.config.vocab_size)
     title = checkpoint.folder.resolve().name if name is None else name
     ends = tuple(end_ids) or checkpoint.config.eos_token_ids
     special_ids(checkpoint.config, vocabulary, ends)  # refused before anything is written
-    write_files({out: partial(_write, gguf, checkpoint, format, vocabulary, ends, title, progress)})
+    write_files({out: partial(_write, gguf, checkpoint, formats, vocabulary, ends, title, progress)})
 
 
-def check(config: LlamaConfig, format: str) -> None:
+def check(config: LlamaConfig) -> None:
     """ValueError for what a GGUF file of llama.cpp's `llama` architecture cannot say."""
-    if format not in FORMATS.values():
-        raise ValueError(f"GGUF files are written in {listed(FORMATS.values())}, not in {shown(format)}")
     if config.rope_type not in ("default", "linear", "llama3", "yarn") and rope_factors(config) is None:
         raise ValueError(
             f"rope_type {shown(config.rope_type)} is not written for llama.cpp, which would compute otherwise"
@@ -90,19 +84,12 @@ def check(config: LlamaConfig, format: str) -> None:
             raise ValueError(
                 f"yarn with {(further or ['truncate'])[0]} is not written for llama.cpp, which would compute otherwise"
             )
-    for what, size in (
-        ("hidden_size", config.hidden_size),
-        ("intermediate_size", config.intermediate_size),
-        ("num_attention_heads * head_dim", config.num_attention_heads * config.head_dim),
-    ):
-        if format.startswith("Q") and size % 32:
-            raise ValueError(f"{format} is for rows of whole groups of 32, and {what} is {size}: use bf16")
 
 
 def _write(
     gguf: Any,
     checkpoint: Checkpoint,
-    format: str,
+    formats: Mapping[str, str],
     vocabulary: Vocabulary | None,
     ends: Sequence[int],
     title: str,
@@ -112,13 +99,14 @@ def _write(
     config, tensors = checkpoint.config, unique_tensors(checkpoint)
     writer = gguf.GGUFWriter(Path(stream.name), "llama")  # by name: it has no way to be given an open file
     try:
-        add_settings(gguf, writer, config, format, title)
+        quantized = any(form.startswith("Q") for form in formats.values())
+        add_settings(gguf, writer, config, main_of(tensors, formats), title, quantized)
         add_vocabulary(writer, config, vocabulary, ends)
         factors = rope_factors(config)
         if factors is not None:
             writer.add_tensor_info(ROPE_FREQS, factors.shape, factors.dtype, factors.nbytes)
         for name, tensor in tensors.items():
-            kind = gguf.GGMLQuantizationType[format if len(tensor.shape) == 2 else "F32"]
+            kind = gguf.GGMLQuantizationType[formats.get(name, "F32")]
             shape = gguf.quants.quant_shape_to_byte_shape(tensor.shape, kind)
             writer.add_tensor_info(gguf_name(name), shape, np.dtype(np.uint8), math.prod(shape), kind)
         writer.write_header_to_file()
@@ -129,7 +117,7 @@ def _write(
             writer.write_tensor_data(factors)
         for name, tensor in tensors.items():
             writer.write_padding(data, data.tell())
-            for part in converted(gguf, config, name, tensor, format):
+            for part in converted(gguf, config, name, tensor, formats.get(name, "F32")):
                 data.write(np.ascontiguousarray(part).data)
                 progress(part.nbytes)
             writer.write_padding(data, data.tell())
@@ -143,6 +131,12 @@ def unique_tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
     if tensors[names.LM_HEAD] is tensors[names.EMBED_TOKENS]:
         del tensors[names.LM_HEAD]
     return tensors
+
+
+def written_size(checkpoint: Checkpoint, formats: Mapping[str, str]) -> int:
+    """The bytes of all tensors in GGUF's formats of the matrices, by name."""
+    tensors = unique_tensors(checkpoint)
+    return sum(stored_size(tensor.shape, formats.get(name, "F32")) for name, tensor in tensors.items())
 
 
 def converted(gguf: Any, config: LlamaConfig, name: str, tensor: Tensor, format: str) -> Iterator[Array]:
@@ -159,6 +153,9 @@ def converted(gguf: Any, config: LlamaConfig, name: str, tensor: Tensor, format:
         numbers, scales = tensor.numbers, tensor.scales
         for rows in parts:
             yield blocks_of(tensor.form, tensor.shape[1], numbers, scales, rows)
+        return
+    if isinstance(tensor, BlockTensor) and tensor.packed == format:
+        yield from (tensor.blocks(rows) for rows in parts)
         return
     kind = gguf.GGMLQuantizationType[format]
     for rows in parts:

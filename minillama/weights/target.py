@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 
 from minillama.config import LlamaConfig
-from minillama.layout import PACKED, QUANTIZED
+from minillama.layout import PACKED
 from minillama.weights.checkpoint import Checkpoint
-from minillama.weights.mixed import matrix_forms
+from minillama.weights.mixed import matrix_forms, stored_format
 from minillama.weights.names import EMBED_TOKENS, LM_HEAD, SCORE
 from minillama.weights.quantized import PackedLater, PackedTensor, quantization_config
 from minillama.weights.safetensors import Tensor
@@ -49,12 +49,15 @@ def in_format(
             made[name] = ConvertedTensor(tensor, dtype.upper(), name)
         else:
             made[name] = PackedLater(tensor, forms[name], name, pack)
-    again = sum(
-        isinstance(tensor, PackedLater) and tensor.source.dtype.lower() in QUANTIZED for tensor in made.values()
-    )
+    later = [tensor for tensor in made.values() if isinstance(tensor, PackedLater)]
+    warn_of_loss(sum(stored_format(tensor.source).startswith("Q") for tensor in later))
+    return made
+
+
+def warn_of_loss(again: int) -> None:
+    """A line where matrices are quantized that were quantized already."""
     if again:
         log.warning("%d matrices are quantized already and lose once more: convert what they were made of", again)
-    return made
 
 
 def is_packed(tensor: Tensor) -> bool:

@@ -19,12 +19,15 @@ from minillama.tokenizer.to_pieces import to_pieces
 from minillama.vocabulary import UNUSED, Vocabulary
 from minillama.weights import names, open_checkpoint
 from minillama.weights.gguf_file import read_gguf
+from minillama.weights.gguf_formats import FORMATS
 from minillama.weights.gguf_model import PARTS, gguf_name
 from minillama.weights.gguf_vocabulary import gguf_vocabulary
-from minillama.weights.gguf_writing import FORMATS, write_gguf
+from minillama.weights.gguf_writing import write_gguf
 from minillama.weights.names import interleaved_to_halves
 from minillama.weights.quantized import QuantizedTensor
 from minillama.weights.safetensors import ArrayTensor
+from minillama.weights.streaming import ConvertedTensor
+from tests.ggufs import SETTINGS, gguf_bytes, info, model_tensors, random_matrix
 from tests.tiny import ODD, ROPES, odd_model, spiky
 
 
@@ -115,6 +118,76 @@ def test_a_config_there_and_back(rope: str, tied: bool, tmp_path: Path) -> None:
     assert again.config.rope_scaling == model.config.rope_scaling
     for name, tensor in model.weights.tensors.items():
         np.testing.assert_array_equal(again.tensors[name].read(np.float32), tensor.read(np.float32))
+
+
+WIDE: dict[str, Any] = {"llama.embedding_length": 256, "llama.feed_forward_length": 256,
+                        "llama.attention.key_length": 64, "llama.attention.value_length": 64,
+                        "llama.rope.dimension_count": 64}  # fmt: skip
+# A file as its maker mixes formats, by the ends of the names; other matrices are in the last
+MIXTURES = {
+    "Q4_0": {"token_embd.weight": "Q6_K", "": "Q4_0"},
+    "Q4_K": {"ffn_down.weight": "Q6_K", "attn_v.weight": "Q8_0", "attn_k.weight": "Q5_0", "token_embd.weight": "Q6_K",
+             "": "Q4_K"},
+    "Q5_K": {"attn_k.weight": "Q5_K", "attn_q.weight": "Q6_K", "attn_v.weight": "Q5_1", "": "Q5_K"},
+    "Q4_1": {"attn_q.weight": "Q4_1", "token_embd.weight": "F16", "": "Q4_1"},
+    "F16": {"token_embd.weight": "Q8_0", "attn_output.weight": "F32", "": "F16"},
+}  # fmt: skip
+
+
+def mixed_file(file: Path, mixture: dict[str, str]) -> Path:
+    rng = np.random.default_rng(5)
+    tensors = []
+    for tensor in model_tensors():
+        shape = tuple({64: 256, 96: 256, 48: 128}.get(side, side) for side in tensor.shape)
+        if len(shape) == 1:
+            tensors.append(info(tensor.name, rng.normal(1, 0.2, shape).astype(np.float32)))
+        else:
+            kind = next(kind for end, kind in mixture.items() if tensor.name.endswith(end))
+            tensors.append(info(tensor.name, random_matrix(rng, shape, kind), kind))
+    file.write_bytes(gguf_bytes(SETTINGS | WIDE, tensors))
+    return file
+
+
+@pytest.mark.parametrize("main", MIXTURES)
+def test_each_matrix_keeps_its_own_format(main: str, tmp_path: Path) -> None:
+    """From GGUF to GGUF the bytes of every tensor are the same."""
+    file = mixed_file(tmp_path / "a.gguf", MIXTURES[main])
+    write_gguf(open_checkpoint(file), None, tmp_path / "b.gguf")
+    before, after = (gguf.GGUFReader(tmp_path / name) for name in ("a.gguf", "b.gguf"))
+    made = {tensor.name: tensor for tensor in after.tensors}
+    assert made.keys() == {tensor.name for tensor in before.tensors}
+    for old in before.tensors:
+        assert made[old.name].tensor_type == old.tensor_type
+        np.testing.assert_array_equal(made[old.name].data, old.data, err_msg=old.name)
+    called = {"Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M"}.get(main, main)
+    assert after.get_field("general.file_type").contents() == gguf.LlamaFileType[f"MOSTLY_{called}"]
+    assert after.get_field("general.quantization_version").contents() == gguf.GGML_QUANT_VERSION
+
+
+def test_plain_numbers_of_several_formats_keep_theirs(tmp_path: Path) -> None:
+    """F64, which llama.cpp does not multiply by, becomes F32."""
+    model = odd_model(tmp_path / "model")
+    checkpoint = open_checkpoint(tmp_path / "model")
+    kinds = {"q_proj": "F16", "up_proj": "BF16", "down_proj": "F64", "lm_head": "F64"}
+    for name, tensor in model.weights.tensors.items():
+        for part, kind in kinds.items():
+            if part in name:
+                checkpoint.tensors[name] = ConvertedTensor(tensor, kind)
+    write_gguf(checkpoint, None, tmp_path / "model.gguf")
+    again = open_checkpoint(tmp_path / "model.gguf")
+    for name, tensor in checkpoint.tensors.items():
+        assert again.tensors[name].dtype == {"F64": "F32"}.get(tensor.dtype, tensor.dtype)
+        np.testing.assert_array_equal(again.tensors[name].read(np.float32), tensor.read(np.float32), err_msg=name)
+
+
+def test_a_head_of_more_bits_keeps_them(tmp_path: Path) -> None:
+    """Also where Q4_0 is asked for, which the matrices are in; not where a file of other formats is made Q4_0."""
+    for main, embedding in (("Q4_0", "Q6_K"), ("Q4_1", "Q4_0")):
+        file = mixed_file(tmp_path / f"{main}.gguf", MIXTURES[main])
+        write_gguf(open_checkpoint(file), "Q4_0", tmp_path / "b.gguf")
+        kinds = {tensor.name: tensor.tensor_type.name for tensor in gguf.GGUFReader(tmp_path / "b.gguf").tensors}
+        assert kinds.pop("token_embd.weight") == embedding
+        assert set(kinds.values()) == {"Q4_0", "F32"}
 
 
 @pytest.mark.parametrize("form", ["q8_0", "q4_0"])
