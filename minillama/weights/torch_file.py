@@ -22,7 +22,7 @@ from minillama.weights.magic import PICKLES, ZIP, impostor
 from minillama.weights.mapped import MappedFile
 from minillama.weights.safetensors import MAX_NAME, StoredTensor, Tensor
 from minillama.weights.torch_names import Strided
-from minillama.weights.torch_pickle import read_pickle
+from minillama.weights.torch_pickle import ForeignError, read_pickle
 from minillama.weights.torch_zip import Member, read_members
 from minillama.weights.training import check_not_empty, settings_in, weights_in
 
@@ -75,6 +75,8 @@ def read_torch_file(path: Path) -> TorchFile:
         }
         text = bytes(file.array("u1", (members[f"{root}/data.pkl"].size,), members[f"{root}/data.pkl"].offset))
         values = read_pickle(text, {key: member.size for key, member in storages.items()})
+    except ForeignError as error:
+        raise ValueError(f"{path} cannot be read: {error}") from None
     except ValueError as error:
         raise ValueError(f"{path} is not a sound PyTorch file: {error}; get it again") from None
     try:
@@ -107,7 +109,7 @@ def _root(members: dict[str, Member]) -> str:
     if len(roots) != 1:
         raise ValueError(f"its archive has {len(roots)} members FOLDER/data.pkl instead of one")
     if f"{roots[0]}/constants.pkl" in members:
-        raise ValueError("it is a TorchScript program (model.state_dict() has the weights alone)")
+        raise ForeignError("it is a TorchScript program (model.state_dict() has the weights alone)")
     if (size := members[f"{roots[0]}/data.pkl"].size) > MAX_PICKLE:
         raise ValueError(f"its pickle has {size} bytes, more than the {MAX_PICKLE} allowed")
     return roots[0]

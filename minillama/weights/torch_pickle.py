@@ -28,6 +28,10 @@ def read_pickle(data: bytes, sizes: Mapping[str, int]) -> Any:
     return _Machine(data, sizes).run()
 
 
+class ForeignError(ValueError):
+    """A file that may be sound and holds more than tensors: another copy of it would not help."""
+
+
 class _Machine:
     def __init__(self, data: bytes, sizes: Mapping[str, int]):
         self.data, self.at, self.sizes = data, 0, sizes
@@ -145,7 +149,7 @@ class _Machine:
             raise ValueError("its pickle names something by what is no text")
         full = f"{module}.{name}"
         if full not in GLOBALS:
-            raise ValueError(
+            raise ForeignError(
                 f"its pickle names {_shown(full)}, which is no part of a tensor and could run code where "
                 "it is loaded (nothing was run; model.state_dict(), saved alone, has tensors only)"
             )

@@ -410,7 +410,7 @@ def test_all_gadgets_say_that_nothing_was_run(tmp_path: Path) -> None:
     said = 0
     for contents, _ in GADGETS.values():
         (tmp_path / "a.pth").write_bytes(contents)
-        with pytest.raises(ValueError, match="is not a sound PyTorch file") as caught:
+        with pytest.raises(ValueError, match="is not a sound PyTorch file|cannot be read: its pickle") as caught:
             open_torch_file(tmp_path / "a.pth")
         said += NOT_RUN in str(caught.value)
     assert said >= 20
@@ -474,6 +474,17 @@ def test_a_shard_that_is_hostile(tmp_path: Path, capfd: Capture) -> None:
     torch_save(random_tensors(CONFIG), folder / "consolidated.00.pth")
     (folder / "consolidated.00.pth").write_bytes(GADGETS["os.system"][0])
     assert_refused(capfd, ["--weights", folder], folder / "consolidated.00.pth", "names os.system", NOT_RUN)
+
+
+@pytest.mark.parametrize("member", [PKL, "archive/constants.pkl"])
+def test_what_holds_more_than_tensors_is_not_to_be_got_again(member: str, tmp_path: Path) -> None:
+    """Training checkpoints hold their arguments, such as an argparse.Namespace: the file is sound."""
+    file = tmp_path / "model.pt"
+    pickle = code(b"cargparse\nNamespace\n") if member == PKL else zipped(MEMBERS | {member: b"N."})
+    file.write_bytes(pickle)
+    with pytest.raises(ValueError, match=r"model\.pt cannot be read: .*model\.state_dict\(\)") as caught:
+        open_torch_file(file)
+    assert "again" not in str(caught.value)
 
 
 # -- indexes ------------------------------------------------------------------------------------------------------
