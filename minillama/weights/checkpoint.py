@@ -17,6 +17,7 @@ from minillama.weights.finding import TORCH, find_weights
 from minillama.weights.gguf_model import open_gguf
 from minillama.weights.guess import guess_config
 from minillama.weights.llama2c import is_llama2c, open_llama2c
+from minillama.weights.lora_peft import CONFIG as ADAPTER
 from minillama.weights.merging import merge_lora
 from minillama.weights.meta import is_meta, open_meta
 from minillama.weights.names import (
@@ -94,6 +95,11 @@ def open_checkpoint(
     if overrides:
         settings = LlamaConfig.from_dict(settings.to_dict(), **overrides)
     matched = match_tensors(settings, tensors, metadata, weights, head, OTHER_CONFIG if given else advice)
+    if not lora and (weights.parent / ADAPTER).exists():  # transformers merges it unasked, where peft is installed
+        log.warning(
+            "%s lies beside the weights and is not merged: to merge it, name its folder with --lora",
+            weights.parent / ADAPTER,
+        )
     for adapter in lora:
         matched, settings = merge_lora(Path(adapter), matched, settings, head)
     settings = with_true_tie(settings, matched)

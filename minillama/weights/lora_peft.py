@@ -34,8 +34,13 @@ _KEEPS_BASE = (None, True, False, "gaussian", "eva", "orthogonal")  # of init_lo
 
 def read_settings(path: Path) -> dict[str, Any]:
     if not path.exists():
+        inner = sorted(path.parent.glob(f"*/{CONFIG}"))  # where peft saves adapters that are not called "default"
+        if inner:
+            raise FileNotFoundError(f"{path} does not exist: name one of the adapters in it, such as {inner[0].parent}")
+        missing = path.parent if path.parent.is_file() else path
+        what = "is not a LoRA adapter" if missing == path.parent else "does not exist"
         raise FileNotFoundError(
-            f"{path} does not exist: name the folder of a LoRA adapter as peft saves it, or a .gguf file"
+            f"{missing} {what}: name the folder of a LoRA adapter as peft saves it, or a .gguf file"
         )
     settings = read_json_object(path, "settings of a LoRA adapter")
     if settings.get("peft_type") != "LORA":

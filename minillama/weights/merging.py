@@ -26,13 +26,15 @@ def merge_lora(
 ) -> tuple[dict[str, Tensor], LlamaConfig]:
     """A model's tensors with an adapter merged into them, and its config; nothing is computed before they are read.
 
-    place: a folder as peft saves it, or a GGUF file. head: which the model has; adapters of others are left out. Where
-    the head is tied to the embedding, an adapter of either changes both, as in peft. An adapter that has whole tables
-    of another size resizes the vocabulary. ValueError, OSError or FileNotFoundError that names the file.
+    place: a folder as peft saves it, a file of it, or a GGUF file. head: which the model has; adapters of others are
+    left out. Where the head is tied to the embedding, an adapter of either changes both, as in peft. An adapter that
+    has whole tables of another size resizes the vocabulary. ValueError, OSError or FileNotFoundError that names the
+    file.
     """
     if is_gguf(place):
         file, read = place, partial(lora_of_gguf, read_gguf(place), config)
     else:
+        place = place.parent if place.name in (CONFIG, WEIGHTS) else place
         settings = read_settings(place / CONFIG)
         file, read = place / WEIGHTS, partial(contents_of, open_peft(place), settings)
     try:

@@ -410,7 +410,7 @@ def test_all_gadgets_say_that_nothing_was_run(tmp_path: Path) -> None:
     said = 0
     for contents, _ in GADGETS.values():
         (tmp_path / "a.pth").write_bytes(contents)
-        with pytest.raises(ValueError, match="is not a sound PyTorch file|cannot be read: its pickle") as caught:
+        with pytest.raises(ValueError, match=r"is not a sound PyTorch file|cannot be read: its pickle") as caught:
             open_torch_file(tmp_path / "a.pth")
         said += NOT_RUN in str(caught.value)
     assert said >= 20

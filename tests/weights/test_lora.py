@@ -315,12 +315,32 @@ def test_whole_tables_of_a_tied_model(differ: bool, tmp_path: Path) -> None:
     assert convert(["--check", str(tmp_path / "converted")]) == 0
 
 
+@pytest.mark.parametrize("file", ["adapter_config.json", "adapter_model.safetensors"])
+def test_an_adapter_may_be_named_by_its_files(file: str, tmp_path: Path) -> None:
+    folder, adapter = base(tmp_path / "base"), write_adapter(tmp_path / "adapter", pair(Q))
+    expected = open_checkpoint(folder, lora=[adapter]).tensors[Q].stored()
+    np.testing.assert_array_equal(open_checkpoint(folder, lora=[adapter / file]).tensors[Q].stored(), expected)
+
+
+def test_an_adapter_beside_the_weights_is_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Transformers, with peft installed, merges one that lies there without being asked."""
+    folder = write_adapter(base(tmp_path / "base"), pair(Q))
+    np.testing.assert_array_equal(open_checkpoint(folder).tensors[Q].stored(), WEIGHTS[Q])
+    assert f"{folder / 'adapter_config.json'} lies beside the weights and is not merged" in caplog.text
+    caplog.clear()
+    open_checkpoint(folder, lora=[folder])
+    assert not caplog.text
+
+
 def test_what_is_no_adapter_is_refused(tmp_path: Path, capfd: Capture) -> None:
     folder = base(tmp_path / "base")
     start = ["--weights", folder, "--lora"]
     assert_refused(capfd, [*start, tmp_path / "absent"], tmp_path / "absent", "does not exist")
     assert_refused(capfd, [*start, folder], "adapter_config.json does not exist: name the folder of a LoRA adapter")
+    file = folder / "config.json"
+    assert_refused(capfd, [*start, file], f"{file} is not a LoRA adapter: name the folder")
     adapter = write_adapter(tmp_path / "adapter", pair(Q))
+    assert_refused(capfd, [*start, tmp_path], f"name one of the adapters in it, such as {adapter}")
     (adapter / "adapter_model.safetensors").rename(adapter / "adapter_model.bin")
     assert_refused(capfd, [*start, adapter], "has no adapter_model.safetensors", "safe_serialization=True")
     (adapter / "adapter_config.json").write_text("[1]")
