@@ -86,7 +86,7 @@ def begin() -> bool:
 
 def status_of(work: Callable[[], int | None], failed: int = 1) -> int:
     """Do the work; the exit status: what it returns, 0 for None; `failed` after an error, which is told in one line;
-    130 if it was interrupted. An error that nobody foresaw has a traceback under `python -X dev`."""
+    130 if it was interrupted. An unforeseen error has a traceback under `python -X dev`."""
     try:
         status = work() or 0
         sys.stdout.flush()

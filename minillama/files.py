@@ -58,7 +58,7 @@ def read_bytes(file: str | os.PathLike[str]) -> bytes:
         kind = os.fstat(opened.fileno()).st_mode
         if stat.S_ISCHR(kind) or stat.S_ISBLK(kind):
             raise OSError(errno.EINVAL, "it is a device")
-        if stat.S_ISFIFO(kind) and hasattr(os, "mkfifo"):  # not on Windows, where such a file waits for nobody
+        if stat.S_ISFIFO(kind) and hasattr(os, "mkfifo"):  # not on Windows, where such a file never waits
             return _from_pipe(opened.fileno())
         return opened.read()
 

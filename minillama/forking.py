@@ -1,5 +1,5 @@
 """What a forked process makes anew. Threads are not copied into it, so a lock that one of them holds is held for ever,
-and a thread pool has nobody to work."""
+and a thread pool has no threads."""
 
 from __future__ import annotations
 

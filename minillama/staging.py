@@ -35,7 +35,7 @@ class Staging:
     def __enter__(self) -> Staging:
         with _told(self.folder):
             if self.partial.is_symlink() or (self.partial.exists() and not self.partial.is_dir()):
-                raise OSError(f"{self.partial} is no folder: remove that")
+                raise OSError(f"{self.partial} is not a folder: remove that")
             self.partial.mkdir(parents=True, exist_ok=True)
             if folders := [file for file in self.partial.iterdir() if file.is_dir()]:
                 raise OSError(f"{folders[0]} is a folder, and no conversion has made it: remove that")

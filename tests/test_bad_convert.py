@@ -36,7 +36,7 @@ IN_THE_WAY: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "a file in the place of unfinished files": (
         lambda out: (out.mkdir(), (out / PARTIAL).write_bytes(b"mine")),
-        f"{PARTIAL} is no folder: remove that",
+        f"{PARTIAL} is not a folder: remove that",
     ),
     "a folder among unfinished files": (
         lambda out: (out / PARTIAL / "mine").mkdir(parents=True),

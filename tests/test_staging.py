@@ -122,7 +122,7 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
         (tmp_path / "out" / PARTIAL).symlink_to(tmp_path / "elsewhere", target_is_directory=True)
     except OSError:
         pytest.skip("links need rights here")
-    with pytest.raises(OSError, match="is no folder: remove that"), Staging(tmp_path / "out", "a"):
+    with pytest.raises(OSError, match="is not a folder: remove that"), Staging(tmp_path / "out", "a"):
         pass
     assert names(tmp_path / "elsewhere") == ["precious"]
 

@@ -53,7 +53,7 @@ def diagnose(
         earlier = first_own_error(result, first, weights, config)
         if earlier is None:
             form = result.tolerance.form
-            said = f"every step follows from what came before it, but for what {form} rounds: compare in a finer format"
+            said = f"every step follows from the one before, apart from what {form} rounds: compare in a finer format"
             return [Finding("none", said, 0.0, True, first.name)]
         case = case_of(result, earlier, weights, config)
     return findings(case, tried)
@@ -226,7 +226,7 @@ def _signs(case: Case, honest: Array) -> list[Finding]:
             said = "logits are products with the embedding, as they should be, but of something else than model.norm"
             return [Finding("head.input", said, 0, True, name)]
         if of_embedding(case) is False:
-            said = "logits are no products with the embedding, to which the config ties the head"
+            said = "logits are not products with the embedding, to which the config ties the head"
             return [Finding("head.not_tied", said, 0, True, name)]
         said = "logits have nothing to do with ours: the head may not be the embedding, to which the config ties it"
         return [Finding("head.not_tied", said, 1.0, False, name)]

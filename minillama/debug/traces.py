@@ -91,7 +91,7 @@ def read_metadata(metadata: Mapping[str, str], tensors: Mapping[str, Array], sou
         names = tuple(json.loads(metadata.get("names", "null")) or EVERYTHING)
         settings = json.loads(metadata.get("config", "null"))
         if any(of_call.ndim != 2 for of_call in ids):
-            raise ValueError("input_ids are no rows of ids")
+            raise ValueError("input_ids are not rows of ids")
         if not isinstance(settings, dict | None):
             raise ValueError("config is no JSON object")
         config = None if settings is None else LlamaConfig.from_dict(settings)

@@ -95,7 +95,7 @@ def agree(given: Any, wanted: Array, allowed: Any, what: str = "the result", var
 
 
 def as_floats(given: Any, shape: tuple[int, ...], what: str) -> Array:
-    """What was returned as float64. Mismatch for what is no array of real floating-point numbers of that shape."""
+    """What was returned as float64. Mismatch for what is not an array of real floating-point numbers of that shape."""
     try:
         array = np.asarray(given)
         floats = array.astype(np.float64) if array.dtype != object else None

@@ -184,7 +184,7 @@ class Tokenizer(Batches, ChatTemplates, ABC):
                 added += self.add_tokens([self._named[name]], special_tokens=True)
             else:
                 raise ValueError(
-                    f"{shown(name)} with {shown(value)} is no special token: give texts for {', '.join(NAMED)}, or "
+                    f"{shown(name)} with {shown(value)} is not a special token: give texts for {', '.join(NAMED)}, or "
                     "a list of them for additional_special_tokens"
                 )
         self._changed()

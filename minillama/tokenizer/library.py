@@ -30,7 +30,7 @@ def quietly(function: Callable[Given, Result]) -> Callable[Given, Result]:
                 return function(*args, **kwargs)
             except (KeyboardInterrupt, SystemExit, GeneratorExit):
                 raise
-            except BaseException as error:  # a panic of the library is no Exception, its other errors are nothing more
+            except BaseException as error:  # a panic is not an Exception, and the library's other errors are plain ones
                 if isinstance(error, Exception) and type(error) is not Exception:
                     raise
                 if not isinstance(error, Exception):
@@ -65,7 +65,7 @@ class Quiet:
 
 class _Capture:
     """Keeps what is written to standard error while any thread is in the library; when the last leaves, that is written
-    after all, but for what a panic said."""
+    after all, except what a panic said."""
 
     def __init__(self) -> None:
         self._real: int | None = None

@@ -130,7 +130,7 @@ def read_source(weights: Path, config: LlamaConfig | None = None) -> Source:
     tensors = {renamed(name): tensor for name, tensor in stored.items()}
     if len(tensors) != len(stored):
         raise ValueError(
-            f"{weights} has two tensors of one name, but for the marks of wrappers: name a plain state_dict"
+            f"{weights} has two tensors whose names differ in wrapper prefixes alone: name a plain state_dict"
         )
     if is_meta(tensors):
         stated = said.get(MODEL_ARGS) if weights.suffix in TORCH else None

@@ -56,7 +56,7 @@ def special_id(metadata: Mapping[str, Any], which: str) -> int | None:
 
 
 def pieces_of(metadata: Mapping[str, Any]) -> Sequence[str]:
-    """The pieces of the vocabulary; none where a file has none, or what is no list of texts."""
+    """The pieces of the vocabulary; none where a file has none, or no list of texts."""
     pieces = metadata.get(f"{P}tokens")
     return pieces if isinstance(pieces, list) else []
 

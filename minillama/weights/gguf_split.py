@@ -1,4 +1,4 @@
-"""Models in several GGUF files, and GGUF files that are no model.
+"""Models in several GGUF files, and GGUF files that are not models.
 
 llama-gguf-split calls the parts NAME-00001-of-00003.gguf; the first has the metadata, and each says which one it is
 (split.no, from 0), of how many (split.count), and how many tensors all have (split.tensors.count). Source:
@@ -15,7 +15,7 @@ from typing import Any
 from minillama.vocabulary import GGUF_PART
 from minillama.weights.gguf_file import GGUF, field, read_gguf
 
-_KINDS = {  # general.type -> what a file is, where it is no model, and what to do
+_KINDS = {  # general.type -> what a file is, where it is not a model, and what to do
     "adapter": "a LoRA adapter: name it with --lora, and the file of its model here",
     "imatrix": "an importance matrix, by which others quantize, and holds no model: name the file of a model",
     "mmproj": "the part of a model that sees or hears: name the file of its language model",
@@ -26,7 +26,7 @@ _ARCHITECTURES = {"clip": "mmproj", "controlvector": "control vector"}
 
 def open_whole(path: Path) -> GGUF:
     """The metadata and tensors of a model in one file, or in all parts of which this one is the first. ValueError or
-    FileNotFoundError that names the file, for another part, one that is missing, and what is no model."""
+    FileNotFoundError that names the file, for another part, a missing part, and a file that is not a model."""
     gguf = read_gguf(path)
     try:
         check_kind(gguf)

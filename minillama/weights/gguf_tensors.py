@@ -57,7 +57,7 @@ class BlockTensor:
         assert self.block.dequantize is not None
         for start in range(0, wanted.size, step):
             part = self.blocks(wanted.reshape(-1)[start : start + step]).reshape(-1, self.block.nbytes)
-            with np.errstate(over="ignore", invalid="ignore"):  # scales that are no numbers: what comes of them shows
+            with np.errstate(over="ignore", invalid="ignore"):  # NaN scales: the result shows them
                 flat[start : start + step] = self.block.dequantize(part).reshape(-1, self.shape[-1])
         return out.reshape(self.shape) if rows is None else out
 

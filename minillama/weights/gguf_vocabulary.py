@@ -63,14 +63,14 @@ def _texts(metadata: Mapping[str, Any], key: str, required: bool = False) -> lis
     if texts is None and not required:
         return []
     if not isinstance(texts, list):
-        raise ValueError(f"its metadata have no {key}, or it is no array of texts")
+        raise ValueError(f"its metadata have no {key}, or it is not an array of texts")
     return texts
 
 
 def _numbers(metadata: Mapping[str, Any], key: str, kinds: str) -> list[Any]:
     numbers = metadata.get(key, np.zeros(0, kinds[0]))
     if not isinstance(numbers, np.ndarray) or numbers.dtype.kind not in kinds:
-        raise ValueError(f"its {key} is no array of {'' if 'f' in kinds else 'whole '}numbers")
+        raise ValueError(f"its {key} is not an array of {'' if 'f' in kinds else 'whole '}numbers")
     return numbers.tolist()
 
 

@@ -28,7 +28,7 @@ def lora_of_gguf(gguf: GGUF, config: LlamaConfig) -> Contents:
     metadata = gguf.metadata
     kind = field(metadata, "adapter.type", str, "none")
     if field(metadata, "general.type", str, "model") != "adapter" or kind != "lora":
-        raise UnfitError("it is no LoRA adapter: name the file of one, or the folder that peft saves")
+        raise UnfitError("it is not a LoRA adapter: name the file of one, or the folder that peft saves")
     if (architecture := field(metadata, "general.architecture", str)) != "llama":
         raise ValueError(f"it is for a model of the architecture {shown(architecture)}")
     if "adapter.alora.invocation_tokens" in metadata:

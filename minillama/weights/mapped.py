@@ -52,7 +52,7 @@ class MappedFile:
     def __init__(self, path: Path):
         self.path = path
         if os.path.exists(path) and not os.path.isfile(path):  # opening a pipe would wait for ever
-            raise OSError(f"{path} is no file: name a file of weights")
+            raise OSError(f"{path} is not a file: name a file of weights")
         try:
             # Stays open: its size is looked at before every read
             self._file = open(path, "rb", buffering=0)  # noqa: SIM115
@@ -96,7 +96,7 @@ class MappedFile:
             yield np.frombuffer(wanted, dtype)
 
     def _read_into(self, room: memoryview, start: int) -> int:
-        """Read what fits from byte `start` on; how many bytes that were. But for Windows, which has no fork, without
+        """Read what fits from byte `start` on; how many bytes that were. Except on Windows, which has no fork, without
         the file's own place: a forked process shares that."""
         if hasattr(os, "preadv"):
             return os.preadv(self._file.fileno(), [room], start)

@@ -1,4 +1,4 @@
-"""Tensors that are no LLaMA's as Hugging Face names it: whose they are, and what to do."""
+"""Tensors with names other than Hugging Face's for LLaMA: which project they are from, and what to do."""
 
 from __future__ import annotations
 

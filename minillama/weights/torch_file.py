@@ -60,7 +60,7 @@ def open_torch_file(path: Path) -> dict[str, Tensor]:
 
 
 def read_torch_file(path: Path) -> TorchFile:
-    """The weights in the file. ValueError, naming the file, if anything is off: also for what is no plain
+    """The weights in the file. ValueError, naming the file, if anything is off: also for anything but a plain
     dictionary of tensors, or one of several in it, and for the formats of old versions. Nothing of it is executed."""
     file = MappedFile(path)
     _check_kind(file)

@@ -146,11 +146,11 @@ class _Machine:
 
     def look_up(self, module: Any, name: Any) -> None:
         if type(module) is not str or type(name) is not str:
-            raise ValueError("its pickle names something by what is no text")
+            raise ValueError("its pickle uses something other than text as a name")
         full = f"{module}.{name}"
         if full not in GLOBALS:
             raise ForeignError(
-                f"its pickle names {_shown(full)}, which is no part of a tensor and could run code where "
+                f"its pickle names {_shown(full)}, which is not part of a tensor and could run code where "
                 "it is loaded (nothing was run; model.state_dict(), saved alone, has tensors only)"
             )
         self.push(GLOBALS[full])

@@ -20,7 +20,7 @@ _ANCHOR = re.compile(r"(.*?)(?:model\.)?(?:embed_tokens|tok_embeddings)\.weight"
 
 def weights_in(values: Any, depth: int = 0) -> dict[str, Strided]:
     """The dictionary of tensors: the whole, or the one in it that has the weights. ValueError where none or more than
-    one may be meant. Numbers that are tensors, such as a loss, are no weights beside others."""
+    one may be meant. Numbers that are tensors, such as a loss, do not count as weights."""
     if type(values) is not dict:
         raise ValueError(f"it holds a {type(values).__name__}, not a dictionary of tensors (as model.state_dict() is)")
     if "param_groups" in values and "state" in values:

@@ -161,7 +161,7 @@ def test_a_folder_in_the_place_of_the_file(tmp_path: Path, capfd: Capture) -> No
     file = checkpoint(tmp_path) / "model.safetensors"
     file.unlink()
     file.mkdir()
-    assert_refused(capfd, ["--weights", tmp_path], file, "is no file: name a file of weights")
+    assert_refused(capfd, ["--weights", tmp_path], file, "is not a file: name a file of weights")
 
 
 @pytest.mark.parametrize("name", [GATE, NORM])

@@ -39,7 +39,7 @@ from tests.weights.torch_files import (
 
 NUMBERS = np.arange(24, dtype=np.float32)
 STORAGE = {"0": NUMBERS.tobytes()}
-NOT_RUN = "which is no part of a tensor and could run code where it is loaded (nothing was run"
+NOT_RUN = "which is not part of a tensor and could run code where it is loaded (nothing was run"
 
 
 def with_pickle(code: bytes) -> bytes:
@@ -117,7 +117,7 @@ GADGETS: dict[str, tuple[bytes, str]] = {
     "a name with a control character": (holding({"a": called("os\x1b[2J", "x")}), r"names os\x1b[2J.x"),
     "a name of a kilobyte": (code(b"c" + b"x" * 2000 + b"\ny\n"), "a name without an end"),
     "a name of 900 letters": (code(b"c" + b"x" * 900 + b"\ny\n"), "names xxx"),
-    "a name that is a number": (code(opcodes(1), opcodes(2), b"\x93"), "pickle names something by what is no text"),
+    "a name that is a number": (code(opcodes(1), opcodes(2), b"\x93"), "uses something other than text as a name"),
     "INST": (code(MARK, b"ios\nsystem\n"), "has the opcode b'i', which no tensor needs"),
     "OBJ": (code(MARK, named("torch", "Size"), b"o"), "has the opcode b'o'"),
     "NEWOBJ": (code(named("collections", "OrderedDict"), b")\x81"), r"has the opcode b'\x81'"),

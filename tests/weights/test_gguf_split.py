@@ -1,4 +1,4 @@
-"""Models in several GGUF files, and GGUF files that are no model: opened, or refused by what they are."""
+"""Models in several GGUF files, and GGUF files that are not models: opened, or refused by what they are."""
 
 from __future__ import annotations
 

@@ -116,8 +116,8 @@ def shaped(*shapes: tuple[int, ...]) -> list[Info]:
 
 
 REFUSED: dict[str, tuple[list[Info], dict[str, Any], str]] = {
-    "a model": (model_tensors(), {"general__type": "model", "adapter__type": None}, "it is no LoRA adapter: name"),
-    "another adapter": (adapter(Q), {"adapter__type": "ia3"}, "it is no LoRA adapter"),
+    "a model": (model_tensors(), {"general__type": "model", "adapter__type": None}, "it is not a LoRA adapter: name"),
+    "another adapter": (adapter(Q), {"adapter__type": "ia3"}, "it is not a LoRA adapter"),
     "another architecture": (adapter(Q), {"general__architecture": "qwen2"}, "for a model of the architecture 'qwen2'"),
     "an activated one": (adapter(Q), {"adapter__alora__invocation_tokens": [1, 2]}, "it is an activated LoRA, which"),
     "alpha nan": (adapter(Q), {"adapter__lora__alpha": float("nan")}, "its adapter.lora.alpha is nan"),

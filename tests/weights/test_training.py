@@ -175,7 +175,7 @@ def test_whose_tensors_they_are(project: str, with_config: bool, tmp_path: Path,
 def test_two_names_that_only_wrappers_tell_apart(tmp_path: Path, capfd: Capture) -> None:
     both = WEIGHTS | {"model.norm._orig_mod.weight": WEIGHTS["model.norm.weight"]}
     torch_save(both, tmp_path / "model.pth")
-    assert_refused(capfd, ["--weights", tmp_path], tmp_path, "two tensors of one name")
+    assert_refused(capfd, ["--weights", tmp_path], tmp_path, "two tensors whose names differ in wrapper prefixes alone")
 
 
 def test_settings_that_are_no_llama_s(tmp_path: Path, capfd: Capture) -> None:
