@@ -40,7 +40,7 @@ def config_from_params(file: Path, params: Mapping[str, Any], tensors: Mapping[s
     number = partial(_number, file, params)
     _refuse_others(file, params)
     D, layers, heads = number("dim"), number("n_layers"), number("n_heads")
-    mistral, window = params.get("hidden_dim") is not None, _window(file, params)
+    mistral, window = _is_mistral(params), _window(file, params)
     kv_heads, eps = number("n_kv_heads", heads), number("norm_eps", 1e-5, 0)
     theta = number("rope_theta", 1e6 if mistral and window is None else 1e4, 0)
     rows = _rows(tensors, names.EMBED_TOKENS) or _rows(tensors, names.LM_HEAD)
@@ -76,6 +76,12 @@ def config_from_params(file: Path, params: Mapping[str, Any], tensors: Mapping[s
         )
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from None
+
+
+def _is_mistral(params: Mapping[str, Any]) -> bool:
+    """Whether the settings are Mistral's own, which leave open other things than Meta's: they say hidden_dim and no
+    multiple_of. Those of llama2.c have a hidden_dim too, beside multiple_of."""
+    return params.get("hidden_dim") is not None and params.get("multiple_of") is None
 
 
 def _number(file: Path, params: Mapping[str, Any], key: str, default: Any = None, least: float = 1) -> Any:

@@ -12,8 +12,7 @@ from minillama.arrays import Array
 from minillama.llama import LlamaForCausalLM
 from minillama.weights.gguf_keys import IDLE
 from tests.ggufs import SETTINGS, gguf_bytes, info, model_tensors
-from tests.peers.test_gguf_live import _quiet as _quiet  # a fixture of this module too
-from tests.peers.test_gguf_live import their_logits
+from tests.peers.beside import their_logits
 
 IDS = np.random.default_rng(5).integers(0, 40, 30).tolist()
 FACTORS = np.linspace(1, 5, 12).astype(np.float32) ** 2

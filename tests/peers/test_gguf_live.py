@@ -5,15 +5,11 @@ Runs where llama-cpp-python is installed (the peers extra); with MINILLAMA_PEERS
 
 from __future__ import annotations
 
-import ctypes
-import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from minillama.arrays import Array
 from minillama.config import LlamaConfig
 from minillama.llama import LlamaForCausalLM
 from minillama.loading import load_tokenizer
@@ -27,40 +23,15 @@ from minillama.weights.gguf_tensors import TiledTensor
 from minillama.weights.gguf_writing import write_gguf
 from minillama.weights.names import halves_to_interleaved
 from minillama.weights.quantized import QuantizedTensor
+from tests.peers.beside import llama_cpp, their_logits, theirs
 from tests.tiny import ROPES, random_weights
 from tests.tokenizer.test_from_pieces import byte_level
 from tests.tokenizer.texts import SPIKY
-
-if os.environ.get("MINILLAMA_PEERS") == "1":
-    import llama_cpp  # it has to be there
-else:
-    llama_cpp = pytest.importorskip("llama_cpp")
 
 SAMPLE = Path(__file__).parents[2] / "data" / "sample.txt"
 # llama.cpp's numbers of file types
 FILE_TYPES = {"F16": 1, "Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "Q5_0": 8, "Q5_1": 9, "Q4_K_M": 15, "Q5_K_M": 17, "Q6_K": 18}
 F32 = 0
-
-
-@llama_cpp.llama_log_callback
-def _no_log(level: int, text: bytes, data: Any) -> None:
-    """llama.cpp tells a page about every model."""
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _quiet() -> None:
-    llama_cpp.llama_log_set(_no_log, ctypes.c_void_p(0))
-
-
-def theirs(file: Path) -> Any:
-    """The model in llama.cpp, with a cache of float32 instead of its own float16."""
-    return llama_cpp.Llama(str(file), n_ctx=512, n_threads=1, verbose=False, logits_all=True, type_k=0, type_v=0)
-
-
-def their_logits(file: Path, ids: list[int]) -> Array:
-    model = theirs(file)
-    model.eval(ids)
-    return np.array(model.scores[: len(ids)])
 
 
 def quantized(file: Path, kind: str, *, pure: bool = False) -> Path:

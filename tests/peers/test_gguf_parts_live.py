@@ -13,8 +13,7 @@ from minillama.llama import LlamaForCausalLM
 from minillama.weights import open_checkpoint
 from minillama.weights.gguf_file import read_gguf
 from tests.ggufs import SETTINGS, gguf_bytes, info, model_tensors
-from tests.peers.test_gguf_live import _quiet as _quiet  # a fixture of this module too
-from tests.peers.test_gguf_live import llama_cpp, their_logits
+from tests.peers.beside import llama_cpp, their_logits
 
 IDS = np.random.default_rng(6).integers(0, 40, 30).tolist()
 # float32: sums of a hundred terms in another order, two layers in a row

@@ -64,6 +64,15 @@ def test_llama2_c_s_own_checkpoint(tmp_path: Path) -> None:
     np.testing.assert_array_equal(logits(file), expected)
 
 
+def test_a_hidden_dim_in_llama2_c_s_settings(tmp_path: Path) -> None:
+    """Is the size of its MLP alone: Mistral's settings, which name it too, have another theta and length by default."""
+    config = tiny_config(hidden_size=24, intermediate_size=80)
+    weights = random_weights(config, 42)
+    torch_save(meta_weights(weights, config), tmp_path / "ckpt.pt", "model", model_args=ARGS | {"hidden_dim": 80})
+    read = open_checkpoint(tmp_path).config
+    assert (read.intermediate_size, read.rope_theta, read.max_position_embeddings) == (80, 1e4, 32)
+
+
 WAYS: dict[str, tuple[Callable[[str], str], str | None, dict[str, Any]]] = {
     "a plain one": (lambda name: name, None, {}),
     "a loop of one's own": (lambda name: name, "model_state_dict", {"epoch": 3, "loss": LOSS, "optimizer": OPTIMIZER}),
