@@ -85,7 +85,7 @@ def test_a_pipe_has_no_weights(name: str, tmp_path: Path, capfd: Capture) -> Non
 @pytest.mark.parametrize("name", ["model.safetensors", "model.gguf", "model.pth", "model.bin"])
 def test_a_device_that_never_ends(name: str, tmp_path: Path, capfd: Capture) -> None:
     (tmp_path / name).symlink_to("/dev/zero")
-    assert_refused(capfd, ["--weights", tmp_path / name], tmp_path / name, "is no file")
+    assert_refused(capfd, ["--weights", tmp_path / name], tmp_path / name, "is not a file")
     assert_refused(capfd, ["--tokenizer", "/dev/zero"], "/dev/zero cannot be read: it is a device")
 
 

@@ -118,7 +118,7 @@ def test_what_might_never_end_is_not_read(tmp_path: Path) -> None:
     [
         ({"minillama.trace": "2"}, "format 2"),
         ({"input_ids": "[[1"}, "metadata are not those of a trace"),
-        ({"input_ids": "[3]"}, "no rows of ids"),
+        ({"input_ids": "[3]"}, "not rows of ids"),
         ({"config": "[]"}, "metadata are not those of a trace"),
     ],
 )
