@@ -11,6 +11,7 @@ from tests.notebooks.running import COURSE, NOTEBOOKS, exercise_of, read, run, s
 chapters = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
+@pytest.mark.long
 @chapters
 @pytest.mark.filterwarnings("default")  # of the libraries that run the notebook
 def test_a_notebook_runs_and_prints_what_is_committed(path: Path, tmp_path: Path) -> None:
