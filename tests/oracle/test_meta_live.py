@@ -129,7 +129,8 @@ def test_what_is_no_plain_tensor_is_refused(kind: str, tmp_path: Path) -> None:
         "module": lambda: torch.nn.Linear(2, 2),
     }[kind]()
     torch.save({"a": value}, tmp_path / "a.pth")
-    with pytest.raises(ValueError, match="is not a sound PyTorch file: its pickle"):
+    said = "is not a sound PyTorch file" if kind == "conjugate" else "cannot be read"
+    with pytest.raises(ValueError, match=f"{said}: its pickle"):
         open_torch_file(tmp_path / "a.pth")
 
 
