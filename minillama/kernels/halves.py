@@ -1,8 +1,9 @@
-"""Blocks of vectors of 8 numbers, for AVX2: its sixteen registers of 256 bits hold one, and no block of whole vectors.
+"""Products of whole numbers by half tiles, for AVX2, whose sixteen registers of 256 bits do not hold a block of whole
+vectors.
 
 A product that needs many sums goes through its columns twice, once for the lower 8 lanes of every vector and once for
-the upper ones; of weights in tiles these are the first 8 rows of a tile and the others. Lanes do not touch each other,
-and each adds up in the same order as in blocks.py, so the bits are the same as on every other CPU.
+the upper ones: of a tile, the first 8 rows of weights and then the others. (Floats do so too, see floats.py.) Lanes do
+not touch each other, and each adds up in the same order as in blocks.py, so the bits are the same as on every CPU.
 """
 
 from __future__ import annotations

@@ -135,7 +135,7 @@ def test_a_character_that_the_prompt_began_is_completed(tokenizer: Tokenizer) ->
 
 @given(ANY_IDS)
 def test_both_classes_stream_the_same_text(ids: list[int]) -> None:
-    """But for how many U+FFFD stand for wrong bytes, and the spaces at the beginning and beside special tokens."""
+    """Except how many U+FFFD stand for wrong bytes, and the spaces at the beginning and beside special tokens."""
     ids = [index for index in ids if index > 2]
     ours, others = (re.sub(f"{REPLACEMENT}+", REPLACEMENT, stream(each, ids, [])) for each in (FAST, NOT_LEGACY))
     assert ours.lstrip(" ") == others.lstrip(" ")

@@ -125,7 +125,7 @@ def test_a_file_that_cannot_be_read_at_all(tmp_path: Path) -> None:
 
 
 def test_a_config_that_was_left_behind(tmp_path: Path) -> None:
-    """Floats, as what merges adapters into a quantized base may save: nobody here knows whether they are the model."""
+    """Floats, as what merges adapters into a quantized base may save: whether they are the whole model is unknown."""
     folder = folder_of(tmp_path, SCHEMES["nf4"][0], {f"{Q}.weight": "BF16"})
     with pytest.raises(
         ValueError, match=r"NF4\), and its weights are floats: if they are .* remove quantization_config"

@@ -199,5 +199,5 @@ def test_settings_that_are_no_llama_s(tmp_path: Path, capfd: Capture) -> None:
             assert_refused(capfd, ["--weights", file], file, words)
         else:
             assert_refused(capfd, ["--weights", file], "no config.json beside it")
-    save_file(meta, tmp_path / "x.safetensors", {"model_args": "[" * 99999})  # which is nobody's settings
+    save_file(meta, tmp_path / "x.safetensors", {"model_args": "[" * 99999})  # which are not settings
     assert_refused(capfd, ["--weights", tmp_path / "x.safetensors"], "no config.json beside it")
