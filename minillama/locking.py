@@ -50,18 +50,20 @@ class Lock:
 
 
 if sys.platform == "win32":
-    import msvcrt
 
     def try_to_lock(descriptor: int) -> None:
+        import msvcrt
+
         try:
             msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
         except OSError:
             raise BlockingIOError(errno.EAGAIN, "locked") from None
 
 else:
-    import fcntl
 
     def try_to_lock(descriptor: int) -> None:
+        import fcntl
+
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
