@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from minillama.weights.gguf_rope import scaling_of
 from minillama.weights.gguf_special import end_ids, special_id
 from minillama.weights.gguf_split import open_whole
 from minillama.weights.gguf_tensors import tensor_of
-from minillama.weights.safetensors import Tensor
+from minillama.weights.safetensors import ArrayTensor, Tensor
 from minillama.weights.source import Source
 
 TENSORS = {names.EMBED_TOKENS: "token_embd.weight", names.NORM: "output_norm.weight", names.LM_HEAD: "output.weight"}
@@ -90,7 +90,28 @@ def _tensors(gguf: GGUF, config: LlamaConfig) -> Mapping[str, Tensor]:
         if heads is not None and len(described.shape) == 1 and described.kind not in FLOATS:
             raise ValueError(f"the tensor {name} is in {described.kind}, whose blocks its rows cannot be moved between")
         tensors[standard] = tensor_of(gguf.file_of(name), described, heads)
-    return tensors
+    return _zero_biases(config) | tensors
+
+
+def _any_bias(projections: Iterable[str], gguf: GGUF) -> bool:
+    biases = {PARTS[f"{x}_bias"] for x in projections}
+    return any(name.split(".", 2)[-1] in biases for name in gguf.tensors)
+
+
+def _zero_biases(config: LlamaConfig) -> dict[str, Tensor]:
+    """Every bias that the config has, at zero: a file may have those of some projections, or of some layers."""
+    D, F = config.hidden_size, config.intermediate_size
+    kv = config.num_key_value_heads * config.head_dim
+    sizes: dict[str, int] = {}
+    if config.attention_bias:
+        sizes |= {"q_bias": config.num_attention_heads * config.head_dim, "k_bias": kv, "v_bias": kv, "o_bias": D}
+    if config.mlp_bias:
+        sizes |= {"gate_bias": F, "up_bias": F, "down_bias": D}
+    return {
+        names.layer_name(layer, bias): ArrayTensor(np.zeros(size, np.float32))
+        for layer in range(config.num_hidden_layers)
+        for bias, size in sizes.items()
+    }
 
 
 # -- the config ---------------------------------------------------------------------------------------------------
@@ -132,8 +153,8 @@ def config_of(gguf: GGUF) -> LlamaConfig:
         "rms_norm_eps": shortest(field(metadata, "llama.attention.layer_norm_rms_epsilon", float)),
         "rope_theta": theta,
         "rope_scaling": scaling_of(metadata, _rope_factors(gguf, head_dim), theta, head_dim),
-        "attention_bias": "blk.0.attn_q.bias" in gguf.tensors,
-        "mlp_bias": "blk.0.ffn_gate.bias" in gguf.tensors,
+        "attention_bias": _any_bias("qkvo", gguf),
+        "mlp_bias": _any_bias(("gate", "up", "down"), gguf),
         "tie_word_embeddings": TENSORS[names.LM_HEAD] not in gguf.tensors,
         "bos_token_id": special_id(metadata, "bos"),
         "eos_token_id": ends[0] if len(ends) == 1 else ends or None,

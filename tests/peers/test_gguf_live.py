@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from gguf import GGUFReader, GGUFValueType, GGUFWriter
 
 from minillama.config import LlamaConfig
 from minillama.llama import LlamaForCausalLM
@@ -175,6 +176,31 @@ def test_our_files_give_our_logits(rope: str, tmp_path: Path) -> None:
     ids = np.random.default_rng(1).integers(0, 97, 40).tolist()
     logits = their_logits(tmp_path / "model.gguf", ids)
     ours = LlamaForCausalLM.from_pretrained(tmp_path / "model.gguf", engine="numpy")(np.array([ids])).logits[0]
+    assert np.abs(ours - logits).max() < 1e-4 * np.abs(logits).max()
+
+
+def test_biases_that_a_file_lacks_are_zero(wide: Path, tmp_path: Path) -> None:
+    """Beside llama.cpp in float32; the tolerance as above."""
+    reader, writer = GGUFReader(wide), GGUFWriter(tmp_path / "biases.gguf", "llama")
+    for key, value in reader.fields.items():
+        if not key.startswith("GGUF.") and key != "general.architecture":
+            sub = value.types[1] if value.types[0] == GGUFValueType.ARRAY else None
+            writer.add_key_value(key, value.contents(), value.types[0], sub)
+    rng = np.random.default_rng(7)
+    for tensor in reader.tensors:
+        writer.add_tensor(tensor.name, tensor.data)
+        if tensor.name in ("blk.0.attn_v.weight", "blk.1.attn_q.weight"):
+            bias = rng.normal(size=int(tensor.shape[1])).astype(np.float32)
+            writer.add_tensor(tensor.name.replace("weight", "bias"), bias)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    ids = np.random.default_rng(1).integers(0, 512, 40).tolist()
+    logits = their_logits(tmp_path / "biases.gguf", ids)
+    ours = LlamaForCausalLM.from_pretrained(tmp_path / "biases.gguf", engine="numpy")(np.array([ids])).logits[0]
+    without = LlamaForCausalLM.from_pretrained(wide, engine="numpy")(np.array([ids])).logits[0]
+    assert np.abs(without - logits).max() > 0.01 * np.abs(logits).max()
     assert np.abs(ours - logits).max() < 1e-4 * np.abs(logits).max()
 
 

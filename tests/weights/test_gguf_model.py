@@ -108,6 +108,21 @@ def test_a_mixed_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert error < 0.05  # as above: of activations in 8 bits, and of a head in 8 instead of 5
 
 
+def test_biases_of_some_projections_and_some_layers(tmp_path: Path) -> None:
+    """llama.cpp adds what is there; zero is added elsewhere."""
+    rng = np.random.default_rng(6)
+    biases = {"blk.0.attn_q.bias": 96, "blk.0.attn_v.bias": 48, "blk.1.attn_v.bias": 48, "blk.1.ffn_down.bias": 64}
+    given = [info(name, rng.normal(size=size).astype(np.float32)) for name, size in biases.items()]
+    opened = open_checkpoint(write(tmp_path, tensors=[*model_tensors(), *given]))
+    assert (opened.config.attention_bias, opened.config.mlp_bias) == (True, True)
+    assert opened.tensors.keys() == names.expected_shapes(opened.config).keys()
+    for name, shape in names.expected_shapes(opened.config).items():
+        if name.endswith(".bias"):
+            tensor = opened.tensors[name].read(np.float32)
+            assert tensor.shape == shape
+            assert tensor.any() == (gguf_name(name) in biases)
+
+
 def test_config_and_overrides_given(tmp_path: Path) -> None:
     file = write(tmp_path)
     assert open_checkpoint(file, overrides={"rope_theta": 2e4}).config.rope_theta == 2e4
