@@ -10,7 +10,7 @@ from typing import Any
 from minillama.messages import listed, shown
 from minillama.tokenizer.batch_encoding import BatchEncoding
 from minillama.tokenizer.batches import Batches
-from minillama.tokenizer.marks import Mark, Marks, plain_data
+from minillama.tokenizer.marks import Mark, Marks, StandIns, plain_data
 from minillama.tokenizer.settings import check_settings
 
 # The default system prompt of Llama 2, by Meta: Touvron et al. 2023, "Llama 2: Open Foundation and Fine-Tuned Chat
@@ -175,13 +175,27 @@ class ChatTemplates:
             said = _open_ended(plain, marks) if continue_final_message else None
             return named | shared | {"messages": plain}, said
 
+        def by_stand_ins(messages: Sequence[Mapping[str, Any]], text: str) -> str:
+            stand_ins = StandIns(control, template_text, data, list(marks))
+            changed = template.render(variables(messages, stand_ins.put)[0], marks)
+            both = stand_ins.marked(changed, text, marks)
+            if both is None and _true_tokens(marks.pieces(changed, added)) == _true_tokens(marks.pieces(text, added)):
+                both = text  # all are the template's: it has written what messages spell in another way
+            if both is None:
+                raise ValueError(
+                    "control tokens that a message spells cannot be told from those that the chat template writes: "
+                    "leave them out of the messages, or give sanitize_control_tokens=False"
+                )
+            return both
+
         rendered = []
         for messages in conversations:
             plain, said = variables(messages, marks.marker(set()))
             text = template.render(plain, marks)
             marked, _ = variables(messages, marks.marker(control if sanitize_control_tokens else set()))
             if marked != plain:
-                text = _with_marks(text, template.render(marked, marks), marks)
+                both = marks.carried_over(template.render(marked, marks), text)
+                text = by_stand_ins(messages, text) if both is None else both
             rendered.append(text if said is None else _cut_open(text, said, marks))
         if not tokenize:
             texts = [marks.removed_from(text) for text in rendered]
@@ -257,15 +271,8 @@ def _with_reasoning(message: dict[str, Any]) -> dict[str, Any]:
     return {"thinking": reasoning, **message, "reasoning_content": reasoning}
 
 
-def _with_marks(text: str, marked: str, marks: Marks) -> str:
-    """What the template writes, with the marks that it writes where messages have them."""
-    both = marks.carried_over(marked, text)
-    if both is None:
-        raise ValueError(
-            "control tokens that a message spells cannot be told from those that the chat template writes: leave them "
-            "out of the messages, or give sanitize_control_tokens=False"
-        )
-    return both
+def _true_tokens(pieces: list[str | int]) -> list[int]:
+    return [piece for piece in pieces if isinstance(piece, int)]
 
 
 def _open_ended(messages: list[dict[str, Any]], marks: Marks) -> str:

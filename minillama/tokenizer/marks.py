@@ -24,11 +24,7 @@ class Marks(NamedTuple):
     @classmethod
     def unused(cls, *data: Any) -> Marks:
         """Some that do not occur in texts, or in anything made of them."""
-        used = set[str]().union(*_texts(data))
-        # Signs (Braille, Byzantine music): no letters, so that words stay words, and printable, so that Python does not
-        # write them as escapes; then characters for private use
-        signs = (*range(0x2801, 0x2900), *range(0x1D000, 0x1D0F6), *range(0x10FFFF, 0xF0000, -1))
-        return cls(*islice((c for c in map(chr, signs) if c not in used), 4))
+        return cls(*islice(_unused(data), 4))
 
     def removed_from(self, text: str) -> str:
         return text.translate(dict.fromkeys(map(ord, self)))
@@ -79,18 +75,12 @@ class Marks(NamedTuple):
     def marker(self, control: set[str]) -> Mark:
         """What marks the control tokens in a text, and if it is told so the ends of the text where they could be
         completed to one: a message "</", say, before a message "s>"."""
-        tokens = re.compile(_either(control))
-        heads = {token[:n] for token in control for n in range(1, len(token))}
-        tails = {token[n:] for token in control for n in range(1, len(token))}
-        longest = max(map(len, heads), default=0)
+        tokens, open_ends = re.compile(_either(control)), _OpenEnds(control)
 
         def mark(text: str, ends: bool) -> str:
             marked = tokens.sub(rf"{self.opened}\g<0>{self.closed}", text)
-            if ends and any(text[:n] in tails for n in range(1, longest + 1)):
-                marked = self.cut + marked
-            if ends and any(text[-n:] in heads for n in range(1, longest + 1)):
-                marked += self.cut
-            return marked
+            start, end = open_ends(text) if ends else (0, 0)
+            return self.cut * bool(start) + marked + self.cut * bool(end)
 
         return mark
 
@@ -114,6 +104,47 @@ class Marks(NamedTuple):
         return [*pieces, stretch] if stretch else pieces
 
 
+class StandIns:
+    """Other characters for those of a control token that a message spells. Marks lie between characters, which a
+    template notices that takes single ones, or a part of so many; texts of the same length it treats alike."""
+
+    def __init__(self, control: set[str], *data: Any):
+        characters = sorted(set().union(*control))
+        stand_ins = islice(_unused((data, *control)), len(characters))
+        self._of = {ord(c): stand_in for c, stand_in in zip(characters, stand_ins, strict=True)}
+        self._back = {ord(stand_in): chr(c) for c, stand_in in self._of.items()}
+        self._tokens, self._open_ends = re.compile(_either(control)), _OpenEnds(control)
+
+    def put(self, text: str, ends: bool) -> str:
+        """A Mark: the text with stand-ins where Marks.marker would set marks."""
+        changed = self._tokens.sub(lambda token: token[0].translate(self._of), text)
+        start, end = self._open_ends(text) if ends else (0, 0)
+        last = max(start, len(text) - end)
+        return changed[:start].translate(self._of) + changed[start:last] + changed[last:].translate(self._of)
+
+    def marked(self, changed: str, text: str, marks: Marks) -> str | None:
+        """`text` with marks before what `changed` has stand-ins for, which a template has written of the same messages
+        with these; None if the two differ in anything else."""
+        if changed.translate(self._back) != text:
+            return None
+        return changed.translate({c: marks.opened + own for c, own in self._back.items()})
+
+
+class _OpenEnds:
+    """How many characters at the beginning and at the end of a text belong to a control token if what stands next to
+    it completes one."""
+
+    def __init__(self, control: set[str]):
+        self.heads = {token[:n] for token in control for n in range(1, len(token))}
+        self.tails = {token[n:] for token in control for n in range(1, len(token))}
+        self.longest = max(map(len, self.heads), default=0)
+
+    def __call__(self, text: str) -> tuple[int, int]:
+        lengths = range(min(self.longest, len(text)), 0, -1)
+        start = next((n for n in lengths if text[:n] in self.tails), 0)
+        return start, next((n for n in lengths if text[-n:] in self.heads), 0)
+
+
 def plain_data(value: Any, mark: Mark, field: str = "") -> Any:
     """The value made anew of plain types, its texts marked: a template must not meet objects with methods of ours."""
     if isinstance(value, str):
@@ -135,6 +166,14 @@ def plain_data(value: Any, mark: Mark, field: str = "") -> Any:
         f"a chat template takes texts, numbers, lists and dicts, not {type(value).__name__}: "
         "tools, for instance, as JSON schemas"
     )
+
+
+def _unused(data: Any) -> Iterator[str]:
+    """Characters that no text of the data has. Signs (Braille, Byzantine music): no letters, so that words stay words,
+    and printable, so that Python does not write them as escapes; then characters for private use."""
+    used = set[str]().union(*_texts(data))
+    signs = (*range(0x2801, 0x2900), *range(0x1D000, 0x1D0F6), *range(0x10FFFF, 0xF0000, -1))
+    return (c for c in map(chr, signs) if c not in used)
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -229,6 +229,12 @@ LOOKED_AT = {  # what a template does with a message that spells control tokens,
     "a part of a token before it": ("{{ said.startswith('>') }}{{ said[0] }}{{ said | length }}", "> quoted", "True>8"),
     "places": ("{{ said[said.find('</s>') + 4:] }}{{ said[:1] }}{{ said[-1] }}{{ said[::-1] }}", "a</s>b", "babb>s/<a"),
     "a list as Python writes it": ("{{ [said] }}", "a</s><", "['a</s><']"),
+    "single characters": ("{% for c in said %}{{ c }}{% endfor %}{{ said | first }}{{ said | last }}",
+                          "</s>b", "</s>b<b"),
+    "a list of characters": ("{{ said | list | join }}{{ said | list | length }}", "a</s>", "a</s>5"),
+    "a part of so many": ("{{ said | truncate(6, true, '', 0) }}", "ab</s>cdefg", "ab</s>"),
+    "what could be completed": ("{% for c in said %}{{ c }}{% endfor %}{{ said | reverse }}", "s> </", "s> <//< >s"),
+    "an address": ("{{ said | urlencode }}", "a</s>b", "a%3C/s%3Eb"),
     "words": ("{{ said | wordcount }}{{ said | title }}", "a </s>b <", "3A </s>b <"),
 }  # fmt: skip
 
