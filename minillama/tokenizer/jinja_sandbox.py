@@ -104,6 +104,7 @@ class _Environment(ImmutableSandboxedEnvironment):
         self.bounded = BoundedFilters(self, self.bounds)
         functions = {name: self.filters[name] for name in PLAIN.split()} | self.bounded.filters()
         self.filters = {name: self._stepping(function) for name, function in functions.items()}
+        self.tests |= {name: self._seeing(self.tests[name]) for name in _COMPARING}
         self.globals = {
             "range": safe_range,
             "dict": _Dict(),
@@ -188,6 +189,9 @@ class _Environment(ImmutableSandboxedEnvironment):
 
         return wrapper
 
+    def _seeing(self, test: Any) -> Callable[..., Any]:
+        return lambda *values: test(*map(self.unmarked, values))
+
     def _stepping(self, function: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(function)  # what Jinja notes on a filter as well
         def filter_(*args: Any, **kwargs: Any) -> Any:
@@ -254,12 +258,6 @@ class _Measured(NodeTransformer):
         node.expr = _unmarked(node.expr)
         for operand in node.ops:
             operand.expr = _unmarked(operand.expr)
-        return node
-
-    def visit_Test(self, node: nodes.Test) -> nodes.Node:  # noqa: N802
-        self.generic_visit(node)
-        if node.name in _COMPARING:
-            node.node, node.args = _unmarked(node.node), [_unmarked(arg) for arg in node.args]
         return node
 
     def visit_Getitem(self, node: nodes.Getitem) -> nodes.Node:  # noqa: N802

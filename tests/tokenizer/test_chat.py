@@ -226,6 +226,8 @@ LOOKED_AT = {  # what a template does with a message that spells control tokens,
                                         "> a <", "a <> a a "),
     "a test": ("{{ said is eq '</s>' }}{{ said is in ['a', '</s>'] }}{{ said is ne('</s>') }}",
                "</s>", "TrueTrueFalse"),
+    "a test of many": ("{{ messages | selectattr('content', 'eq', '</s>') | list | length }}"
+                       "{{ ['a', said] | reject('in', ['</s>']) | list }}", "</s>", "1['a']"),
     "a part of a token before it": ("{{ said.startswith('>') }}{{ said[0] }}{{ said | length }}", "> quoted", "True>8"),
     "places": ("{{ said[said.find('</s>') + 4:] }}{{ said[:1] }}{{ said[-1] }}{{ said[::-1] }}", "a</s>b", "babb>s/<a"),
     "a list as Python writes it": ("{{ [said] }}", "a</s><", "['a</s><']"),
