@@ -34,6 +34,7 @@ class CallOptions:
     stride: int = 0
     is_split_into_words: bool = False
     pad_to_multiple_of: int | None = None
+    padding_side: str | None = None
     return_tensors: str | None = None
     return_token_type_ids: bool | None = None
     return_attention_mask: bool | None = None
@@ -146,6 +147,7 @@ class Batches:
         stride: int = 0,
         is_split_into_words: bool = False,
         pad_to_multiple_of: int | None = None,
+        padding_side: str | None = None,
         return_tensors: str | None = None,
         return_token_type_ids: bool | None = None,
         return_attention_mask: bool | None = None,
@@ -159,10 +161,11 @@ class Batches:
 
         text: a str, a list of them (a batch), or with is_split_into_words a list of words, or a batch of those;
         text_pair the same, the second text of each. text_target: texts whose ids become the entry "labels". padding:
-        True or "longest" pads to the longest of the batch, "max_length" to max_length. truncation: True or
-        "longest_first" takes tokens off the longer text of a pair, "only_first", "only_second" off that one; max_length
-        counts what is put around the texts, and alone truncates. stride: how many tokens overflowing ones share with
-        what was kept. return_tensors: "np" for arrays. The others ask for entries. ValueError for what does not go
+        True or "longest" pads to the longest of the batch, "max_length" to max_length; padding_side: "left" or "right",
+        for this call. truncation: True or "longest_first" takes tokens off the longer text of a pair, "only_first",
+        "only_second" off that one; max_length counts what is put around the texts, and alone truncates. stride: how
+        many tokens overflowing ones share with what was kept. return_tensors: "np" for arrays. The others ask for
+        entries. ValueError for what does not go
         together.
         """
         options = {name: value for name, value in locals().items() if name in OPTIONS} | how
@@ -224,7 +227,13 @@ class Batches:
             rows.append(self.prepare_for_model(ids, pair_ids, **of_a_row))
         batch = {name: [row[name] for row in rows] for name in (rows[0] if rows else {"input_ids": []})}
         return self.pad(
-            batch, padding, max_length, asked.pad_to_multiple_of, asked.return_attention_mask, asked.return_tensors
+            batch,
+            padding,
+            max_length,
+            asked.pad_to_multiple_of,
+            asked.padding_side,
+            asked.return_attention_mask,
+            asked.return_tensors,
         )
 
     def _without_offsets(self, options: dict[str, Any]) -> CallOptions:
@@ -261,6 +270,7 @@ class Batches:
         max_length: int | None = None,
         stride: int = 0,
         pad_to_multiple_of: int | None = None,
+        padding_side: str | None = None,
         return_tensors: str | None = None,
         return_token_type_ids: bool | None = None,
         return_attention_mask: bool | None = None,
@@ -300,7 +310,7 @@ class Batches:
                 len(row["input_ids"]),
                 self.model_max_length,
             )
-        encoding = self._padded(row, max_length, padding, pad_to_multiple_of, return_attention_mask)
+        encoding = self._padded(row, max_length, padding, pad_to_multiple_of, padding_side, return_attention_mask)
         if return_length:
             encoding["length"] = len(encoding["input_ids"])
         return BatchEncoding(encoding).convert_to_tensors(return_tensors, prepend_batch_axis)
@@ -349,6 +359,7 @@ class Batches:
         padding: bool | str = True,
         max_length: int | None = None,
         pad_to_multiple_of: int | None = None,
+        padding_side: str | None = None,
         return_attention_mask: bool | None = None,
         return_tensors: str | None = None,
     ) -> BatchEncoding:
@@ -369,7 +380,7 @@ class Batches:
         padding, _, max_length = self._strategies(padding, None, max_length, pad_to_multiple_of, only_padding=True)
         rows = entries["input_ids"]
         if not rows or not isinstance(rows[0], list | tuple):
-            row = self._padded(entries, max_length, padding, pad_to_multiple_of, return_attention_mask)
+            row = self._padded(entries, max_length, padding, pad_to_multiple_of, padding_side, return_attention_mask)
             return BatchEncoding(row | one).convert_to_tensors(return_tensors)
         if padding == "longest":
             padding, max_length = "max_length", max(map(len, rows))
@@ -379,6 +390,7 @@ class Batches:
                 max_length,
                 padding,
                 pad_to_multiple_of,
+                padding_side,
                 return_attention_mask,
             )
             for i in range(len(rows))
@@ -387,7 +399,13 @@ class Batches:
         return BatchEncoding(batch).convert_to_tensors(return_tensors)
 
     def _padded(
-        self, row: dict[str, Any], length: int | None, padding: str, multiple: int | None, mask: bool | None
+        self,
+        row: dict[str, Any],
+        length: int | None,
+        padding: str,
+        multiple: int | None,
+        side: str | None,
+        mask: bool | None,
     ) -> dict[str, Any]:
         """One row, padded to `length` where that is more than it has."""
         ids = row["input_ids"]
@@ -400,9 +418,9 @@ class Batches:
         if length is not None and multiple is not None:
             length = -(-length // multiple) * multiple
         missing = (length or 0) - len(ids)
+        left = self._side_of_padding(side) == "left"
         if padding == "do_not_pad" or missing <= 0:
             return row
-        left = choice("padding_side", self.padding_side, SIDES) == "left"
         fillers = {
             "input_ids": self.pad_token_id,
             "attention_mask": 0,
@@ -413,6 +431,9 @@ class Batches:
             if key in row and (key != "attention_mask" or mask):
                 row[key] = [filler] * missing + row[key] if left else row[key] + [filler] * missing
         return row
+
+    def _side_of_padding(self, asked: str | None) -> str:
+        return str(choice("padding_side", self.padding_side if asked is None else asked, SIDES))
 
     def _strategies(
         self,

@@ -262,7 +262,7 @@ class LlamaTokenizerFast(Tokenizer):
             return super().batch_encode_plus(texts, **options | full)
         if not asked.is_split_into_words:
             texts = [tuple(text) if isinstance(text, list) else text for text in texts]
-        with self._arranging(truncation, padding, max_length, asked.stride, asked.pad_to_multiple_of):
+        with self._arranging(truncation, padding, max_length, asked):
             heads = _or_value_error(
                 lambda: self.backend.encode_batch(
                     texts, add_special_tokens=asked.add_special_tokens, is_pretokenized=asked.is_split_into_words
@@ -293,25 +293,24 @@ class LlamaTokenizerFast(Tokenizer):
         return BatchEncoding(batch, encodings).convert_to_tensors(asked.return_tensors)
 
     @contextmanager
-    def _arranging(
-        self, truncation: str, padding: str, length: int | None, stride: int, multiple: int | None
-    ) -> Iterator[None]:
+    def _arranging(self, truncation: str, padding: str, length: int | None, asked: CallOptions) -> Iterator[None]:
         """The library set to truncate and pad, and set back."""
+        side = self._side_of_padding(asked.padding_side)
         try:
             if truncation != "do_not_truncate" and length is not None:
                 _or_value_error(
                     lambda: self.backend.enable_truncation(
-                        length, stride=stride, strategy=truncation, direction=self.truncation_side
+                        length, stride=asked.stride, strategy=truncation, direction=self.truncation_side
                     )
                 )
             if padding != "do_not_pad":
                 self.backend.enable_padding(
-                    direction=self.padding_side,
+                    direction=side,
                     pad_id=self.pad_token_id,
                     pad_token=self.pad_token,
                     pad_type_id=self.pad_token_type_id,
                     length=length if padding == "max_length" else None,
-                    pad_to_multiple_of=multiple,
+                    pad_to_multiple_of=asked.pad_to_multiple_of,
                 )
             yield
         finally:

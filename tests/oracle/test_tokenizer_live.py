@@ -107,6 +107,7 @@ SINGLES = [
     ("Über 🦙", None),
 ]
 CALLS = calls(
+    padding_side=st.sampled_from([None, "left", "right"]),
     max_length=st.sampled_from([None, 8, 12, 20]),
     stride=st.sampled_from([0, 1]),
     return_overflowing_tokens=st.booleans(),

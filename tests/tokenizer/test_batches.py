@@ -57,6 +57,27 @@ def test_arrays(tokenizer: Tokenizer) -> None:
 
 
 @both
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_the_side_of_padding_for_a_call(tokenizer: Tokenizer, side: str) -> None:
+    own = tokenizer.padding_side
+    rows = [tokenizer.encode(text) for text in TEXTS[:2]]
+    width = len(rows[1])
+    short = [2] * (width - len(rows[0]))
+    expected = [short + rows[0] if side == "left" else rows[0] + short, rows[1]]
+    how: dict[str, Any] = {"padding_side": side}
+    assert tokenizer(TEXTS[:2], padding=True, **how).input_ids == expected
+    assert tokenizer.pad({"input_ids": rows}, **how).input_ids == expected
+    assert tokenizer.encode(TEXTS[0], padding="max_length", max_length=width, **how) == expected[0]
+    assert (
+        tokenizer.prepare_for_model(rows[0][1:], padding="max_length", max_length=width, **how)["input_ids"]
+        == expected[0]
+    )
+    assert tokenizer.padding_side == own
+    with pytest.raises(ValueError, match="padding_side must be one of left, right, not 'middle'"):
+        tokenizer("A fox", padding_side="middle")
+
+
+@both
 def test_longer_and_shorter(tokenizer: Tokenizer) -> None:
     long = tokenizer.encode(TEXTS[1])
     assert tokenizer(TEXTS[1], truncation=True, max_length=4).input_ids == long[:4]
