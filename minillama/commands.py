@@ -6,6 +6,7 @@ import argparse
 import errno
 import logging
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -24,12 +25,17 @@ LONGEST = 500  # characters of a message that others worded
 # Without the name of a file these are of standard output: minillama.files writes all else, and names it
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 
+# argparse speaks of its types
+_INVALID = re.compile(r"^argument (?:-\w, |-\w/)?(--\S+): invalid (int|float) value:")
+_KINDS = {"int": "a whole number", "float": "a number"}
+
 
 class Parser(argparse.ArgumentParser):
     """A parser that says in one line what is wrong with the arguments."""
 
     def error(self, message: str) -> NoReturn:
         """End the command with status 2."""
+        message = _INVALID.sub(lambda found: f"{found[1]} must be {_KINDS[found[2]]}, not", message)
         self.exit(2, f"minillama: {one_line(message)}: see {self.prog} --help\n")
 
 

@@ -170,7 +170,8 @@ def report(place: Path, watch: Watch) -> int:
     """Say whether a checkpoint is sound; the exit status."""
     found = check(place, watch)
     for complaint in found.complaints:
-        print(printable(f"minillama: {place} is not sound: {complaint}"), file=sys.stderr)
+        named = complaint if complaint.startswith(f"{place} ") else f"{place} is not sound: {complaint}"
+        print(printable(f"minillama: {named}"), file=sys.stderr)
     if not found.complaints:
         print(f"sound: {found.summary}", flush=True)
     return 1 if found.complaints else 0

@@ -36,7 +36,7 @@ def test_so_are_those_of_the_measurements(module: Any, capfd: Capture, monkeypat
     monkeypatch.setattr("sys.argv", ["command", "--repeats", "some"])
     with pytest.raises(SystemExit, match="2"):
         module.main()
-    said = "minillama: argument --repeats: invalid int value: 'some': see python -m "
+    said = "minillama: --repeats must be a whole number, not 'some': see python -m "
     assert capfd.readouterr().err == f"{said}{module.__name__} --help\n"
 
 
