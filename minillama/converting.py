@@ -40,6 +40,9 @@ Watch: TypeAlias = Callable[[int], Progress]  # is told how many bytes there wil
 log = logging.getLogger("minillama")
 
 
+WEIGHT_FILES = (".safetensors", ".bin", ".pt", ".pth")  # as whose name a folder would be a surprise
+
+
 @dataclass(frozen=True)
 class Job:
     """What is to be converted, into what.
@@ -71,7 +74,10 @@ def convert(job: Job, watch: Watch) -> str:
     if job.out.suffix.lower() == ".gguf":
         return write_gguf_file(job, checkpoint, watch)
     if job.out.resolve() == checkpoint.folder.resolve():
-        raise ValueError(f"{job.out} is the folder that {job.source} is in: name another one to write to")
+        its = "where the model is" if job.out == job.source else f"the folder that {job.source} is in"
+        raise ValueError(f"{job.out} is {its}: name another one to write to")
+    if job.out.suffix.lower() in WEIGHT_FILES and not job.out.exists():
+        raise ValueError(f"{job.out} would be a folder of that name: name a folder to write to, or a .gguf file")
     if job.out.exists() and not job.out.is_dir():
         raise ValueError(f"{job.out} is a file: name a folder to write to, or a .gguf file")
     return write_folder(job, checkpoint, watch)

@@ -55,6 +55,8 @@ def cores() -> int:
 
 def checked_format(dtype: DTypeLike) -> str:
     """The short name of a number format, or "auto". ValueError for one that is unknown."""
+    if str(dtype).startswith("torch."):  # a type of torch
+        dtype = str(dtype).removeprefix("torch.")
     name = "auto" if dtype is None else dtype if isinstance(dtype, str) else np.dtype(dtype).name
     form = FORMATS.get(name, name)
     if form not in DTYPES:

@@ -25,6 +25,7 @@ from minillama import commands, engines
 from minillama.chat import Conversation, converse
 from minillama.compat import COMPAT
 from minillama.config import LlamaConfig
+from minillama.converting import occupants
 from minillama.engines import CACHE_DTYPES, DTYPES, ENGINES, FORMATS
 from minillama.generation import Continuation, GenerationConfig, Sampling, generate
 from minillama.generation.loop import room_after
@@ -188,6 +189,8 @@ def run(args: argparse.Namespace) -> int:
 
     commands.check_paths(args.weights, args.tokenizer, args.config, args.save_quantized, *args.lora)
     weights = Path(args.weights) if args.weights else tale_model()
+    if args.save_quantized:
+        check_empty(Path(args.save_quantized))
     model = open_model(args, weights)
     folder = weights if weights.is_dir() else weights.parent
     vocabulary = Path(args.tokenizer) if args.tokenizer else tokenizer_place(weights)
@@ -295,6 +298,14 @@ def chat(
         )
     with commands.limited_threads(args.threads), np.errstate(**QUIET):
         converse(conversation, stats=args.stats)
+
+
+def check_empty(to: Path) -> None:
+    """ValueError if a checkpoint would be written over."""
+    if to.exists() and not to.is_dir():
+        raise ValueError(f"--save-quantized {to} is a file: name a folder")
+    if there := occupants(to):
+        raise ValueError(f"--save-quantized {to} has a checkpoint already ({there[0]}): name another folder")
 
 
 def save_quantized(model: LlamaForCausalLM, to: Path) -> None:

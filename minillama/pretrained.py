@@ -145,12 +145,15 @@ class LlamaPreTrainedModel(Copied):
         FileNotFoundError, OSError or ValueError that names the file and what is wrong with it, and MemoryError before
         anything is loaded if the free memory cannot hold what `dtype` needs.
         """
+        if callable(fields := getattr(config, "to_dict", None)) and not isinstance(config, LlamaConfig):
+            config = LlamaConfig.from_dict(fields())  # another library's
         choices = _Choices.checked(
             engine, overrides.pop("torch_dtype", None) or dtype, cache_dtype, compat, seed, threads
         )
         if unknown := [name for name in overrides if name not in LlamaConfig.field_names()]:
             raise TypeError(
-                f"{cls.__name__}.from_pretrained takes no {shown(unknown[0])}, nor is it a field of LlamaConfig"
+                f"{cls.__name__}.from_pretrained takes no {shown(unknown[0])}, nor is it a field of LlamaConfig: "
+                "leave it out"
             )
         if cls.head != names.LM_HEAD:
             choices = choices.without_auto()  # only generation is compiled

@@ -446,7 +446,9 @@ def test_a_gguf_file_has_no_shards(tmp_path: Path, capfd: Capture) -> None:
 def test_what_cannot_be_converted(tmp_path: Path, capfd: Capture) -> None:
     source, out = checkpoint(tmp_path / "in"), tmp_path / "out"
     assert_refused(capfd, [tmp_path / "no", out], f"{tmp_path / 'no'} does not exist", run=main)
-    assert_refused(capfd, [source, source], f"{source} is the folder that {source} is in", run=main)
+    assert_refused(capfd, [source, source], f"{source} is where the model is", run=main)
+    file = tmp_path / "one.safetensors"
+    assert_refused(capfd, [source, file], f"{file} would be a folder of that name: name a folder", run=main)
     assert_refused(capfd, [source, out, "--max-shard-size", "5 lots"], "max_shard_size must be a number", run=main)
     assert_refused(capfd, [source, out, "--tokenizer", tmp_path / "no"], str(tmp_path / "no"), run=main)
     assert_refused(capfd, [source, out, "--config", tmp_path / "no"], str(tmp_path / "no"), run=main)

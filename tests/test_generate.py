@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from minillama.generation import Continuation, Sampling, generate
 from minillama.llama import LlamaForCausalLM
 from minillama.loading import load_tokenizer
 from minillama.model.engine import NumpyEngine
+from minillama.shipped import tale_model
 from minillama.tokenizer import StreamDecoder
 from tests.bad import Capture, Outcome, assert_refused, assert_runs, checkpoint, command
 
@@ -384,6 +386,20 @@ def test_quantized_weights_are_kept(tmp_path: Path, capfd: Capture) -> None:
         "tokenizer_config.json",
     }  # fmt: skip
     assert assert_runs(capfd, [*arguments, "--engine", "numba", "--weights", tmp_path / "kept"]) == made
+
+
+def test_no_checkpoint_is_written_over(tmp_path: Path, capfd: Capture) -> None:
+    """Not that of other weights, nor the one that is read."""
+    own = shutil.copytree(tale_model(), tmp_path / "own")
+    before = {file.name: file.read_bytes() for file in own.iterdir()}
+    arguments: list[Any] = ["--dtype", "q4_0", "--max-new-tokens", 3, "--save-quantized", own]
+    for more in ([], ["--weights", own]):
+        refused = command(capfd, *arguments, *more)
+        assert (refused.status, refused.out) == (1, "")
+        assert f"--save-quantized {own} has a checkpoint already (" in refused.err
+    assert {file.name: file.read_bytes() for file in own.iterdir()} == before
+    file = own / "config.json"
+    assert_refused(capfd, ["--dtype", "q4_0", "--save-quantized", file], f"--save-quantized {file} is a file: name a")
 
 
 def test_only_quantized_weights_are_kept(tmp_path: Path, capfd: Capture) -> None:

@@ -6,6 +6,7 @@ import json
 import pickle
 import tracemalloc
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -314,6 +315,14 @@ def test_a_config_may_be_given_and_its_fields_set_otherwise(tmp_path: Path) -> N
     with pytest.raises(TypeError, match="takes no 'use_cash', nor is it a field of LlamaConfig"):
         LlamaModel.from_pretrained(tmp_path, use_cash=False)
     assert LlamaModel.from_pretrained(tmp_path, torch_dtype="float64").dtype == np.float64
+
+    class OfTorch:
+        def __str__(self) -> str:
+            return "torch.float64"
+
+    assert LlamaModel.from_pretrained(tmp_path, torch_dtype=OfTorch()).dtype == np.float64
+    theirs = SimpleNamespace(to_dict=LlamaConfig.from_pretrained(tmp_path).to_dict)  # another library's config
+    assert LlamaModel.from_pretrained(tmp_path, config=theirs).config == LlamaConfig.from_pretrained(tmp_path)
     assert LlamaModel.from_pretrained(tmp_path, dtype=None).dtype == np.float32
     with pytest.raises(ValueError, match="engine must be one of"):
         LlamaModel.from_pretrained("there is no such folder", engine="abacus")  # told before the disk is asked

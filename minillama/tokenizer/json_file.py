@@ -26,6 +26,9 @@ from minillama.tokenizer.settings import as_special, read_settings
 DIVIDER = "\ufdd0"  # a noncharacter, which no text holds
 Result = TypeVar("Result")
 
+# Classes of transformers for tokenizers of any model, which folders of Llama 3 name; their padding_side is "right"
+OF_ANY_MODEL = ("PreTrainedTokenizerFast", "TokenizersBackend")
+
 
 class LlamaTokenizerFast(Tokenizer):
     """A tokenizer of the `tokenizers` library: a tokenizer.json, or made from a sentencepiece model alone.
@@ -113,7 +116,8 @@ class LlamaTokenizerFast(Tokenizer):
         if not file.exists():
             raise FileNotFoundError(f"{file} does not exist: a tokenizer.json is expected there")
         settings = read_settings(folder)
-        settings.pop("tokenizer_class", None)
+        if settings.pop("tokenizer_class", None) in OF_ANY_MODEL:
+            settings = {"padding_side": "right"} | settings
         sentencepiece = folder / "tokenizer.model"
         if file.suffix == ".model" or not looks_like_json(file):
             settings["vocab_file"] = file

@@ -65,7 +65,12 @@ class Quiet:
 
 class _Capture:
     """Keeps what is written to standard error while any thread is in the library; when the last leaves, that is written
-    after all, except what a panic said."""
+    after all, except what a panic said.
+
+    Standard error is of the whole process: a program that another thread starts meanwhile would inherit what is put in
+    its place. So nothing is kept while other threads of the program run (daemons and ours start nothing), and then a
+    panic's own words are seen.
+    """
 
     def __init__(self) -> None:
         self._real: int | None = None
@@ -86,7 +91,7 @@ class _Capture:
         with self._lock:
             self._inside += 1
             try:
-                if self._inside == 1:
+                if self._inside == 1 and not _others_run():
                     self._begin()
             except BaseException:  # Ctrl-C in between
                 self._leave()
@@ -126,6 +131,11 @@ class _Capture:
             with contextlib.suppress(OSError):
                 for part in _parts(written[: panic.start()] if panic else written):
                     os.write(_STDERR, part)
+
+
+def _others_run() -> bool:
+    others = (thread for thread in threading.enumerate() if thread is not threading.current_thread())
+    return any(not thread.daemon and not thread.name.startswith("minillama") for thread in others)
 
 
 def _parts(written: bytes) -> Iterator[bytes]:

@@ -90,7 +90,8 @@ def _tensors(gguf: GGUF, config: LlamaConfig) -> Mapping[str, Tensor]:
         if heads is not None and len(described.shape) == 1 and described.kind not in FLOATS:
             raise ValueError(f"the tensor {name} is in {described.kind}, whose blocks its rows cannot be moved between")
         tensors[standard] = tensor_of(gguf.file_of(name), described, heads)
-    return _zero_biases(config) | tensors
+    there = {int(name.split(".")[1]) for name in gguf.tensors if re.match(r"blk\.\d{1,5}\.", name)}
+    return _zero_biases(config, there) | tensors
 
 
 def _any_bias(projections: Iterable[str], gguf: GGUF) -> bool:
@@ -98,8 +99,9 @@ def _any_bias(projections: Iterable[str], gguf: GGUF) -> bool:
     return any(name.split(".", 2)[-1] in biases for name in gguf.tensors)
 
 
-def _zero_biases(config: LlamaConfig) -> dict[str, Tensor]:
-    """Every bias that the config has, at zero: a file may have those of some projections, or of some layers."""
+def _zero_biases(config: LlamaConfig, layers: Iterable[int]) -> dict[str, Tensor]:
+    """Every bias that the config has, at zero, for the layers that there are: a file may have those of some
+    projections, or of some layers."""
     D, F = config.hidden_size, config.intermediate_size
     kv = config.num_key_value_heads * config.head_dim
     sizes: dict[str, int] = {}
@@ -109,7 +111,7 @@ def _zero_biases(config: LlamaConfig) -> dict[str, Tensor]:
         sizes |= {"gate_bias": F, "up_bias": F, "down_bias": D}
     return {
         names.layer_name(layer, bias): ArrayTensor(np.zeros(size, np.float32))
-        for layer in range(config.num_hidden_layers)
+        for layer in layers
         for bias, size in sizes.items()
     }
 

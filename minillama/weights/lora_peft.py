@@ -18,8 +18,9 @@ from minillama.weights import names
 from minillama.weights.formats import FLOATS
 from minillama.weights.lora import Contents, Pair
 from minillama.weights.safetensors import Tensor, open_safetensors
+from minillama.weights.torch_file import open_torch_file
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+CONFIG, WEIGHTS, OLDER = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
 
 # Fields that say what is merged, or nothing about it; any other that is set asks for something that is not done here
 _READ = {"peft_type", "r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "bias", "init_lora_weights"}
@@ -91,8 +92,10 @@ def _is_pattern(check: Callable[[object], bool]) -> Callable[[object], bool]:
 
 def open_peft(folder: Path) -> Mapping[str, Tensor]:
     """The tensors of an adapter by the names they have there. FileNotFoundError or ValueError that names the file."""
+    if not (folder / WEIGHTS).exists() and (folder / OLDER).exists():
+        return open_torch_file(folder / OLDER)
     if not (folder / WEIGHTS).exists():
-        raise FileNotFoundError(f"{folder} has no {WEIGHTS}: save the adapter with safe_serialization=True")
+        raise FileNotFoundError(f"{folder} has no {WEIGHTS}: name the folder that the adapter was saved in")
     return open_safetensors(folder / WEIGHTS)[0]
 
 

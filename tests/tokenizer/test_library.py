@@ -108,6 +108,7 @@ def test_what_others_write_meanwhile_is_not_lost(capfd: Capture) -> None:
 
 
 def test_threads_that_are_in_the_library_together(capfd: Capture) -> None:
+    """They are told apart from each other. A panic's own words are seen, as there are other threads."""
     gate, failed = threading.Barrier(5, timeout=30), []
 
     @quietly
@@ -128,7 +129,26 @@ def test_threads_that_are_in_the_library_together(capfd: Capture) -> None:
         thread.join()
     assert failed == [WORDS] * 5
     print("still here", file=sys.stderr)
-    assert capfd.readouterr() == ("", "still here\n")
+    assert capfd.readouterr() == ("", SAID.decode() * 5 + "still here\n")
+
+
+def test_a_program_that_another_thread_starts_meanwhile_speaks(capfd: Capture) -> None:
+    within, started = threading.Event(), threading.Event()
+
+    @quietly
+    def work() -> None:
+        within.set()
+        started.wait(30)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    within.wait(30)
+    code = "import sys; sys.stdin.read(); print('from the other', file=sys.stderr)"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, text=True) as other:
+        started.set()
+        thread.join()
+        other.communicate("")
+    assert capfd.readouterr() == ("", "from the other\n")
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")

@@ -82,6 +82,18 @@ def test_the_class_that_the_files_ask_for(tmp_path: Path) -> None:
         AutoTokenizer()
 
 
+@pytest.mark.parametrize(
+    ("named", "side"),
+    [("PreTrainedTokenizerFast", "right"), ("LlamaTokenizerFast", "left"), ("LlamaTokenizer", "left")],
+)
+def test_the_side_of_padding_is_that_of_the_class_in_the_folder(named: str, side: str, tmp_path: Path) -> None:
+    shutil.copy(tale_model() / "tokenizer.json", tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text(f'{{"tokenizer_class": "{named}"}}')
+    assert AutoTokenizer.from_pretrained(tmp_path).padding_side == side
+    (tmp_path / "tokenizer_config.json").write_text(f'{{"tokenizer_class": "{named}", "padding_side": "left"}}')
+    assert AutoTokenizer.from_pretrained(tmp_path).padding_side == "left"
+
+
 def test_legacy_is_read_from_the_settings(tmp_path: Path) -> None:
     shutil.copy(tale_model() / "tokenizer.model", tmp_path)
     assert LlamaTokenizer.from_pretrained(tmp_path).legacy is True

@@ -19,6 +19,7 @@ from minillama.weights.lora import MergedTensor
 from minillama.weights.names import EMBED_TOKENS, LM_HEAD, SCORE, layer_name
 from tests.bad import Capture, assert_refused, assert_runs, checkpoint
 from tests.tiny import random_weights, spiky, tiny_config, write_safetensors
+from tests.weights.torch_files import torch_save
 
 CONFIG = tiny_config(vocab_size=70, attention_bias=True)  # 70 rows: more than one block of 64, and no multiple
 WEIGHTS = random_weights(CONFIG, 80)
@@ -332,6 +333,18 @@ def test_an_adapter_beside_the_weights_is_told_of(tmp_path: Path, caplog: pytest
     assert not caplog.text
 
 
+def test_an_adapter_of_older_versions_of_peft(tmp_path: Path) -> None:
+    """They write a pickle of torch."""
+    adapter = write_adapter(tmp_path / "adapter", pair(Q))
+    merged = open_checkpoint(base(tmp_path / "base"), lora=[adapter]).tensors[Q].read(np.float64)
+    (adapter / "adapter_model.safetensors").unlink()
+    torch_save(pair(Q), adapter / "adapter_model.bin")
+    np.testing.assert_array_equal(
+        open_checkpoint(tmp_path / "base", lora=[adapter]).tensors[Q].read(np.float64), merged
+    )
+    assert (merged != WEIGHTS[Q]).any()
+
+
 def test_what_is_no_adapter_is_refused(tmp_path: Path, capfd: Capture) -> None:
     folder = base(tmp_path / "base")
     start = ["--weights", folder, "--lora"]
@@ -341,8 +354,8 @@ def test_what_is_no_adapter_is_refused(tmp_path: Path, capfd: Capture) -> None:
     assert_refused(capfd, [*start, file], f"{file} is not a LoRA adapter: name the folder")
     adapter = write_adapter(tmp_path / "adapter", pair(Q))
     assert_refused(capfd, [*start, tmp_path], f"name one of the adapters in it, such as {adapter}")
-    (adapter / "adapter_model.safetensors").rename(adapter / "adapter_model.bin")
-    assert_refused(capfd, [*start, adapter], "has no adapter_model.safetensors", "safe_serialization=True")
+    (adapter / "adapter_model.safetensors").unlink()
+    assert_refused(capfd, [*start, adapter], "has no adapter_model.safetensors: name the folder that the adapter was")
     (adapter / "adapter_config.json").write_text("[1]")
     assert_refused(capfd, [*start, adapter], "adapter_config.json")
 
