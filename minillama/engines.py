@@ -17,7 +17,7 @@ from numpy.typing import DTypeLike
 from minillama import kernels
 from minillama.config import LlamaConfig
 from minillama.kernels import ACTIVATIONS
-from minillama.layout import BITS, COMPRESSED, QUANTIZED
+from minillama.layout import BITS, COMPRESSED, MADE, PACKED, QUANTIZED
 from minillama.messages import shown
 from minillama.weights.formats import FLOATS
 from minillama.weights.mixed import main_format, matrix_forms, stored_format
@@ -34,7 +34,7 @@ FORMATS = {
 DTYPES = ("auto", *FORMATS.values())
 CACHE_DTYPES = ("auto", "f32", "f16", "bf16")
 OF_NUMPY = ("f64", "f32")  # what the NumPy model computes in
-STORED_AS = {"F64": "f32", "F32": "f32", "F16": "f16", "BF16": "bf16", "BF16Z": "bf16z", "Q8_0": "q8_0", "Q4_0": "q4_0"}
+STORED_AS = {"F64": "f32", "F32": "f32", "F16": "f16", "BF16": "bf16"} | {form.upper(): form for form in PACKED}
 LARGE = 50_000_000  # weights: from here on compiled kernels are worth their compilation
 WORTH_A_WORD = 100e6  # bytes of weights in the checkpoint's own format
 log = logging.getLogger("minillama")
@@ -156,7 +156,7 @@ def memory_needed(form: str, tensors: Mapping[str, Tensor]) -> int:
 def _fitting(form: str, tensors: Mapping[str, Tensor], where: object) -> str:
     own = STORED_AS.get(main_format(tensors), "q8_0")  # what the kernels have no format for is quantized anew
     free = psutil.virtual_memory().available
-    candidates = [own, *(other for other in QUANTIZED if BITS[other] < BITS[own])] if form == "auto" else [form]
+    candidates = [own, *(other for other in MADE if BITS[other] < BITS[own])] if form == "auto" else [form]
     for candidate in candidates:
         need = memory_needed(candidate, tensors)
         if need <= free:
@@ -184,7 +184,7 @@ def _what_would_fit(own: str, tensors: Mapping[str, Tensor], free: int) -> str:
     """The largest of the smaller formats that fits; if none does, how much is missing for the smallest."""
     if _compressed_would_fit(own, tensors, free):
         return f"{COMPRESSED} would do with {memory_needed(COMPRESSED, tensors) / 1e9:.1f}, and loses nothing"
-    for form in sorted(QUANTIZED, key=BITS.__getitem__, reverse=True):
+    for form in sorted(MADE, key=BITS.__getitem__, reverse=True):
         need = memory_needed(form, tensors)
         if need <= free:
             return f"{form} would do with {need / 1e9:.1f}"

@@ -30,7 +30,7 @@ from minillama.engines import CACHE_DTYPES, DTYPES, ENGINES, FORMATS
 from minillama.generation import Continuation, GenerationConfig, Sampling, generate
 from minillama.generation.loop import room_after
 from minillama.generation.statistics import STATS, TimedEngine
-from minillama.layout import PACKED
+from minillama.layout import COMPRESSED, MADE, PACKED
 from minillama.llama import LlamaForCausalLM
 from minillama.loading import load_tokenizer, tokenizer_place, write_tokenizer
 from minillama.model.engine import CHUNK
@@ -312,7 +312,7 @@ def save_quantized(model: LlamaForCausalLM, to: Path) -> None:
     """Keep a packed model in a folder that can be opened as any checkpoint."""
     if model.form not in PACKED:
         raise ValueError(
-            f"--save-quantized keeps {', '.join(PACKED[:-1])} or {PACKED[-1]}, and the weights are in {model.form}: "
+            f"--save-quantized keeps {COMPRESSED}, {' or '.join(MADE)}, and the weights are in {model.form}: "
             "add --dtype q8_0"
         )
     model.save_pretrained(to)

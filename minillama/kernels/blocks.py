@@ -2,7 +2,12 @@
 
 A block is a tuple of vectors that the compiler keeps in registers. One of W weight rows times R activation rows is a
 tuple of W * R, and `rows` says R where it is needed: block[m, r] is its vector m * R + r. Vectors have 16 lanes, or 8
-where "half" says so, see halves.py.
+where "half" says so.
+
+AVX2 has sixteen registers of 256 bits, which do not hold a block of whole vectors. A product that needs many sums goes
+through its columns twice there, once for the lower 8 lanes of every vector and once for the upper ones (of a tile, the
+first 8 rows of weights and then the others). Lanes do not touch each other, and each adds up in the same order, so the
+bits are the same as on every CPU.
 """
 
 from __future__ import annotations
@@ -13,8 +18,10 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from minillama.kernels import dots, llvm
-from minillama.kernels.llvm import LANES, f32x8, f32x16, i32x16
+from minillama.kernels import llvm
+from minillama.kernels.llvm import LANES, f32x8, f32x16
+
+HALF = 8  # lanes
 
 
 def _zeros(vector: Any) -> Any:
@@ -78,88 +85,6 @@ def add_scaled(typing: Any, sums: Any, xs: Any, a: Any, j: Any, step: Any) -> An
         return block
 
     return sums(sums, xs, a, types.int64, step), build
-
-
-@intrinsic
-def splat_ints(typing: Any, a: Any, j: Any, n: Any, rows: Any) -> Any:
-    """A block of n integer vectors, for `rows` rows: a[j + r] in all lanes of every vector of row r."""
-    count, R = llvm.literal(n), llvm.literal(rows)
-    if count is None or R is None:
-        return None
-
-    def build(context: Any, b: Any, signature: Any, args: Any) -> Any:
-        pointer = llvm.pointer(context, b, signature.args[0], args[0], args[1], llvm.I32)
-        vectors = [llvm.repeat(b, llvm.load_from(b, llvm.offset(b, pointer, r), 4)) for r in range(R)]
-        block = ir.Constant(ir.ArrayType(llvm.INTS, count), ir.Undefined)
-        for place in range(count):
-            block = b.insert_value(block, vectors[place % R], place)
-        return block
-
-    return llvm.block_of(count, i32x16)(a, types.int64, n, rows), build
-
-
-@intrinsic
-def dot_group(typing: Any, ints: Any, w: Any, i: Any, w_step: Any, a: Any, j: Any, rows: Any) -> Any:
-    """ints[m, r] += the products of a group of 32 columns: of 16 weight rows from w[i + m * w_step] on, four columns of
-    each in 64 bytes, with `rows` activation rows from a[j] on, four columns of each in 4 bytes.
-
-    Weights in an array of uint8 are a byte each, unsigned (kernels/quantize.py says with which offset). In an array of
-    int8 they are half a byte each: the low halves are those of columns 0 .. 15, the high halves of 16 .. 31.
-    """
-    R = llvm.literal(rows)
-    if R is None:
-        return None
-    nibbles = w.dtype is types.int8
-    steps = 4 if nibbles else 8
-
-    def build(context: Any, b: Any, signature: Any, args: Any) -> Any:
-        block, weights, i, step, activations, j = args[:6]
-        pointer = llvm.pointer(context, b, signature.args[4], activations, j, llvm.I32)
-
-        def four_columns(place: int) -> Any:  # of an activation row, beside each weight row
-            return llvm.repeat(b, llvm.load_from(b, llvm.offset(b, pointer, place), 4))
-
-        groups = [dots.Group(b, b.extract_value(block, place), nibbles) for place in range(ints.count)]
-        for k in range(steps):
-            fours = {
-                place: [b.bitcast(four_columns(place * R + r), llvm.BYTES) for r in range(R)]
-                for place in ((k, k + 4) if nibbles else (k,))
-            }
-            for m in range(ints.count // R):
-                index = b.add(i, b.add(b.mul(step, llvm.I64(m)), llvm.I64(64 * k)))
-                stored = llvm.load_from(b, llvm.pointer(context, b, signature.args[1], weights, index, llvm.BYTES), 1)
-                for vector, place in dots.parts_of(b, stored, k, nibbles):
-                    for r in range(R):
-                        groups[m * R + r].add(vector, fours[place][r])
-        for place, group in enumerate(groups):
-            block = b.insert_value(block, group.total(), place)
-        return block
-
-    return ints(ints, w, types.int64, types.int64, a, types.int64, rows), build
-
-
-@intrinsic
-def add_products(typing: Any, sums: Any, ints: Any, scales: Any, i: Any, s_step: Any, s: Any, j: Any, rows: Any) -> Any:
-    """sums[m, r] += ints[m, r] * (scales[i + m * s_step : + 16] * s[j + r]), the scales of 16 weight rows and of one
-    activation row."""
-    R = llvm.literal(rows)
-    if R is None:
-        return None
-
-    def build(context: Any, b: Any, signature: Any, args: Any) -> Any:
-        block, products, weights, i, step, activations, j = args[:7]
-        pointer = llvm.pointer(context, b, signature.args[5], activations, j, llvm.FLOAT)
-        factors = [llvm.repeat(b, llvm.load_from(b, llvm.offset(b, pointer, r), 4)) for r in range(R)]
-        for m in range(sums.count // R):
-            row = llvm.floats(context, b, signature.args[2], weights, b.add(i, b.mul(step, llvm.I64(m))))
-            for r in range(R):
-                place = m * R + r
-                product = b.sitofp(b.extract_value(products, place), llvm.FLOATS)
-                value = llvm.call(b, "fma", product, b.fmul(row, factors[r]), b.extract_value(block, place))
-                block = b.insert_value(block, value, place)
-        return block
-
-    return sums(sums, ints, scales, types.int64, types.int64, s, types.int64, rows), build
 
 
 @intrinsic

@@ -10,17 +10,18 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numba.extending import overload
 
 from minillama.kernels.attention import attention
 from minillama.kernels.kept import kernel
-from minillama.kernels.linear import PART, from_row, linear, linear_rows, task_count, task_end, task_rows
+from minillama.kernels.linear import PART, ROWS, from_row, linear, linear_rows, task_count, task_end, task_rows
 from minillama.kernels.llvm import LANES, SOURCES, inner
 from minillama.kernels.mlp import gated
 from minillama.kernels.norm import rms_norm
 from minillama.kernels.quantize import arrange_row
 from minillama.kernels.rope import rotate
 from minillama.kernels.simd import load, put, store
-from minillama.kernels.state import SLOTS
+from minillama.kernels.state import SLOTS, Arranged
 from minillama.kernels.threads import at, fetch_add, wait_for
 from minillama.layout import BLOCK
 
@@ -44,9 +45,9 @@ def add_row(x: Any, i: int, y: Any, j: int, width: int) -> None:
 
 
 @inner
-def arrange(to: Any, like: Any, x: Any, i: int, width: int, row: int, rows: int) -> None:
-    """x[i : i + width] as a row of what the next product, of a matrix like that, reads."""
-    arrange_row(like, x, i, 0, width, width, to.a, to.s, to.z, row, rows)
+def arrange(to: Any, likes: Any, x: Any, i: int, width: int, row: int, rows: int) -> None:
+    """x[i : i + width] as a row of what the next product reads, of a matrix like any of these."""
+    arrange_row(likes, x, i, 0, width, width, to.a, to.s, to.z, row, rows)
 
 
 @inner
@@ -69,16 +70,16 @@ def norm_step(
                 add_row(room.change, i, w.biases[(norm - 1) // 2], bias, width)
             add_row(room.x, i, room.change, i, width)
         rms_norm(room.x, i, w.norms[norm], width, m.hidden, m.eps, room.normed, i)
-        arrange(room.arranged, w.like, room.normed, i, width, row, rows)
+        arrange(room.arranged, w.likes, room.normed, i, width, row, rows)
 
 
 @inner
 def arrange_step(
-    thread: int, threads: int, n: int, rows: int, like: Any, x: Any, x_step: int, width: int, room: Any
+    thread: int, threads: int, n: int, rows: int, likes: Any, x: Any, x_step: int, width: int, room: Any
 ) -> None:
-    """Rows of x, x_step apart, arranged for the next product, of a matrix like that."""
+    """Rows of x, x_step apart, arranged for the next product, of a matrix like any of these."""
     for row in range(thread, n, threads):
-        arrange(room.arranged, like, x, row * x_step, width, row, rows)
+        arrange(room.arranged, likes, x, row * x_step, width, row, rows)
 
 
 @inner
@@ -137,33 +138,83 @@ def attention_step(thread: int, layer: int, slot: int, m: Any, batch: Any, room:
 
 
 @inner
+def own_terms(x: Any, first: int, n: int) -> Any:
+    """Arranged activations of n rows, from term `first` on."""
+    return Arranged(x.a, x.s, x.z[first * (1 if n == 1 else ROWS) :], x.terms)
+
+
 def product(
-    thread: int, out: Any, out_step: int, x: Any, like: Any, where: Any, n_out: int, width: int, n: int, room: Any,
-    slot: int,
+    kind: int, likes: Any, thread: int, out: Any, out_step: int, x: Any, where: Any, n_out: int, width: int, n: int,
+    room: Any, slot: int,
 ) -> None:  # fmt: skip
-    """This thread's share of the arranged activations x times one matrix. where: its entry in Weights.table."""
-    linear(
-        out, out_step, at(where[0], like), at(where[1], SCALES), n_out, width, x.a, x.s, x.z, n, room.panel[thread],
-        room.work, slot,
-    )  # fmt: skip
+    """This thread's share of the arranged activations x times one matrix, like number `kind` of `likes`. where: its
+    entry in Weights.table."""
+    raise NotImplementedError("called in kernels only")
 
 
-@inner
+@overload(product)
+def _product(
+    kind: int, likes: Any, thread: int, out: Any, out_step: int, x: Any, where: Any, n_out: int, width: int, n: int,
+    room: Any, slot: int,
+) -> Any:  # fmt: skip
+    def of_one_kind(
+        kind: int, likes: Any, thread: int, out: Any, out_step: int, x: Any, where: Any, n_out: int, width: int, n: int,
+        room: Any, slot: int,
+    ) -> None:  # fmt: skip
+        numbers, scales = at(where[0], likes[0]), at(where[1], SCALES)
+        x = own_terms(x, where[3], n)
+        linear(out, out_step, numbers, scales, n_out, width, x, n, room.panel[thread], room.work, slot)
+
+    def of_its_kind(
+        kind: int, likes: Any, thread: int, out: Any, out_step: int, x: Any, where: Any, n_out: int, width: int, n: int,
+        room: Any, slot: int,
+    ) -> None:  # fmt: skip
+        if kind == 0:
+            product(0, likes[:1], thread, out, out_step, x, where, n_out, width, n, room, slot)
+        else:
+            product(kind - 1, likes[1:], thread, out, out_step, x, where, n_out, width, n, room, slot)
+
+    return of_one_kind if len(likes) == 1 else of_its_kind
+
+
 def product_rows(
-    thread: int, out: Any, out_step: int, x: Any, w: Any, layer: int, matrix: int, first: int, last: int, width: int,
+    kind: int, likes: Any, thread: int, out: Any, out_step: int, x: Any, where: Any, first: int, last: int, width: int,
     n: int, room: Any,
 ) -> None:  # fmt: skip
     """The arranged activations x times the rows first .. last - 1 of one matrix, as the first columns of out."""
-    here = w.table[layer, matrix]
-    rows, scales = from_row(at(here[0], w.like), at(here[1], SCALES), first, width)
-    linear_rows(out, out_step, rows, scales, 0, last - first, width, x.a, x.s, x.z, n, room.panel[thread])
+    raise NotImplementedError("called in kernels only")
+
+
+@overload(product_rows)
+def _product_rows(
+    kind: int, likes: Any, thread: int, out: Any, out_step: int, x: Any, where: Any, first: int, last: int, width: int,
+    n: int, room: Any,
+) -> Any:  # fmt: skip
+    def of_one_kind(
+        kind: int, likes: Any, thread: int, out: Any, out_step: int, x: Any, where: Any, first: int, last: int,
+        width: int, n: int, room: Any,
+    ) -> None:  # fmt: skip
+        rows, scales = from_row(at(where[0], likes[0]), at(where[1], SCALES), first, width)
+        x = own_terms(x, where[3], n)
+        linear_rows(out, out_step, rows, scales, 0, last - first, width, x, n, room.panel[thread])
+
+    def of_its_kind(
+        kind: int, likes: Any, thread: int, out: Any, out_step: int, x: Any, where: Any, first: int, last: int,
+        width: int, n: int, room: Any,
+    ) -> None:  # fmt: skip
+        if kind == 0:
+            product_rows(0, likes[:1], thread, out, out_step, x, where, first, last, width, n, room)
+        else:
+            product_rows(kind - 1, likes[1:], thread, out, out_step, x, where, first, last, width, n, room)
+
+    return of_one_kind if len(likes) == 1 else of_its_kind
 
 
 @inner
 def qkv_pass(thread: int, n: int, layer: int, slot: int, m: Any, w: Any, batch: Any, room: Any) -> None:
     """Queries, keys and values, in one pass over the rows of their three matrices. A task is whole heads of one of
     them: whoever has computed these turns them and puts them into the cache."""
-    step = max(task_rows(w.like, n) // m.whole_heads, 1) * m.whole_heads
+    step = max(task_rows(w.likes[0], n) // m.whole_heads, 1) * m.whole_heads
     sizes = (m.heads * m.head_dim, m.kv_heads * m.head_dim, m.kv_heads * m.head_dim)
     starts = (0, m.q_width, m.q_width + m.kv_width)
     while True:
@@ -176,7 +227,8 @@ def qkv_pass(thread: int, n: int, layer: int, slot: int, m: Any, w: Any, batch: 
         row, last = task * step, task_end(task, sizes[matrix], step)
         i = starts[matrix] + row
         out, x = room.qkv[i:], room.arranged
-        product_rows(thread, out, m.qkv_width, x, w, layer, matrix, row, last, m.hidden_width, n, room)
+        here = w.table[layer, matrix]
+        product_rows(here[2], w.likes, thread, out, m.qkv_width, x, here, row, last, m.hidden_width, n, room)
         if m.attention_bias:
             for token in range(n):
                 add_row(room.qkv, i + token * m.qkv_width, w.biases[layer], i, last - row)
@@ -192,7 +244,7 @@ def gated_step(
     width, bias = last - first, m.qkv_width + m.hidden_width + first
     end = m.inner_width if last == m.inner else last
     # Taken out of the tuples once: each time counts references, which costs as much as the numbers of a short row
-    like, a, s, z = w.like, room.joined.a, room.joined.s, room.joined.z
+    likes, a, s, z = w.likes, room.joined.a, room.joined.s, room.joined.z
     for row in range(n):
         i = row * step
         if m.mlp_bias:
@@ -201,22 +253,22 @@ def gated_step(
         gated(m.act, gate, i, up, i, width)
         for k in range(width, end - first):
             gate[i + k] = 0
-        arrange_row(like, gate, i, first, end, m.inner_width, a, s, z, row, rows)
+        arrange_row(likes, gate, i, first, end, m.inner_width, a, s, z, row, rows)
 
 
 @inner
 def gated_pass(thread: int, n: int, rows: int, layer: int, slot: int, m: Any, w: Any, room: Any) -> None:
     """act(gate) * up, in one pass over the rows of the two matrices. A task is the same rows of both: whoever has
     computed these features, in room of his own, joins and arranges them."""
-    step, x = max(task_rows(w.like, n), PART), room.arranged
+    step, x = max(task_rows(w.likes[0], n), PART), room.arranged
     gate, up, apart = room.gate[thread], room.up[thread], step + BLOCK  # the last task may be a little larger
     while True:
         task = fetch_add(room.work, slot, 1)
         if task >= task_count(m.inner, step):
             return
         first, last = task * step, task_end(task, m.inner, step)
-        product_rows(thread, gate, apart, x, w, layer, GATE_PROJ, first, last, m.hidden_width, n, room)
-        product_rows(thread, up, apart, x, w, layer, UP_PROJ, first, last, m.hidden_width, n, room)
+        for out, matrix in ((gate, w.table[layer, GATE_PROJ]), (up, w.table[layer, UP_PROJ])):
+            product_rows(matrix[2], w.likes, thread, out, apart, x, matrix, first, last, m.hidden_width, n, room)
         gated_step(gate, up, apart, first, last, n, rows, layer, m, w, room)
 
 
@@ -232,7 +284,7 @@ def final_step(thread: int, threads: int, n: int, rows: int, m: Any, w: Any, bat
         rms_norm(room.x, i, w.norms[2 * m.layers], width, m.hidden, m.eps, room.normed, i)
         for place in range(len(batch.chosen)):
             if batch.chosen[place] == row:
-                arrange(room.arranged, w.head, room.normed, i, width, place, rows)
+                arrange(room.arranged, w.likes, room.normed, i, width, place, rows)
         if len(room.hidden):
             for k in range(width):
                 room.hidden[i + k] = room.normed[i + k]
@@ -273,26 +325,27 @@ def _kept(sources: str) -> Any:
             meeting = meet(room.work, threads, meeting)
             attention_step(thread, layer, slot + 1, m, batch, room)
             meeting = meet(room.work, threads, meeting)
-            arrange_step(thread, threads, n, rows, w.like, room.qkv, m.qkv_width, m.q_width, room)
+            arrange_step(thread, threads, n, rows, w.likes, room.qkv, m.qkv_width, m.q_width, room)
             meeting = meet(room.work, threads, meeting)
-            x, matrices = room.arranged, w.table[layer]
-            o_proj, down_proj = matrices[O_PROJ], matrices[DOWN_PROJ]
-            product(thread, room.change, width, x, w.like, o_proj, m.hidden, m.q_width, n, room, slot + 2)
+            x, o_proj = room.arranged, w.table[layer, O_PROJ]
+            product(o_proj[2], w.likes, thread, room.change, width, x, o_proj, m.hidden, m.q_width, n, room, slot + 2)
             meeting = meet(room.work, threads, meeting)
             norm_step(thread, threads, n, rows, m, w, room, 2 * layer + 1, True, o_bias)
             meeting = meet(room.work, threads, meeting)
             gated_pass(thread, n, rows, layer, slot + 3, m, w, room)
             meeting = meet(room.work, threads, meeting)
-            x, inner = room.joined, m.inner_width
-            product(thread, room.change, width, x, w.like, down_proj, m.hidden, inner, n, room, slot + 4)
+            x, down = room.joined, w.table[layer, DOWN_PROJ]
+            product(down[2], w.likes, thread, room.change, width, x, down, m.hidden, m.inner_width, n, room, slot + 4)
             meeting = meet(room.work, threads, meeting)
         final_step(thread, threads, n, head_rows, m, w, batch, room, down_bias)
         if len(room.states):
             keep_states(thread, threads, n, L - 1, m, room)
         meeting = meet(room.work, threads, meeting)
         if chosen:
-            slot, x, matrix = 1 + L * SLOTS, room.arranged, w.table[L, 0]
-            product(thread, room.logits, m.vocab_width, x, w.head, matrix, m.vocab, m.hidden_width, chosen, room, slot)
+            slot, x, own = 1 + L * SLOTS, room.arranged, w.table[L, 0]
+            product(
+                own[2], w.likes, thread, room.logits, m.vocab_width, x, own, m.vocab, m.hidden_width, chosen, room, slot
+            )
 
     return forward
 
@@ -305,10 +358,10 @@ def _kept_head(sources: str) -> Any:
         sources  # noqa: B018  # see llvm.SOURCES
         if n == 0:  # a call that only compiles
             return
-        arrange_step(thread, threads, n, rows, w.head, room.normed, m.hidden_width, m.hidden_width, room)
+        arrange_step(thread, threads, n, rows, w.likes, room.normed, m.hidden_width, m.hidden_width, room)
         meet(room.work, threads, 1)
-        x, matrix = room.arranged, w.table[m.layers, 0]
-        product(thread, room.logits, m.vocab_width, x, w.head, matrix, m.vocab, m.hidden_width, n, room, 1)
+        x, own = room.arranged, w.table[m.layers, 0]
+        product(own[2], w.likes, thread, room.logits, m.vocab_width, x, own, m.vocab, m.hidden_width, n, room, 1)
 
     return head
 

@@ -4,8 +4,9 @@ All forms give the same integers.
 
 x86 without VNNI has an instruction that multiplies unsigned by signed bytes and adds two neighbours, in 16 bits, where
 the sum may not fit: 2 x 255 x 127 does not. Numbers of four bits are safe: 15 x 128 x 2 is 3,840, and eight such sums,
-those of a group of 32 columns, are at most 30,720. So a number of eight bits is taken as 16 h + l, and a group has one
-sum of 16 bits for each half, which are widened and joined at the end.
+those of a group of 32 columns, are at most 30,720. Of numbers of five bits four sums fit, of six bits two, and then
+they are widened. A number of eight bits is taken as 16 h + l, and a group has one sum of 16 bits for each half, which
+are widened and joined at the end.
 """
 
 from __future__ import annotations
@@ -73,23 +74,27 @@ def dot(b: Any, sums: Any, unsigned: Any, signed: Any, small: bool = False) -> A
 
 
 class Group:
-    """What becomes of `sums` when the products of a group of 32 columns are added, four columns at a time.
+    """What becomes of `sums` when the products of a group of columns are added, four columns at a time.
 
-    nibbles: whether the unsigned numbers have four bits; they have eight otherwise.
+    bits: of the numbers of the weights, which are unsigned.
     """
 
-    def __init__(self, b: Any, sums: Any, nibbles: bool):
-        self.b, self.sums, self.nibbles = b, sums, nibbles
+    def __init__(self, b: Any, sums: Any, bits: int):
+        self.b, self.sums, self.bits = b, sums, bits
         self.pairs: dict[int, Any] = {}  # sums of 16 bits, by what they are to be multiplied by
+        self.room = self.most = 8 if bits in (4, 8) else 32767 // (2 * (2**bits - 1) * 128)  # sums that fit
 
     def add(self, stored: Any, fours: Any) -> None:
         """Bytes of weights, unsigned, times four activations a lane, signed."""
         b = self.b
         if DOT != "pmaddubsw":
-            self.sums = dot(b, self.sums, stored, fours, small=self.nibbles)
+            self.sums = dot(b, self.sums, stored, fours, small=self.bits < 8)
             return
+        if self.room == 0:
+            self.total()
+        self.room -= 1
         fifteen, four = (constant(b, stored.type, value) for value in (15, 4))
-        parts = {1: stored} if self.nibbles else {1: b.and_(stored, fifteen), 16: b.lshr(stored, four)}
+        parts = {1: stored} if self.bits < 8 else {1: b.and_(stored, fifteen), 16: b.lshr(stored, four)}
         for factor, small in parts.items():
             products = in_parts(b, _pmaddubsw, small, fours)
             self.pairs[factor] = b.add(self.pairs[factor], products) if factor in self.pairs else products
@@ -99,16 +104,8 @@ class Group:
         b = self.b
         for factor, pairs in self.pairs.items():
             self.sums = b.add(self.sums, in_parts(b, _pmaddwd, pairs, constant(b, pairs.type, factor)))
-        self.pairs = {}
+        self.pairs, self.room = {}, self.most
         return self.sums
-
-
-def parts_of(b: Any, stored: Any, step: int, nibbles: bool) -> list[tuple[Any, int]]:
-    """Bytes number `step` of a group of weights, as unsigned numbers, each with the number of their four columns."""
-    if not nibbles:
-        return [(stored, step)]
-    fifteen, four = (constant(b, stored.type, value) for value in (15, 4))
-    return [(b.and_(stored, fifteen), step), (b.lshr(stored, four), step + 4)]
 
 
 def in_parts(b: Any, multiply: Any, x: Any, y: Any) -> Any:

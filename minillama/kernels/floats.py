@@ -11,9 +11,8 @@ from typing import Any
 from numba import types
 from numba.extending import overload
 
-from minillama.kernels.blocks import half_zeros, load_block, load_half, outer, store_block, store_sums, zeros
+from minillama.kernels.blocks import HALF, half_zeros, load_block, load_half, outer, store_block, store_sums, zeros
 from minillama.kernels.compressed import compressed_rows, widen_columns
-from minillama.kernels.halves import HALF
 from minillama.kernels.llvm import HALVES, LANES, MANY_STREAMS, WIDE, inner
 from minillama.kernels.simd import load, prefetch, store
 from minillama.layout import LEAST_ROWS, rounded_up
@@ -186,10 +185,10 @@ def _widen(panel: Any, i: int, w: Any, scales: Any, row: int, first: int, last: 
 
 @inner
 def float_rows(
-    out: Any, out_step: int, w: Any, scales: Any, row: int, last: int, width: int,
-    a: Any, s: Any, z: Any, n_rows: int, panel: Any,
-) -> None:  # fmt: skip
+    out: Any, out_step: int, w: Any, scales: Any, row: int, last: int, width: int, x: Any, n_rows: int, panel: Any
+) -> None:
     """The product of some rows of floats; see linear_rows."""
+    a = x.a
     last = max(last, LEAST_ROWS)  # a smaller matrix has been filled up, and `out` has room for whole vectors
     if n_rows <= FEW:
         few_rows(out, out_step, w, scales, row, last, a, width, n_rows, panel)

@@ -80,6 +80,14 @@ HALF_FLOATS = ir.VectorType(FLOAT, f32x8.lanes)
 STORED = {types.float32: "f32", types.int16: "f16", types.uint16: "bf16"}
 
 
+def form_of(kind: Any) -> str:
+    """The number format of the weights in an array, by the type of its elements. Bytes of whole numbers are in a record
+    whose only field has the format's name."""
+    if isinstance(kind, types.Record):
+        return str(next(iter(kind.fields)))
+    return STORED.get(kind, "bf16z")
+
+
 @register_model(Vector)
 class _VectorModel(models.PrimitiveModel):
     def __init__(self, manager: Any, kind: Vector):

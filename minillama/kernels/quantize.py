@@ -17,10 +17,10 @@ from numba import njit
 from numba.extending import overload
 
 from minillama.kernels.kept import kernel
-from minillama.kernels.linear import Q4_0, Q8_0
-from minillama.kernels.llvm import LANES, SOURCES
+from minillama.kernels.llvm import LANES, SOURCES, form_of
 from minillama.kernels.simd import (
     absolute,
+    float_bits,
     fma,
     from_half,
     half_bits,
@@ -34,34 +34,47 @@ from minillama.kernels.simd import (
     store_bytes,
     sum_of,
 )
-from minillama.layout import GROUP, OFFSET, TILE
+from minillama.layout import GROUP, TILE, WHOLE, terms_of
 
 LARGEST = 65504.0  # float16
 
 
-@njit
-def quantize_row(
-    x: Any, i: int, first: int, last: int, width: int, a: Any, s: Any, z: Any, row: int, rows: int, offset: int
-) -> None:
-    """x[i :] as the columns first .. last - 1 of row `row` of the arranged activations, blocks of `rows` rows.
+def _quantize_row(terms: tuple[str, ...]) -> Any:
+    """What arranges a row for products that need these terms; see layout.terms_of."""
+    count, scaled = len(terms), terms.index("scaled sum") if "scaled sum" in terms else -1
+    # What the sums of the low and the high half of a group are multiplied by
+    of_low = tuple(0 if "high" in term or "scaled" in term else -int(term.split()[0]) for term in terms)
+    of_high = tuple(0 if "low" in term or "scaled" in term else -int(term.split()[0]) for term in terms)
 
-    a: int8, [block][column / 4][row of the block][4]. s: float32 scales, [block][group][row]. z: int32, as s: minus
-    `offset` times the sum of the group, which undoes the offset of the weights. first, last, width: multiples of 32.
-    """
-    groups = width // GROUP
-    block, r = row // rows, row % rows
-    for g in range(first // GROUP, last // GROUP):
-        k = i + g * GROUP - first
-        one, other = load(x, k), load(x, k + LANES)
-        peak = largest(maximum(absolute(one), absolute(other)))
-        none = sum_of(fma(one, splat(0.0), other * splat(0.0)))  # 0, unless a number is infinite or none: then NaN
-        scale = splat(127 / peak if peak > 1e-36 and none == 0 else 0.0)
-        j = (block * groups + g) * GROUP * rows + 4 * r
-        total = store_bytes(a, j, 4 * rows, nearest(one * scale))
-        total += store_bytes(a, j + LANES * rows, 4 * rows, nearest(other * scale))
-        place = (block * groups + g) * rows + r
-        s[place] = peak / 127 + none
-        z[place] = -offset * total
+    @njit
+    def quantize_row(
+        x: Any, i: int, first: int, last: int, width: int, a: Any, s: Any, z: Any, row: int, rows: int
+    ) -> None:
+        """x[i :] as the columns first .. last - 1 of row `row` of the arranged activations, blocks of `rows` rows.
+
+        a: int8, [block][column / 4][row of the block][4]. s: float32 scales, [block][group][row]. z: int32,
+        [block][group][term][row], whole numbers or the bits of float32. first, last, width: multiples of 32.
+        """
+        groups = width // GROUP
+        block, r = row // rows, row % rows
+        for g in range(first // GROUP, last // GROUP):
+            k = i + g * GROUP - first
+            one, other = load(x, k), load(x, k + LANES)
+            peak = largest(maximum(absolute(one), absolute(other)))
+            none = sum_of(fma(one, splat(0.0), other * splat(0.0)))  # 0, unless a number is infinite or none: then NaN
+            scale = splat(127 / peak if peak > 1e-36 and none == 0 else 0.0)
+            j = (block * groups + g) * GROUP * rows + 4 * r
+            low = store_bytes(a, j, 4 * rows, nearest(one * scale))
+            high = store_bytes(a, j + LANES * rows, 4 * rows, nearest(other * scale))
+            of_group = peak / 127 + none
+            s[(block * groups + g) * rows + r] = of_group
+            place = (block * groups + g) * count * rows + r
+            for term in range(count):
+                z[place + term * rows] = of_low[term] * low + of_high[term] * high
+            if scaled >= 0:
+                z[place + scaled * rows] = float_bits(np.float32(of_group) * np.float32(low + high))
+
+    return quantize_row
 
 
 @njit
@@ -74,28 +87,30 @@ def interleave_row(x: Any, i: int, first: int, last: int, width: int, a: Any, ro
 
 
 def arrange_row(
-    w: Any, x: Any, i: int, first: int, last: int, width: int, a: Any, s: Any, z: Any, row: int, rows: int
+    likes: Any, x: Any, i: int, first: int, last: int, width: int, a: Any, s: Any, z: Any, row: int, rows: int
 ) -> None:
-    """Columns of one row of activations, arranged for weights like w."""
+    """Columns of one row of activations, arranged for weights like any of these, a tuple of arrays: all of floats, or
+    all of whole numbers."""
     raise NotImplementedError("called in kernels only")
 
 
 @overload(arrange_row)
 def _arrange_row(
-    w: Any, x: Any, i: int, first: int, last: int, width: int, a: Any, s: Any, z: Any, row: int, rows: int
+    likes: Any, x: Any, i: int, first: int, last: int, width: int, a: Any, s: Any, z: Any, row: int, rows: int
 ) -> Any:
-    if w.dtype in (Q8_0, Q4_0):
-        offset = OFFSET["q8_0" if w.dtype is Q8_0 else "q4_0"]
+    forms = [form_of(like.dtype) for like in likes]
+    if forms[0] in WHOLE:
+        quantize_row = _quantize_row(terms_of(forms))
 
         def whole(
-            w: Any, x: Any, i: int, first: int, last: int, width: int, a: Any, s: Any, z: Any, row: int, rows: int
+            likes: Any, x: Any, i: int, first: int, last: int, width: int, a: Any, s: Any, z: Any, row: int, rows: int
         ) -> None:
-            quantize_row(x, i, first, last, width, a, s, z, row, rows, offset)
+            quantize_row(x, i, first, last, width, a, s, z, row, rows)
 
         return whole
 
     def as_they_are(
-        w: Any, x: Any, i: int, first: int, last: int, width: int, a: Any, s: Any, z: Any, row: int, rows: int
+        likes: Any, x: Any, i: int, first: int, last: int, width: int, a: Any, s: Any, z: Any, row: int, rows: int
     ) -> None:
         interleave_row(x, i, first, last, width, a, row, rows)
 

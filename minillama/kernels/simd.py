@@ -280,6 +280,16 @@ def store_bytes(typing: Any, a: Any, i: Any, step: Any, x: Any) -> Any:
 
 
 @intrinsic
+def float_bits(typing: Any, x: Any) -> Any:
+    """The bits of a float32, as a whole number."""
+
+    def build(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        return b.bitcast(args[0], llvm.I32)
+
+    return types.int32(types.float32), build
+
+
+@intrinsic
 def half_bits(typing: Any, x: Any) -> Any:
     """The bits of the float16 nearest to x."""
 

@@ -35,12 +35,12 @@ class Sizes(NamedTuple):
 
 
 class Weights(NamedTuple):
-    """Where the weights are. table: int64 (L + 1, 7, 2), the addresses of each matrix and of its scales, the head's in
-    the last row. norms: float32 (2 L + 1, hidden_width). biases: float32 (L, all widths). like: an array of the kind
-    of the layers' matrices; head: of the head's kind, which reads its activations in the same arrangement."""
+    """Where the weights are. table: int64 (L + 1, 7, 4), of each matrix the addresses of its numbers and scales, which
+    of `likes` it is like, and which of the terms of the activations is the first that its kind needs; the head's in the
+    last row. norms: float32 (2 L + 1, hidden_width). biases: float32 (L, all widths). likes: an array of each kind that
+    matrices are of; all of floats, or all of whole numbers, which read activations in the same arrangement."""
 
-    like: Array
-    head: Array
+    likes: tuple[Array, ...]
     table: Array
     norms: Array
     biases: Array
@@ -77,11 +77,12 @@ class Batch(NamedTuple):
 
 class Arranged(NamedTuple):
     """Activations as a product reads them, all of it one-dimensional: their numbers, and of whole numbers the scales
-    and what undoes the weights' offset; see kernels/quantize.py."""
+    and `terms` terms a group; see kernels/quantize.py."""
 
     a: Array
     s: Array
     z: Array
+    terms: int
 
 
 class Room(NamedTuple):

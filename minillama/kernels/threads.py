@@ -21,7 +21,7 @@ def at(typing: Any, address: Any, like: Any) -> Any:
     def build(context: Any, b: Any, signature: Any, args: Any) -> Any:
         kind = signature.return_type
         array = context.make_array(kind)(context, b)
-        size = context.get_abi_sizeof(context.get_value_type(kind.dtype))
+        size = context.get_abi_sizeof(context.get_data_type(kind.dtype))
         count = llvm.I64(1 << 40)
         context.populate_array(
             array,

@@ -21,7 +21,7 @@ from minillama.kernels.kept import is_compiled
 from minillama.kernels.linear import TASK, block_rows, whole_blocks
 from minillama.kernels.llvm import LANES
 from minillama.kernels.state import BIASES, MATRICES, SLOTS, Arranged, Batch, Room, Sizes, Weights
-from minillama.layout import BLOCK, GROUP, QUANTIZED, TILE
+from minillama.layout import BLOCK, GROUP, QUANTIZED, TILE, WHOLE, terms_of
 from minillama.model.rope import Rotary
 from minillama.runtime.batch import Append, Description, shape_of
 from minillama.runtime.cache import RowCache
@@ -48,8 +48,8 @@ class Passed:
 
 
 class FastModel:
-    """Weights of a decoder, packed in one format, and what runs them. The same numbers come out whatever the number of
-    threads and whatever else is in a pass."""
+    """Weights of a decoder, packed in one format or in several of whole numbers, and what runs them. The same numbers
+    come out whatever the number of threads and whatever else is in a pass."""
 
     def __init__(
         self,
@@ -63,13 +63,16 @@ class FastModel:
         self.rotary = Rotary(config)
         self.sizes = _sizes(config, form)
         self.packed: dict[str, Packed] = {}
+        found = {self._form_of(name) for name in self._matrices()}
+        self.forms = [known for known in KINDS if known in found]  # of matrices, in one order: fewer kinds of kernels
+        self.terms = terms_of(self.forms) if form in WHOLE else ()
         self.weights = self._pack()
         embeddings = tensors[names.EMBED_TOKENS]
         at_hand = isinstance(embeddings, StoredTensor | ArrayTensor)  # others are put together when they are read
         self._embeddings = embeddings.stored() if at_hand else None
         read = [array for matrix in self.packed.values() for array in matrix]
         self._mappings = mappings_of(read if self._embeddings is None else [*read, self._embeddings])
-        self.room = _room(self.sizes, form, threads, 1)
+        self.room = _room(self.sizes, form, self.terms, threads, 1)
         self.rows = 1
         self.on_tokens: Callable[[int], object] | None = None  # is told how many tokens a pass has computed
         self._one_at_a_time = Lock()  # there is one room, and all threads must be on the same pass
@@ -146,7 +149,7 @@ class FastModel:
         counts = [len(append.x) for append in appends]
         n, chosen = sum(counts), sum(len(append.wanted) for append in appends)
         if n > self.rows:
-            self.room, self.rows = _room(m, self.form, self.threads, n), n
+            self.room, self.rows = _room(m, self.form, self.terms, self.threads, n), n
         rows, head_rows = (block_rows(self.form in QUANTIZED, count) for count in (n, chosen))
         room = self._asked_room(n, chosen, hidden, states)
         x = room.x[: n * m.hidden_width].reshape(n, m.hidden_width)
@@ -179,7 +182,7 @@ class FastModel:
                 part = hidden[start : start + SOME]
                 n = len(part)
                 if n > self.rows:
-                    self.room, self.rows = _room(m, self.form, self.threads, n), n
+                    self.room, self.rows = _room(m, self.form, self.terms, self.threads, n), n
                 room = self._asked_room(0, n, hidden=False, states=False)
                 rows = room.normed[: n * m.hidden_width].reshape(n, m.hidden_width)
                 rows[:, : m.hidden], rows[:, m.hidden :] = part, 0
@@ -239,13 +242,13 @@ class FastModel:
 
     def _pack(self) -> Weights:
         c, m = self.config, self.sizes
-        table = np.zeros((c.num_hidden_layers + 1, len(MATRICES), 2), np.int64)
+        table = np.zeros((c.num_hidden_layers + 1, len(MATRICES), 4), np.int64)
         norms = np.zeros((2 * c.num_hidden_layers + 1, m.hidden_width), np.float32)
         widths = (m.q_width, m.kv_width, m.kv_width, m.hidden_width, m.inner_width, m.inner_width, m.hidden_width)
         biases = np.zeros((c.num_hidden_layers, sum(widths)), np.float32)
         for i in range(c.num_hidden_layers):
             for place, matrix in enumerate(MATRICES):
-                table[i, place] = self._packed(names.layer_name(i, matrix)).addresses
+                table[i, place] = self._entry(names.layer_name(i, matrix))
             for place, norm in enumerate(("input_norm", "post_attention_norm")):
                 norms[2 * i + place, : m.hidden] = self._vector(names.layer_name(i, norm))
             for place, bias in enumerate(BIASES):
@@ -256,14 +259,25 @@ class FastModel:
                     biases[i, start : start + len(vector)] = vector
         norms[-1, : m.hidden] = self._vector(names.NORM)
         if names.LM_HEAD in self.tensors:
-            table[-1, 0] = self._packed(names.LM_HEAD).addresses
-        like, head = (np.zeros(1, KINDS[form]) for form in (self.form, self._form_of(names.LM_HEAD)))
-        return Weights(like, head, table, norms, biases)
+            table[-1, 0] = self._entry(names.LM_HEAD)
+        return Weights(tuple(np.zeros(1, KINDS[form]) for form in self.forms), table, norms, biases)
+
+    def _matrices(self) -> list[str]:
+        """The names of those that activations are multiplied by."""
+        layers = range(self.config.num_hidden_layers)
+        of_layers = [names.layer_name(layer, matrix) for layer in layers for matrix in MATRICES]
+        return [*of_layers, names.LM_HEAD] if names.LM_HEAD in self.tensors else of_layers
 
     def _form_of(self, name: str) -> str:
-        """The format of a matrix. The head alone may have its own: q8_0 over layers in q4_0, see weights/mixed.py."""
+        """The format of a matrix: its own where that and the others' are of whole numbers, which may be mixed."""
         own = self.tensors[name].dtype.lower() if name in self.tensors else self.form
-        return own if name == names.LM_HEAD and {own, self.form} <= {*QUANTIZED} else self.form
+        return own if {own, self.form} <= {*QUANTIZED} else self.form
+
+    def _entry(self, name: str) -> tuple[int, ...]:
+        """What the table has of a matrix."""
+        form = self._form_of(name)
+        first = self.terms.index(WHOLE[form].terms[0]) if form in WHOLE else 0
+        return *self._packed(name).addresses, self.forms.index(form), first
 
     def _packed(self, name: str) -> Packed:
         try:
@@ -301,7 +315,7 @@ def _sizes(c: LlamaConfig, form: str) -> Sizes:
     )
 
 
-def _room(m: Sizes, form: str, threads: int, n: int) -> Room:
+def _room(m: Sizes, form: str, terms: Sequence[str], threads: int, n: int) -> Room:
     """Room for n rows."""
     quantized = form in QUANTIZED
     rows = whole_blocks(quantized, n)
@@ -315,7 +329,7 @@ def _room(m: Sizes, form: str, threads: int, n: int) -> Room:
         numbers = aligned(rows * width, np.int8 if quantized else np.float32)
         numbers[:] = 0
         groups = rows * width // GROUP if quantized else 1
-        return Arranged(numbers, floats(groups), np.zeros(groups, np.int32))
+        return Arranged(numbers, floats(groups), np.zeros(groups * max(len(terms), 1), np.int32), len(terms))
 
     stream, part = rows * m.hidden_width, (threads, rows * (TASK + BLOCK))
     return Room(

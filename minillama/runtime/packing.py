@@ -13,27 +13,34 @@ from minillama.kernels.compressed import compress as pack_rows
 from minillama.kernels.compressed import survey
 from minillama.kernels.llvm import LANES
 from minillama.kernels.quantize import quantize_tile
+from minillama.kernels.tiles import Fields, fill_tiles
 from minillama.layout import (
     BLOCK,
     COMPRESSED,
     GROUP,
     LEAST_ROWS,
+    MADE,
     PACKED,
     QUANTIZED,
     TILE,
+    WHOLE,
     WORDS,
     note_words,
     rounded_up,
     tile_bytes,
+    tile_scales,
 )
 from minillama.weights.compressed import CompressedTensor
 from minillama.weights.formats import narrow
+from minillama.weights.gguf_tensors import BlockTensor, TiledTensor
 from minillama.weights.quantized import Made, PackedTensor, QuantizedTensor
 from minillama.weights.safetensors import Tensor
+from minillama.weights.tiles import FIELDS, has_six_bits
 
-# Number formats, each with the type of the array that kernels tell it by (see kernels/floats.py and kernels/linear.py)
+# Number formats, each with the type of the array that kernels tell it by (see form_of in kernels/llvm.py)
 KINDS: dict[str, Any] = {
-    "f32": np.float32, "f16": np.int16, "bf16": np.uint16, COMPRESSED: np.uint32, "q8_0": np.uint8, "q4_0": np.int8,
+    "f32": np.dtype(np.float32), "f16": np.dtype(np.int16), "bf16": np.dtype(np.uint16),
+    COMPRESSED: np.dtype(np.uint32), **{form: np.dtype([(form, np.uint8)]) for form in QUANTIZED},
 }  # fmt: skip
 STORED = {"f32": "F32", "f16": "F16", "bf16": "BF16"}  # by the name of a Tensor's dtype
 MEGABYTE = 1 << 18  # numbers, as float32
@@ -69,11 +76,38 @@ def pack(tensor: Tensor, form: str) -> Packed:
         raise ValueError(f"a {tensor.dtype} matrix is to be packed as {form} first")
     if form in QUANTIZED:
         assert isinstance(tensor, QuantizedTensor)
+        if isinstance(tensor, TiledTensor):
+            return _checked(_in_tiles(tensor.tensor, form), tensor.shape, form)
         return _checked(Packed(tensor.numbers.view(KINDS[form]), tensor.scales.view(np.int16)), tensor.shape, form)
     if form == COMPRESSED:
         assert isinstance(tensor, CompressedTensor)
         return _checked(Packed(tensor.numbers, tensor.rows), tensor.shape, form)
     return _checked(_floats(tensor, form), tensor.shape, form)
+
+
+def _in_tiles(tensor: BlockTensor, form: str) -> Packed:
+    """A matrix of a GGUF file's blocks, rearranged."""
+    n_out, blocks = tensor.shape[0], tensor.shape[1] // tensor.block.size
+    tiles = rounded_up(n_out, TILE) // TILE
+    numbers = aligned(tiles * blocks * tile_bytes(form), np.uint8)
+    scales = aligned(tiles * blocks * tile_scales(form), np.int16)
+    stored, order = tensor.all_blocks()
+    fill_tiles(
+        stored.reshape(-1), order, blocks, _fields(form), 0, tiles, numbers.view(np.uint32), scales.view(np.uint8)
+    )
+    return Packed(numbers.view(KINDS[form]), scales)
+
+
+def _fields(form: str) -> Fields:
+    sizes = FIELDS[form]
+    starts = dict(zip(sizes, np.cumsum([0, *sizes.values()]).tolist(), strict=False))
+    fifth = WHOLE[form].bits == 5 and WHOLE[form].block == GROUP
+    return Fields(
+        size=sum(sizes.values()), low=starts["low"], low_words=sizes["low"] // 4, high=starts.get("high", 0),
+        high_words=sizes.get("high", 0) // 4, flip=0x80808080 if form == "q8_0" else 0, fifth=fifth, d=starts["d"],
+        m=starts.get("m", -1), parts=starts.get("scales", 0), n_parts=sizes.get("scales", 0),
+        six_bits=has_six_bits(form), scales=WHOLE[form].scales,
+    )  # fmt: skip
 
 
 def _checked(packed: Packed, shape: tuple[int, ...], form: str) -> Packed:
@@ -82,8 +116,8 @@ def _checked(packed: Packed, shape: tuple[int, ...], form: str) -> Packed:
     n_out, size = shape
     rows, width = max(n_out, LEAST_ROWS), row_width(size, form)
     if form in QUANTIZED:
-        groups = rounded_up(n_out, TILE) // TILE * (width // GROUP)
-        right = (packed.numbers.size, packed.scales.size) == (groups * tile_bytes(form), groups * TILE)
+        blocks = rounded_up(n_out, TILE) // TILE * (rounded_up(size, WHOLE[form].block) // WHOLE[form].block)
+        right = (packed.numbers.size, packed.scales.size) == (blocks * tile_bytes(form), blocks * tile_scales(form))
     elif form == COMPRESSED:
         right = packed.numbers.size >= rows and packed.scales.size == rows * note_words(size)
     else:
@@ -184,6 +218,8 @@ def quantize(
     result's `made` says how large its error is, and with ggml's scales would be. ValueError if a weight is NaN or
     infinite.
     """
+    if form not in MADE:
+        raise ValueError(f"weights are quantized to {' or '.join(MADE)}, not to {form}")
     n_out, size = tensor.shape
     width, tiles = rounded_up(size, GROUP), rounded_up(n_out, TILE) // TILE
     numbers = aligned(tiles * width // GROUP * tile_bytes(form), np.uint8)

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from minillama.arrays import Array
+from minillama.layout import PACKED
 
 # safetensors' names, each with the NumPy type of the same bytes. NumPy has no bfloat16: its bits travel as uint16.
 STORAGE: dict[str, Any] = {
@@ -30,7 +31,7 @@ STORAGE: dict[str, Any] = {
 }
 UNREAD = {"F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "C64": 64}  # further names, for which NumPy has no type; bits of each
 FLOATS = ("F64", "F32", "F16", "BF16")  # what weights may be stored as
-QUANTS = ("BF16Z", "Q8_0", "Q4_0")  # and matrices besides, see weights/quantized.py and weights/compressed.py
+QUANTS = tuple(form.upper() for form in PACKED)  # and matrices besides: quantized.py, compressed.py
 
 
 def widen(stored: Array, name: str, dtype: DTypeLike) -> Array:

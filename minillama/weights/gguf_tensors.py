@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from minillama.arrays import Array
-from minillama.layout import GROUP, QUANTIZED, TILE, rounded_up
+from minillama.layout import QUANTIZED, TILE, rounded_up, tile_bytes, tile_scales
 from minillama.weights.gguf_blocks import BLOCKS, Block
 from minillama.weights.gguf_file import GGUFTensor
 from minillama.weights.interleaved import InterleavedTensor
@@ -16,9 +17,9 @@ from minillama.weights.mapped import MappedFile
 from minillama.weights.names import interleaved_to_halves
 from minillama.weights.quantized import QuantizedTensor
 from minillama.weights.safetensors import StoredTensor, Tensor
+from minillama.weights.tiles import Parts, numbers_of, scales_of, to_parts
 
 PIECE = 1 << 20  # weights that are widened at a time
-ZEROS = {"q8_0": 128, "q4_0": 8 | 8 << 4}  # bytes of zeros, with what is added to every number
 FORMATS = {block.name: block for block in BLOCKS.values()}
 
 
@@ -36,14 +37,18 @@ class BlockTensor:
     def block(self) -> Block:
         return FORMATS[self.packed]
 
+    def all_blocks(self) -> tuple[Array, Array]:
+        """The bytes of all rows as they lie in the file, (rows, blocks, bytes), and which of them each row is."""
+        shape = (math.prod(self.shape[:-1]), self.shape[-1] // self.block.size, self.block.nbytes)
+        stored, order = self.file.array("u1", shape, self.offset), np.arange(shape[0])
+        return stored, order if self.heads is None else interleaved_to_halves(order, self.heads)
+
     def blocks(self, rows: Array | None = None) -> Array:
         """The bytes of some rows, or of all, (rows, blocks, bytes)."""
-        shape = (math.prod(self.shape[:-1]), self.shape[-1] // self.block.size, self.block.nbytes)
-        stored = self.file.array("u1", shape, self.offset)
-        if self.heads is not None:
-            order = interleaved_to_halves(np.arange(len(stored)), self.heads)
-            rows = order if rows is None else order[rows]
-        return stored if rows is None else stored[rows]
+        stored, order = self.all_blocks()
+        if rows is None:
+            return stored if self.heads is None else stored[order]
+        return stored[order[rows]]
 
     def stored(self, rows: Array | None = None) -> Array:
         return self.read(np.float32, rows)
@@ -63,8 +68,8 @@ class BlockTensor:
 
 
 class TiledTensor(QuantizedTensor):
-    """A matrix in Q8_0 or Q4_0. The kernels get its very numbers and scales, rearranged when they are asked for; rows
-    of it are read where they are mapped."""
+    """A matrix in a format that the kernels have. They get its very numbers and scales, rearranged when they are asked
+    for; rows of it are read where they are mapped."""
 
     def __init__(self, tensor: BlockTensor):
         self.tensor, self.made = tensor, None
@@ -74,27 +79,22 @@ class TiledTensor(QuantizedTensor):
     @property
     def numbers(self) -> Array:  # type: ignore[override]  # an attribute there
         """The bytes in tiles, made anew."""
-        n_out, groups = self.shape[0], self.shape[1] // GROUP
-        words = (GROUP if self.form == "q8_0" else GROUP // 2) // 4  # of four bytes, of a group in a row
-        tiles = np.empty((rounded_up(n_out, TILE) // TILE, groups, words, TILE), np.uint32)
-        step = 4 * TILE  # rows at a time: what the processor's caches hold
-        for start in range(0, n_out, step):
-            rows = np.arange(start, min(start + step, n_out))
-            part = np.full((rounded_up(len(rows), TILE), groups, 4 * words), ZEROS[self.form], np.uint8)
-            part[: len(rows)] = self.tensor.blocks(rows)[:, :, 2:]
-            if self.form == "q8_0":
-                part[: len(rows)] ^= 128  # which adds 128 to an int8
-            by_row = part.view(np.uint32).reshape(-1, TILE, groups, words)
-            tiles[start // TILE : start // TILE + len(by_row)] = by_row.transpose(0, 2, 3, 1)
-        return tiles.reshape(-1).view(np.uint8)
+        return self._in_tiles(numbers_of, tile_bytes(self.form), np.uint8)
 
     @property
     def scales(self) -> Array:  # type: ignore[override]
         """The scales in tiles, float16, made anew."""
-        n_out, groups = self.shape[0], self.shape[1] // GROUP
-        scales = np.zeros((rounded_up(n_out, TILE), groups), np.float16)
-        scales[:n_out] = np.ascontiguousarray(self.tensor.blocks()[:, :, :2]).view("<f2")[..., 0]
-        return np.ascontiguousarray(scales.reshape(-1, TILE, groups).swapaxes(1, 2)).reshape(-1)
+        return self._in_tiles(scales_of, tile_scales(self.form), np.float16)
+
+    def _in_tiles(self, take: Callable[[Parts], Array], size: int, dtype: DTypeLike) -> Array:
+        n_out, blocks = self.shape[0], self.shape[1] // self.tensor.block.size
+        made = np.empty((rounded_up(n_out, TILE) // TILE, blocks * size), dtype)
+        step = 4 * TILE  # rows at a time: what the processor's caches hold
+        for start in range(0, n_out, step):
+            parts = to_parts(self.form, self.tensor.blocks(np.arange(start, min(start + step, n_out))))
+            tiles = take(parts).reshape(-1, blocks * size)
+            made[start // TILE : start // TILE + len(tiles)] = tiles
+        return made.reshape(-1)
 
     def read(self, dtype: DTypeLike, rows: Array | None = None) -> Array:
         return self.tensor.read(dtype, rows)

@@ -14,7 +14,6 @@ import numpy as np
 from minillama.arrays import Array
 from minillama.config import LlamaConfig
 from minillama.files import write_files
-from minillama.layout import TILE
 from minillama.messages import shown
 from minillama.vocabulary import Vocabulary
 from minillama.weights import names
@@ -28,6 +27,7 @@ from minillama.weights.names import halves_to_interleaved
 from minillama.weights.quantized import QuantizedTensor
 from minillama.weights.safetensors import Tensor
 from minillama.weights.saving import Progress, unwatched
+from minillama.weights.tiles import blocks_of
 
 LARGEST = {"Q8_0": 127 * 65504.0, "Q4_0": 8 * 65504.0}  # with the largest float16 as scale
 CHUNK = 1 << 23  # numbers that are converted at a time
@@ -152,7 +152,7 @@ def converted(gguf: Any, config: LlamaConfig, name: str, tensor: Tensor, format:
     if isinstance(tensor, QuantizedTensor) and tensor.dtype == format:
         numbers, scales = tensor.numbers, tensor.scales
         for rows in parts:
-            yield blocks_of(tensor.form, tensor.shape[1], numbers, scales, rows)
+            yield blocks_of(tensor.form, numbers, scales, tensor.shape[1], rows)
         return
     if isinstance(tensor, BlockTensor) and tensor.packed == format:
         yield from (tensor.blocks(rows) for rows in parts)
@@ -167,21 +167,6 @@ def converted(gguf: Any, config: LlamaConfig, name: str, tensor: Tensor, format:
         if format == "F16" and (np.isinf(narrowed) & np.isfinite(x)).any():
             raise ValueError(f"{name} holds a number too large for float16: use bf16 or f32")
         yield narrowed
-
-
-def blocks_of(form: str, width: int, numbers: Array, scales: Array, rows: Array) -> Array:
-    """Some rows of a matrix in tiles as ggml's blocks, bytes (rows, blocks, size of one): a scale and the numbers."""
-    groups = width // 32
-    size = 32 if form == "q8_0" else 16
-    tiles = numbers.reshape(-1, groups, size // 4, TILE, 4)
-    tile, row = rows // TILE, rows % TILE
-    blocks = np.empty((len(rows), groups, 2 + size), np.uint8)
-    blocks[:, :, 2:] = tiles[tile, :, :, row].reshape(len(rows), groups, size)
-    if form == "q8_0":
-        blocks[:, :, 2:] ^= 128  # whole numbers with a sign there
-    picked = scales.view("<f2").reshape(-1, groups, TILE)[tile, :, row]
-    blocks[:, :, :2] = np.ascontiguousarray(picked)[..., None].view(np.uint8)
-    return blocks
 
 
 def rope_factors(config: LlamaConfig) -> Any:

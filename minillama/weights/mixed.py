@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from minillama.weights.names import EMBED_TOKENS, LM_HEAD, SCORE
+from minillama.layout import WHOLE
+from minillama.weights.names import EMBED_TOKENS, SCORE
 from minillama.weights.safetensors import Tensor
 
 
@@ -26,14 +27,16 @@ def main_format(tensors: Mapping[str, Tensor]) -> str:
 def matrix_forms(form: str, tensors: Mapping[str, Tensor]) -> dict[str, str]:
     """The format of every matrix that kernels multiply by, in a model that is to be in `form`; by name.
 
-    All are in `form`, with one exception. A file in Q4_0 usually has a head of more bits, Q6_K or Q8_0: the logits
-    depend on it most. Such a head is kept in q8_0; rounding it to 4 bits would multiply the error of the logits.
+    All are in `form`, unless that is what most of the model is in already, and of whole numbers: then every matrix
+    keeps its own, if that is of whole numbers too, and others are in 8 bits. Quantizers give more bits to what the text
+    depends on most, the head first.
     """
     forms = {
         name: form
         for name, tensor in tensors.items()
         if len(tensor.shape) == 2 and name not in (EMBED_TOKENS, EMBED_TOKENS.removeprefix("model."), SCORE)
     }
-    if form == "q4_0" and LM_HEAD in forms and main_format(tensors) == "Q4_0" != stored_format(tensors[LM_HEAD]):
-        forms[LM_HEAD] = "q8_0"
+    if form in WHOLE and main_format(tensors) == form.upper():
+        own = {name: stored_format(tensors[name]).lower() for name in forms}
+        return {name: kept if kept in WHOLE else "q8_0" for name, kept in own.items()}
     return forms

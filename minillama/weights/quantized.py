@@ -18,13 +18,26 @@ from numpy.typing import DTypeLike
 
 from minillama.arrays import Array
 from minillama.forking import cached_property
-from minillama.layout import COMPRESSED, GROUP, LEAST_ROWS, OFFSET, PACKED, TILE, note_words, rounded_up, tile_bytes
+from minillama.layout import (
+    COMPRESSED,
+    GROUP,
+    LEAST_ROWS,
+    PACKED,
+    TILE,
+    WHOLE,
+    note_words,
+    rounded_up,
+    tile_bytes,
+    tile_scales,
+)
 from minillama.weights.compressed import ROWS, CompressedTensor
 from minillama.weights.formats import STORAGE
 from minillama.weights.safetensors import Tensor
 from minillama.weights.streaming import pieces
+from minillama.weights.tiles import read_rows
 
 METHOD, VERSION = "minillama", 1
+SOME = 1 << 22  # weights that are made floats at a time
 SCALES = "scales"
 _NOTES = ("source_crc32", "relative_error", "relative_error_of_ggml")
 
@@ -39,7 +52,7 @@ class Made(NamedTuple):
 
 
 class QuantizedTensor:
-    """A matrix (n_out, width) in q8_0 or q4_0, its bytes and its scales in memory or mapped.
+    """A matrix (n_out, width) in a format of whole numbers, its bytes and its scales in memory or mapped.
 
     made: how it was quantized, if that was here and now.
     """
@@ -55,8 +68,9 @@ class QuantizedTensor:
         self.form, self.shape, self.made = form, shape, made
         self.dtype = form.upper()
         self.numbers, self.scales = numbers.reshape(-1), scales.reshape(-1)
-        tiles, groups = rounded_up(shape[0], TILE) // TILE, rounded_up(shape[1], GROUP) // GROUP
-        if self.numbers.size != tiles * groups * tile_bytes(form) or self.scales.size != tiles * groups * TILE:
+        columns = WHOLE[form].block
+        blocks = rounded_up(shape[0], TILE) // TILE * (rounded_up(shape[1], columns) // columns)
+        if (self.numbers.size, self.scales.size) != (blocks * tile_bytes(form), blocks * tile_scales(form)):
             raise ValueError(f"{self.numbers.size} bytes and {self.scales.size} scales are no {form} matrix of {shape}")
 
     @property
@@ -67,7 +81,8 @@ class QuantizedTensor:
     @property
     def parts(self) -> dict[str, tuple[str, Array]]:
         """What a file has of it: the ends of the names, each with the number format and the array."""
-        return {self.form: ("U8", self.numbers), SCALES: ("F16", self.scales)}
+        kind = scales_kind(self.form)
+        return {self.form: ("U8", self.numbers), SCALES: (kind, self.scales.view(STORAGE[kind]))}
 
     def stored(self, rows: Array | None = None) -> Array:
         """The bytes in tiles, where rows have none of their own."""
@@ -78,27 +93,12 @@ class QuantizedTensor:
     def read(self, dtype: DTypeLike, rows: Array | None = None) -> Array:
         """The whole, or some rows, as floats of `dtype`."""
         wanted = np.arange(self.shape[0])[slice(None) if rows is None else rows]
-        out = np.empty((*wanted.shape, self.shape[1]), dtype)
-        tiles = wanted // TILE
-        for start in np.unique(tiles // 64).tolist():  # some tiles at a time: memory for one group of them
-            here = tiles // 64 == start
-            floats = self._tiles(start * 64, start * 64 + 64)
-            out[here] = floats[wanted[here] - start * 64 * TILE]
-        return out
-
-    def _tiles(self, first: int, last: int) -> Array:
-        """Rows of tiles first .. last - 1, float32."""
-        groups = rounded_up(self.shape[1], GROUP) // GROUP
-        size = groups * tile_bytes(self.form)
-        stored = self.numbers[first * size : last * size]
-        if self.form == "q4_0":
-            half = stored.reshape(-1, groups, GROUP // 8, TILE, 4)
-            stored = np.concatenate((half & 15, half >> 4), axis=2)
-        whole = stored.reshape(-1, groups, GROUP // 4, TILE, 4).astype(np.float32) - OFFSET[self.form]
-        scales = self.scales[first * groups * TILE : last * groups * TILE].astype(np.float32)
-        rows = whole.transpose(0, 3, 1, 2, 4).reshape(-1, TILE, groups, GROUP)
-        rows *= scales.reshape(-1, groups, TILE).swapaxes(1, 2)[..., None]
-        return np.asarray(rows.reshape(-1, groups * GROUP)[:, : self.shape[1]])
+        out = np.empty((wanted.size, self.shape[1]), dtype)
+        numbers, scales, step = self.numbers, self.scales, max(1, SOME // self.shape[1])
+        for start in range(0, wanted.size, step):  # some rows at a time: memory for these
+            part = wanted.reshape(-1)[start : start + step]
+            out[start : start + step] = read_rows(self.form, numbers, scales, self.shape[1], part)
+        return out.reshape(*wanted.shape, self.shape[1])
 
 
 PackedTensor: TypeAlias = QuantizedTensor | CompressedTensor
@@ -186,9 +186,16 @@ def parts(name: str, tensor: Tensor) -> dict[str, Part]:
         words = tensor.words if isinstance(tensor, PackedLater) else tensor.numbers.size
         notes = max(tensor.shape[0], LEAST_ROWS) * note_words(tensor.shape[1])
         return {f"{name}.{COMPRESSED}": Part("U32", (words,)), f"{name}.{ROWS}": Part("I16", (notes,))}
-    blocks = rounded_up(tensor.shape[0], TILE) // TILE * (rounded_up(tensor.shape[1], GROUP) // GROUP)
-    numbers, scales = Part("U8", (blocks * tile_bytes(tensor.form),)), Part("F16", (blocks * TILE,))
+    columns = WHOLE[tensor.form].block
+    blocks = rounded_up(tensor.shape[0], TILE) // TILE * (rounded_up(tensor.shape[1], columns) // columns)
+    numbers = Part("U8", (blocks * tile_bytes(tensor.form),))
+    scales = Part(scales_kind(tensor.form), (blocks * tile_scales(tensor.form),))
     return {f"{name}.{tensor.form}": numbers, f"{name}.{SCALES}": scales}
+
+
+def scales_kind(form: str) -> str:
+    """What a file says of the scales' numbers: in formats with blocks of 256 they are not all float16."""
+    return "F16" if WHOLE[form].block == GROUP else "U16"
 
 
 def put_together(tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
@@ -198,7 +205,7 @@ def put_together(tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, 
         base, _, form = name.rpartition(".")
         if form not in PACKED or base not in shapes:
             continue
-        ending, kinds = (ROWS, ("U32", "I16")) if form == COMPRESSED else (SCALES, ("U8", "F16"))
+        ending, kinds = (ROWS, ("U32", "I16")) if form == COMPRESSED else (SCALES, ("U8", scales_kind(form)))
         numbers, beside = found.pop(name), found.pop(f"{base}.{ending}", None)
         if beside is None:
             raise ValueError(f"{name} has no {base}.{ending} beside it")
@@ -211,7 +218,7 @@ def put_together(tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, 
             if form == COMPRESSED:
                 found[base] = CompressedTensor((rows, columns), numbers.stored(), beside.stored())
             else:
-                found[base] = QuantizedTensor(form, (rows, columns), numbers.stored(), beside.stored())
+                found[base] = QuantizedTensor(form, (rows, columns), numbers.stored(), beside.stored().view(np.float16))
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
     return found

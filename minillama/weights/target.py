@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 
 from minillama.config import LlamaConfig
-from minillama.layout import PACKED
+from minillama.layout import COMPRESSED, MADE, PACKED
 from minillama.weights.checkpoint import Checkpoint
 from minillama.weights.mixed import matrix_forms, stored_format
 from minillama.weights.names import EMBED_TOKENS, LM_HEAD, SCORE
@@ -16,7 +16,7 @@ from minillama.weights.safetensors import Tensor
 from minillama.weights.saving import main_dtype, written_bytes
 from minillama.weights.streaming import ConvertedTensor
 
-DTYPES = ("auto", "f32", "f16", "bf16", *PACKED)
+DTYPES = ("auto", "f32", "f16", "bf16", COMPRESSED, *MADE)
 _ARCHITECTURES = {LM_HEAD: "LlamaForCausalLM", SCORE: "LlamaForSequenceClassification", None: "LlamaModel"}
 log = logging.getLogger("minillama")
 

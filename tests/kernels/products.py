@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -19,7 +20,8 @@ from minillama.arrays import Array
 from minillama.kernels.floats import panel_room
 from minillama.kernels.linear import block_rows, linear
 from minillama.kernels.quantize import arrange_row
-from minillama.layout import COMPRESSED, GROUP, QUANTIZED, TILE, rounded_up, tile_bytes
+from minillama.kernels.state import Arranged
+from minillama.layout import COMPRESSED, GROUP, QUANTIZED, TILE, WHOLE, rounded_up, terms_of, tile_bytes, tile_scales
 from minillama.runtime.packing import KINDS, Packed, aligned, compress, pack, row_width
 from minillama.weights.formats import narrow, widen
 from minillama.weights.quantized import QuantizedTensor, RawTensor
@@ -29,17 +31,17 @@ STEP = 2.0**-24  # the largest relative error of one float32 operation
 
 
 @njit
-def _arrange(w: Any, x: Any, width: int, a: Any, s: Any, z: Any, n_rows: int, rows: int) -> None:
+def _arrange(likes: Any, x: Any, width: int, a: Any, s: Any, z: Any, n_rows: int, rows: int) -> None:
     for row in range(n_rows):
-        arrange_row(w, x, row * width, 0, width, width, a, s, z, row, rows)
+        arrange_row(likes, x, row * width, 0, width, width, a, s, z, row, rows)
 
 
 @njit(nogil=True)
 def _share(
-    out: Any, step: int, w: Any, scales: Any, n_out: int, width: int, a: Any, s: Any, z: Any, n_rows: int, panel: Any,
-    work: Any, slot: int,
+    out: Any, step: int, w: Any, scales: Any, n_out: int, width: int, x: Any, n_rows: int, panel: Any, work: Any,
+    slot: int,
 ) -> None:  # fmt: skip
-    linear(out, step, w, scales, n_out, width, a, s, z, n_rows, panel, work, slot)
+    linear(out, step, w, scales, n_out, width, x, n_rows, panel, work, slot)
 
 
 class Matrix(NamedTuple):
@@ -48,6 +50,7 @@ class Matrix(NamedTuple):
     form: str
     packed: Packed
     numbers: Array  # (n_out, width), float64
+    sizes: Array | None = None  # of what is added up for each number, where that is more than the number's own
 
 
 def float_matrix(form: str, numbers: Array) -> Matrix:
@@ -68,41 +71,60 @@ def random_matrix(rng: np.random.Generator, form: str, n_out: int, width: int) -
         numbers = rng.standard_normal((n_out, width)) * 2.0 ** rng.integers(-20, 8, (n_out, 1))
         numbers[rng.random(numbers.shape) < 0.01] *= 2.0**-30  # too far from others to be compressed
         return float_matrix(form, numbers)
-    tiles, groups = rounded_up(n_out, TILE) // TILE, width // GROUP
-    numbers = rng.choice([0, 255, 127, 128, 1, 0x8F, 0xF8], tiles * groups * tile_bytes(form)).astype(np.uint8)
+    blocks = rounded_up(n_out, TILE) // TILE * (width // WHOLE[form].block)
+    numbers = rng.choice([0, 255, 127, 128, 1, 0x8F, 0xF8], blocks * tile_bytes(form)).astype(np.uint8)
     numbers[::2] = rng.integers(0, 256, numbers[::2].size)
-    scales = (rng.standard_normal(tiles * groups * TILE) * 2.0 ** rng.integers(-24, 3)).astype(np.float16)
-    tensor = QuantizedTensor(form, (n_out, width), numbers, scales)
-    packed = Packed(numbers.view(KINDS[form]), scales.view(np.int16))
-    return Matrix(form, packed, tensor.read(np.float64))
+    scales = rng.integers(0, 1 << 16, (blocks, tile_scales(form)), np.uint16).view(np.float16)  # any scales of parts
+    halves = TILE * (2 if WHOLE[form].scales in (4, 16) else 1)
+    scales[:, :halves] = rng.standard_normal((blocks, halves)) * 2.0 ** rng.integers(-24, 3)
+    packed = Packed(numbers.view(KINDS[form]), scales.reshape(-1).view(np.int16))
+
+    def with_halves(first: int, last: int) -> Array:
+        """The numbers if only these float16 scales were not 0."""
+        some = scales.copy()
+        some[:, :first] = some[:, last:halves] = 0
+        return QuantizedTensor(form, (n_out, width), numbers, some).read(np.float64)
+
+    if halves == TILE:
+        return Matrix(form, packed, with_halves(0, TILE))
+    scaled, minima = with_halves(0, TILE), with_halves(TILE, halves)
+    return Matrix(form, packed, scaled + minima, np.abs(scaled) + np.abs(minima))
 
 
-def arranged(like: Array, form: str, x: Array) -> tuple[Array, Array, Array]:
-    """Rows of activations (T, width) as kernels want them. What no row fills is NaN, or any byte."""
+def arranged(forms: Sequence[str], x: Array) -> Arranged:
+    """Rows of activations (T, width) as kernels want them beside weights in these formats. What no row fills is NaN, or
+    any byte."""
     n_rows, width = x.shape
-    rows = block_rows(form in QUANTIZED, n_rows)
+    quantized, terms = forms[0] in QUANTIZED, terms_of(forms) if forms[0] in QUANTIZED else ()
+    rows = block_rows(quantized, n_rows)
     count = rounded_up(n_rows, rows)
-    quantized = form in QUANTIZED
     a = aligned(count * width, np.int8 if quantized else np.float32)
     a[:] = 99 if quantized else np.nan
-    s, z = np.full(count * width // GROUP + 1, np.nan, np.float32), np.full(count * width // GROUP + 1, 7, np.int32)
-    _arrange(like, np.ascontiguousarray(x, np.float32).reshape(-1), width, a, s, z, n_rows, rows)
-    return a, s, z
+    groups = count * width // GROUP + 1
+    s, z = np.full(groups, np.nan, np.float32), np.full(groups * max(len(terms), 1), 7, np.int32)
+    likes = tuple(np.zeros(1, KINDS[form]) for form in forms)
+    _arrange(likes, np.ascontiguousarray(x, np.float32).reshape(-1), width, a, s, z, n_rows, rows)
+    return Arranged(a, s, z, len(terms))
 
 
-def product(matrix: Matrix, x: Array, threads: int = 1) -> Array:
-    """x W^T by the kernels, (T, n_out) float32. Nothing is written behind the rows of whole tiles."""
+def product(matrix: Matrix, x: Array, threads: int = 1, beside: Sequence[str] = ()) -> Array:
+    """x W^T by the kernels, (T, n_out) float32. Nothing is written behind the rows of whole tiles. beside: formats of
+    other weights that the activations are arranged for too, in front."""
     form, (numbers, scales), (n_out, size) = matrix.form, matrix.packed, matrix.numbers.shape
     quantized, n_rows, width = form in QUANTIZED, len(x), row_width(size, form)
     x = np.pad(x, ((0, 0), (0, width - size)))
-    a, s, z = arranged(numbers, form, x)
+    forms = (*beside, form)
+    to = arranged(forms, x)
+    if quantized:
+        first = terms_of(forms).index(WHOLE[form].terms[0])
+        to = to._replace(z=to.z[first * block_rows(quantized, n_rows) :])
     step, count = row_width(n_out, "q8_0") + 16, rounded_up(n_rows, block_rows(quantized, n_rows))
     out = np.full((count, step), np.nan, np.float32)
     work = np.zeros(3, np.int64)
 
     def share(_: int) -> None:
         panel = np.full(panel_room(n_rows), np.nan, np.float32)
-        _share(out.reshape(-1), step, numbers, scales, n_out, width, a, s, z, n_rows, panel, work, 1)
+        _share(out.reshape(-1), step, numbers, scales, n_out, width, to, n_rows, panel, work, 1)
 
     if threads == 1:
         share(0)
@@ -137,8 +159,12 @@ def expected(matrix: Matrix, x: Array) -> tuple[Array, Array]:
     q, scales = rounded(x)
     a = (q.reshape(len(x), -1, GROUP) * scales[..., None].astype(np.float64)).swapaxes(0, 1)  # (groups, T, 32)
     parts = a @ numbers.reshape(len(numbers), -1, GROUP).transpose(1, 2, 0)  # (groups, T, n_out): added up exactly
-    steps = len(parts) + 1  # additions, and the product of the two scales
-    return parts.sum(axis=0), 1.001 * steps * STEP * np.abs(parts).sum(axis=0) + 1e-44
+    sizes = np.abs(parts)
+    if WHOLE[matrix.form].block > GROUP or matrix.sizes is not None:  # a group is several terms, which may cancel
+        terms = np.abs(numbers) if matrix.sizes is None else matrix.sizes
+        sizes = np.abs(a) @ terms.reshape(len(numbers), -1, GROUP).transpose(1, 2, 0)
+    steps = (len(parts) + 1) * len(WHOLE[matrix.form].terms) * 2  # additions, and the products of scales
+    return parts.sum(axis=0), 1.001 * steps * STEP * sizes.sum(axis=0) + 1e-44
 
 
 def assert_as_near_as_float32(matrix: Matrix, x: Array) -> None:
@@ -149,13 +175,19 @@ def assert_as_near_as_float32(matrix: Matrix, x: Array) -> None:
 
 @functools.cache
 def some_matrix(form: str) -> Matrix:
-    return random_matrix(np.random.default_rng(3), form, 37, 96)
+    return random_matrix(np.random.default_rng(3), form, 37, 3 * columns_of(form))
+
+
+def columns_of(form: str) -> int:
+    """The least that a matrix may have, or 32."""
+    return WHOLE[form].block if form in WHOLE else GROUP
 
 
 def digest(form: str) -> str:
     """Of the bits of many products."""
     rng, bits = np.random.default_rng(7), hashlib.sha256()
-    for n_out, width, n_rows in ((37, 96, 1), (80, 64, 1), (331, 64, 1), (37, 96, 11), (16, 32, 2)):
+    for n_out, blocks, n_rows in ((37, 3, 1), (80, 2, 1), (331, 2, 1), (37, 3, 11), (16, 1, 2)):
+        width = blocks * columns_of(form)
         matrix = random_matrix(rng, form, n_out, width)
         x = rng.standard_normal((n_rows, width)) * 2.0 ** rng.integers(-8, 8, (n_rows, width))
         bits.update(product(matrix, x).tobytes())

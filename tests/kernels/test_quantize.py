@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from minillama.arrays import Array
 from minillama.kernels.floats import FLOAT_ROWS
 from minillama.kernels.linear import ROWS, block_rows
-from minillama.layout import GROUP, OFFSET, QUANTIZED, TILE, rounded_up
-from minillama.runtime.packing import KINDS, quantize
+from minillama.layout import GROUP, MADE, QUANTIZED, TILE, WHOLE, rounded_up, terms_of
+from minillama.runtime.packing import quantize
 from minillama.weights.quantized import QuantizedTensor
 from minillama.weights.safetensors import ArrayTensor
 from tests.kernels.products import arranged, rounded
@@ -68,7 +68,7 @@ def stored_numbers(tensor: QuantizedTensor) -> tuple[Array, Array]:
             else:
                 byte = tensor.numbers[((place * 4 + k % 16 // 4) * TILE + row) * 4 + k % 4]
                 numbers[i, g, k] = byte >> 4 if k >= 16 else byte & 15
-    return (numbers - OFFSET[tensor.form]).reshape(-1, GROUP), scales.reshape(-1)
+    return (numbers - WHOLE[tensor.form].offset).reshape(-1, GROUP), scales.reshape(-1)
 
 
 def squared_errors(x: Array, numbers: Array, scales: Array) -> Array:
@@ -91,7 +91,7 @@ def hard(rng: np.random.Generator, shape: tuple[int, int]) -> Array:
     return x.astype(np.float32)
 
 
-@pytest.mark.parametrize("form", QUANTIZED)
+@pytest.mark.parametrize("form", MADE)
 @given(SEEDS, st.sampled_from(SHAPES))
 @settings(max_examples=15)
 def test_without_a_search_the_numbers_are_ggmls(form: str, seed: int, shape: tuple[int, int]) -> None:
@@ -134,7 +134,7 @@ def test_a_search_is_worth_it() -> None:
     assert found < 0.98 * ggmls
 
 
-@pytest.mark.parametrize("form", QUANTIZED)
+@pytest.mark.parametrize("form", MADE)
 @given(SEEDS, st.sampled_from(SHAPES))
 @settings(max_examples=10)
 def test_the_recorded_error_is_that_of_the_matrix(form: str, seed: int, shape: tuple[int, int]) -> None:
@@ -148,7 +148,7 @@ def test_the_recorded_error_is_that_of_the_matrix(form: str, seed: int, shape: t
     assert tensor.made.error * norm == pytest.approx(np.sqrt((left**2).sum()), rel=1e-12)
 
 
-@pytest.mark.parametrize("form", QUANTIZED)
+@pytest.mark.parametrize("form", MADE)
 @pytest.mark.parametrize("size", [1e-18, 3e-8, 0.0])
 def test_what_is_too_small_for_float16_becomes_zero(form: str, size: float) -> None:
     x = np.random.default_rng(42).choice([-size, 0, size], (5, 70)).astype(np.float32)
@@ -158,7 +158,7 @@ def test_what_is_too_small_for_float16_becomes_zero(form: str, size: float) -> N
     assert tensor.made.error == (0 if size == 0 else pytest.approx(1, abs=1e-6))  # all of it, squared in float32
 
 
-@pytest.mark.parametrize("form", QUANTIZED)
+@pytest.mark.parametrize("form", MADE)
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("place", [(0, 0), (0, 99), (32, 99), (16, 31), (7, 64)])
 def test_what_is_not_finite_is_refused(form: str, bad: float, place: tuple[int, int]) -> None:
@@ -168,13 +168,13 @@ def test_what_is_not_finite_is_refused(form: str, bad: float, place: tuple[int, 
         quantized(x, form)
 
 
-@pytest.mark.parametrize("form", QUANTIZED)
+@pytest.mark.parametrize("form", MADE)
 def test_denormal_numbers_become_zero(form: str) -> None:
     x = np.random.default_rng(42).choice([-1e-39, 0, 1e-44], (5, 70))
     np.testing.assert_array_equal(quantized(x, form).read(np.float64), 0)
 
 
-@pytest.mark.parametrize("form", QUANTIZED)
+@pytest.mark.parametrize("form", MADE)
 @pytest.mark.parametrize("count", [1, 32])
 def test_what_no_float16_scale_reaches_is_told_as_that(form: str, count: int) -> None:
     x = np.zeros((1, 32))
@@ -183,7 +183,7 @@ def test_what_no_float16_scale_reaches_is_told_as_that(form: str, count: int) ->
         quantized(x, form)
 
 
-@pytest.mark.parametrize("form", QUANTIZED)
+@pytest.mark.parametrize("form", MADE)
 def test_rows_and_columns_are_filled_up_with_zeros(form: str) -> None:
     tensor = quantized(np.ones((3, 5)), form)
     scales = tensor.scales.reshape(-1, TILE)
@@ -193,7 +193,7 @@ def test_rows_and_columns_are_filled_up_with_zeros(form: str) -> None:
     assert (numbers[:, 5:] == 0).all()
 
 
-@pytest.mark.parametrize("form", QUANTIZED)
+@pytest.mark.parametrize("form", MADE)
 @pytest.mark.parametrize("search", [True, False])
 def test_a_large_matrix_by_any_number_of_threads(form: str, search: bool) -> None:
     """More tiles than are done at a time."""
@@ -221,23 +221,33 @@ def test_rows_of_a_block() -> None:
     assert (block_rows(True, 2), block_rows(False, 300)) == (ROWS, FLOAT_ROWS)
 
 
-@pytest.mark.parametrize("form", QUANTIZED)
+@pytest.mark.parametrize("forms", [*((form,) for form in QUANTIZED), ("q8_0", "q4_k"), QUANTIZED])
 @given(SEEDS, st.sampled_from([1, 2, 7, 8, 9]), st.integers(1, 5))
 @settings(max_examples=10)
-def test_activations_are_rounded_as_numpy_rounds_them(form: str, seed: int, n_rows: int, groups: int) -> None:
+def test_activations_are_rounded_as_numpy_rounds_them(
+    forms: tuple[str, ...], seed: int, n_rows: int, groups: int
+) -> None:
     rng = np.random.default_rng(seed)
     x = (spiky(rng, n_rows, GROUP * groups) * 10.0 ** rng.integers(-12, 12, (n_rows, 1))).astype(np.float32)
     x[0, :GROUP] = 0
-    a, s, z = arranged(np.zeros(1, KINDS[form]), form, x)
-    rows = block_rows(True, n_rows)
+    a, s, z, count = arranged(forms, x)
+    rows, terms = block_rows(True, n_rows), terms_of(forms)
+    assert count == len(terms)
     q, scales = rounded(x)
     for row, g in np.ndindex(n_rows, groups):
         block, r = divmod(row, rows)
-        place = (block * groups + g) * rows + r
-        assert s[place] == scales[row, g]
+        group = block * groups + g
+        assert s[group * rows + r] == scales[row, g]
         own = q[row, g * GROUP : (g + 1) * GROUP]
-        assert z[place] == -OFFSET[form] * own.sum()
-        begin = (block * groups + g) * GROUP * rows + 4 * r
+        low, high = int(own[:16].sum()), int(own[16:].sum())
+        wanted = {
+            "128 sums": -128 * (low + high), "8 sums": -8 * (low + high), "16 sums": -16 * (low + high),
+            "32 low sums": -32 * low, "32 high sums": -32 * high,
+            "scaled sum": int((scales[row, g] * np.float32(low + high)).view(np.int32)),
+        }  # fmt: skip
+        found = {term: int(z[(group * count + t) * rows + r]) for t, term in enumerate(terms)}
+        assert found == {term: wanted[term] for term in terms}
+        begin = group * GROUP * rows + 4 * r
         np.testing.assert_array_equal(a[begin + 4 * rows * np.arange(8)[:, None] + np.arange(4)], own.reshape(8, 4))
     # Half a step of a scale, which is 1 / 127 of the largest number, and some roundings of float32
     wide = q.reshape(n_rows, groups, GROUP) * scales[..., None].astype(np.float64)
@@ -249,7 +259,7 @@ def test_activations_are_rounded_as_numpy_rounds_them(form: str, seed: int, n_ro
 @pytest.mark.parametrize("n_rows", [1, 2, 5])
 def test_activations_for_floats_are_interleaved_as_they_are(form: str, n_rows: int) -> None:
     x = np.random.default_rng(45).standard_normal((n_rows, 48)).astype(np.float32)
-    a, _, _ = arranged(np.zeros(1, KINDS[form]), form, x)
+    a = arranged((form,), x).a
     rows = block_rows(False, n_rows)
     blocks = a.reshape(-1, 3, rows, 16).swapaxes(1, 2).reshape(-1, 48)
     np.testing.assert_array_equal(blocks[:n_rows], x)

@@ -35,8 +35,8 @@ FORMS = {"f32": "f32", "f16": "f16", "bf16": "bf16", "bf16z": "bf16", "q8_0": "f
 #   f16, bf16   keys and values are rounded, at 2 ** -11 and 2 ** -8 of their size. A number near the middle of two, a
 #               seldom one, may be rounded to the other neighbour here, and scores of some 10 pass that on tenfold; but
 #               it is one number of very many
-#   q8_0, q4_0  so may one activation be, by a 127th of the largest of its group
-TOLERANCE = {"f32": 1e-5, "f16": 2e-3, "bf16": 1e-2, "bf16z": 1e-2, "q8_0": 3e-2, "q4_0": 3e-2}
+#   q8_0, ...   so may one activation be, by a 127th of the largest of its group
+TOLERANCE = {"f32": 1e-5, "f16": 2e-3, "bf16": 1e-2, "bf16z": 1e-2, **dict.fromkeys(QUANTIZED, 3e-2)}
 ODD = {"hidden_size": 22, "intermediate_size": 35, "vocab_size": 37, "head_dim": 18}
 
 
@@ -91,7 +91,7 @@ class NumpyRounded:
 
     def kept(self, x: Array) -> Array:
         """Keys or values as they are cached."""
-        name = STORED[FORMS[self.form]]
+        name = STORED[FORMS.get(self.form, "f16")]
         return widen(narrow(x.astype(np.float32), name), name, np.float64)
 
     def read(self, x: Array) -> Array:

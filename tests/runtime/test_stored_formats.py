@@ -3,6 +3,7 @@ as the NumPy engine. Nothing is sampled: all stored x all asked, for single matr
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,17 +13,17 @@ import pytest
 
 from minillama import convert
 from minillama.arrays import Array
-from minillama.layout import COMPRESSED, PACKED, QUANTIZED
+from minillama.layout import COMPRESSED, MADE, PACKED, QUANTIZED
 from minillama.llama import LlamaForCausalLM
 from minillama.runtime.model import FastModel
-from minillama.runtime.packing import KINDS, STORED, Packed, pack, packed, row_width
+from minillama.runtime.packing import STORED, Packed, pack, packed, row_width
 from minillama.weights import open_checkpoint
 from minillama.weights.compressed import CompressedTensor
 from minillama.weights.formats import narrow, widen
 from minillama.weights.gguf_blocks import BLOCKS
 from minillama.weights.gguf_file import read_gguf
 from minillama.weights.gguf_tensors import tensor_of
-from minillama.weights.mixed import matrix_forms
+from minillama.weights.mixed import matrix_forms, stored_format
 from minillama.weights.names import EMBED_TOKENS, LM_HEAD
 from minillama.weights.quantized import QuantizedTensor
 from minillama.weights.safetensors import ArrayTensor, Tensor, open_safetensors
@@ -30,7 +31,7 @@ from tests.ggufs import SETTINGS, gguf_bytes, info, random_matrix
 from tests.runtime.beside import FORMS, NumpyRounded, assert_near
 from tests.tiny import random_ids, spiky, write_safetensors
 
-ASKED = tuple(KINDS)
+ASKED = ("f32", "f16", "bf16", COMPRESSED, *MADE)
 GGUF_KINDS = [block.name for block in BLOCKS.values() if block.name not in ("F64", "BF16")]
 SHAPE = (37, 256)  # rows that fill neither a tile nor a vector, and one block of the formats called K
 
@@ -57,7 +58,7 @@ STORED_AS: dict[str, Callable[[Path], Tensor]] = {
     **{f"gguf {kind}, heads": lambda folder, kind=kind: in_gguf(folder, kind, 6) for kind in GGUF_KINDS},
     **{f"file {dtype}": lambda folder, dtype=dtype: in_safetensors(folder, dtype)
        for dtype in ("F64", "F32", "F16", "BF16")},
-    **{f"kept {form}": lambda folder, form=form: packed(ArrayTensor(matrix()), form) for form in PACKED},
+    **{f"kept {form}": lambda folder, form=form: packed(ArrayTensor(matrix()), form) for form in (COMPRESSED, *MADE)},
     "arrays": lambda folder: ArrayTensor(matrix()),
 }  # fmt: skip
 
@@ -127,6 +128,9 @@ MIXTURES = {kind: (kind, {}) for kind in GGUF_KINDS} | {
     "Q4_0, a head in Q8_0": ("Q4_0", {"output": "Q8_0"}),
     "Q4_K, some in Q6_K": ("Q4_K", {"output": "Q6_K", "attn_v": "Q6_K", "ffn_down": "Q6_K"}),
 }
+MIXTURES["Q5_0, all kinds"] = ("Q5_0", {
+    "output": "Q4_0", "attn_q": "Q4_K", "attn_k": "Q4_1", "attn_v": "Q5_K", "attn_output": "Q8_0", "ffn_down": "Q6_K",
+})  # fmt: skip
 KEPT = ("f32", "f16", "bf16", "bf16z", "q8_0", "q4_0")
 
 
@@ -195,23 +199,48 @@ def test_whole_models_like_numpy(stored: str, asked: str, files: dict[str, Path]
 
 
 @pytest.mark.parametrize("stored", MIXTURES)
-def test_the_format_that_is_taken_by_itself(stored: str, files: dict[str, Path]) -> None:
-    """The one that most numbers are in, or 8 bits where kernels do not have that; of mixtures too the text is right."""
-    form = {"F32": "f32", "F16": "f16", "Q4_0": "q4_0"}.get(stored.partition(",")[0], "q8_0")
-    model = LlamaForCausalLM.from_pretrained(files[stored], engine="numba", cache_dtype=FORMS[form], threads=1)
-    assert model.form == form
-    ids = [[1, 5, 3, 8]]
-    assert_near(form, model.new_engine().prefill(ids), Reference(files[stored], form).prefill(ids))
+def test_the_format_that_is_taken_by_itself(
+    stored: str, files: dict[str, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The one that most numbers are in. Beside it every matrix in whole numbers keeps its own, and nothing is told."""
+    form = stored.partition(",")[0].lower()
+    with caplog.at_level(logging.WARNING):
+        model = LlamaForCausalLM.from_pretrained(files[stored], engine="numba", cache_dtype=FORMS.get(form, "f16"))
+    assert (model.form, caplog.messages) == (form, [])
+    ours, theirs = model.new_engine(), Reference(files[stored], form)
+    if form in QUANTIZED:
+        kept = {name: stored_format(tensor) for name, tensor in open_checkpoint(files[stored]).tensors.items()}
+        for name in matrix_forms(form, model.weights.tensors):
+            assert model.weights.tensors[name].dtype == (kept[name] if kept[name].lower() in QUANTIZED else "Q8_0")
+    rows = [(random_ids(8 + row, length) % VOCAB).tolist() for row, length in enumerate((5, 2))]
+    assert_near(form, ours.prefill(rows), theirs.prefill(rows))
+    assert_near(form, ours.decode(np.array([3, 1])), theirs.decode(np.array([3, 1])))
+
+
+@pytest.mark.parametrize("stored", ["Q4_K, some in Q6_K", "Q5_0, all kinds"])
+def test_mixed_formats_give_the_same_bits_alone_and_together(stored: str, files: dict[str, Path]) -> None:
+    """Over threads, batches and how a prompt is cut, as every format by itself does."""
+    one, two = (LlamaForCausalLM.from_pretrained(files[stored], engine="numba", threads=threads) for threads in (1, 2))
+    ids = random_ids(3, 21) % VOCAB
+    whole = one(ids[None]).logits[0]
+    np.testing.assert_array_equal(two(ids[None]).logits[0], whole)
+    np.testing.assert_array_equal(two(np.stack([ids, ids[::-1]])).logits[0], whole)
+    past, parts = None, []
+    for part in (ids[:1], ids[1:13], ids[13:14], ids[14:]):
+        out = two(part[None], past_key_values=past)
+        past = out.past_key_values
+        parts.append(out.logits[0])
+    np.testing.assert_array_equal(np.concatenate(parts), whole)
 
 
 # -- a head of more bits than the layers --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("head", ["Q6_K", "Q8_0", "F16", "Q4_1"])
-def test_a_head_of_more_bits_than_q4_0_stays_in_q8_0(head: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("head", "kept"), [("Q6_K", "q6_k"), ("Q8_0", "q8_0"), ("F16", "q8_0"), ("Q4_1", "q4_1")])
+def test_a_head_of_more_bits_than_the_layers_keeps_them(head: str, kept: str, tmp_path: Path) -> None:
     file = gguf_of(tmp_path, "Q4_0", {"output": head})
     forms = matrix_forms("q4_0", open_checkpoint(file).tensors)
-    assert forms.pop(LM_HEAD) == "q8_0"
+    assert forms.pop(LM_HEAD) == kept
     assert {*forms.values()} == {"q4_0"}
     assert EMBED_TOKENS not in forms
 
@@ -223,7 +252,7 @@ def test_a_head_like_the_layers_gets_what_is_asked_for(kind: str, tmp_path: Path
 
 
 def test_logits_of_a_head_in_six_bits_over_layers_in_four(tmp_path: Path) -> None:
-    """In q8_0 it loses less than a hundredth of what it would lose in four bits: the same layers, the head alone."""
+    """The head alone, beside what four bits would make of it."""
     file = gguf_of(tmp_path, "Q4_0", {"output": "Q6_K"})
     model = LlamaForCausalLM.from_pretrained(file, engine="numba", dtype="q4_0", cache_dtype="f16")
     exact = LlamaForCausalLM.from_pretrained(file, engine="numpy", dtype="float64")
@@ -232,7 +261,7 @@ def test_logits_of_a_head_in_six_bits_over_layers_in_four(tmp_path: Path) -> Non
     wanted = hidden @ head.read(np.float64).T
     fast = model.new_engine().model
     assert isinstance(fast, FastModel)
-    assert fast.tensors[LM_HEAD].dtype == "Q8_0"
+    assert fast.tensors[LM_HEAD].dtype == "Q6_K"
     off = np.abs(fast.lm_logits(hidden) - wanted).max() / np.abs(wanted).max()
     in_four = np.abs(hidden @ packed(head, "q4_0").read(np.float64).T - wanted).max() / np.abs(wanted).max()
     assert off < 0.015 < in_four / 3  # activations in 8 bits, half a 127th of a group's largest each, make about 1 %
@@ -246,7 +275,7 @@ def test_the_head_stays_so_in_a_folder(way: str, tmp_path: Path) -> None:
     else:
         LlamaForCausalLM.from_pretrained(file, engine="numba", dtype="q4_0", cache_dtype="f16").save_pretrained(out)
     tensors: dict[str, Any] = dict(open_checkpoint(out).tensors)
-    assert tensors.pop(LM_HEAD).dtype == "Q8_0"
+    assert tensors.pop(LM_HEAD).dtype == "Q6_K"
     assert {tensor.dtype for name, tensor in tensors.items() if name in matrix_forms("q4_0", tensors)} == {"Q4_0"}
     again = LlamaForCausalLM.from_pretrained(out, engine="numba", dtype="q4_0", cache_dtype="f16")
     first = LlamaForCausalLM.from_pretrained(file, engine="numba", dtype="q4_0", cache_dtype="f16")

@@ -47,7 +47,7 @@ def test_rows_and_the_whole(kind: str, heads: int | None, tmp_path: Path) -> Non
 def test_more_than_is_widened_at_a_time(tmp_path: Path) -> None:
     tensor, floats = opened(tmp_path, "Q5_1", (300, 4096))
     assert floats.size > PIECE
-    np.testing.assert_array_equal(tensor.stored(), floats)
+    np.testing.assert_array_equal(tensor.read(np.float32), floats)
 
 
 @pytest.mark.parametrize("heads", [None, 6])
@@ -76,7 +76,11 @@ def test_a_vector_in_blocks(tmp_path: Path) -> None:
     np.testing.assert_array_equal(tensor.read(np.float32, np.array([63, 0])), floats[[63, 0]])
 
 
-def test_other_formats_are_read_as_float32(tmp_path: Path) -> None:
-    tensor, _ = opened(tmp_path, "Q6_K", (4, 256))
+def test_matrices_say_what_they_are_stored_in_and_vectors_are_read_as_float32(tmp_path: Path) -> None:
+    assert opened(tmp_path, "Q6_K", (4, 256))[0].dtype == "Q6_K"
+    stored = random_matrix(np.random.default_rng(5), (1, 256), "Q6_K")
+    (tmp_path / "y.gguf").write_bytes(gguf_bytes({}, [info("x", stored, "Q6_K")._replace(shape=(256,))]))
+    gguf = read_gguf(tmp_path / "y.gguf")
+    tensor = tensor_of(gguf.file, gguf.tensors["x"])
     assert isinstance(tensor, BlockTensor)
     assert (tensor.dtype, tensor.packed) == ("F32", "Q6_K")

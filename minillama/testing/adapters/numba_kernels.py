@@ -25,6 +25,7 @@ from minillama.kernels.floats import panel_room
 from minillama.kernels.linear import block_rows, linear, whole_blocks
 from minillama.kernels.llvm import LANES
 from minillama.kernels.quantize import arrange_row
+from minillama.kernels.state import Arranged
 from minillama.layout import GROUP, QUANTIZED, TILE, rounded_up
 from minillama.model.decoder import Decoder
 from minillama.model.rope import Rotary
@@ -67,12 +68,12 @@ def _attend(
 
 @njit
 def _product(
-    x: Any, width: int, w: Any, scales: Any, n_out: int, n: int, rows: int, a: Any, s: Any, z: Any, panel: Any,
-    work: Any, out: Any, out_step: int,
+    x: Any, width: int, w: Any, scales: Any, n_out: int, n: int, rows: int, to: Any, panel: Any, work: Any, out: Any,
+    out_step: int,
 ) -> None:  # fmt: skip
     for row in range(n):
-        arrange_row(w, x, row * width, 0, width, width, a, s, z, row, rows)
-    linear(out, out_step, w, scales, n_out, width, a, s, z, n, panel, work, 0)
+        arrange_row((w,), x, row * width, 0, width, width, to.a, to.s, to.z, row, rows)
+    linear(out, out_step, w, scales, n_out, width, to, n, panel, work, 0)
 
 
 @njit
@@ -155,10 +156,10 @@ class Kernels:
         a[:] = 0
         groups = count * width // GROUP + 1
         out = np.zeros((count, step), np.float32)
+        to = Arranged(a, np.zeros(groups, np.float32), np.zeros(groups, np.int32), 1)
         _product(
-            rows.reshape(-1), width, packed.numbers, packed.scales, n_out, n, block, a, np.zeros(groups, np.float32),
-            np.zeros(groups, np.int32), np.zeros(panel_room(n), np.float32), np.zeros(1, np.int64), out.reshape(-1),
-            step,
+            rows.reshape(-1), width, packed.numbers, packed.scales, n_out, n, block, to,
+            np.zeros(panel_room(n), np.float32), np.zeros(1, np.int64), out.reshape(-1), step,
         )  # fmt: skip
         return out[:n]
 
