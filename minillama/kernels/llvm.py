@@ -46,7 +46,7 @@ FEATURES = frozenset(name[1:] for name in target_features().split(",") if name.s
 # A block of sums must fit the registers: 32 of 16 lanes with AVX-512, a quarter of that with AVX2 and on ARM. Sizes for
 # ARM are those that compile well there; none has been measured
 WIDE = "avx512f" in FEATURES
-HALVES = "avx2" in FEATURES and not WIDE  # blocks of half vectors, see halves.py
+HALVES = "avx2" in FEATURES and not WIDE  # blocks of half vectors, see blocks.py
 # What one activation row reads of memory is faster the more streams there are where Intel's cores follow them, up to 8;
 # AMD's, of Zen 5, are faster with 2 to 4. Others have not been measured
 MANY_STREAMS = WIDE and not (config.CPU_NAME or binding.get_host_cpu_name()).startswith("znver")
