@@ -95,6 +95,7 @@ def _in_tiles(tensor: BlockTensor, form: str) -> Packed:
     fill_tiles(
         stored.reshape(-1), order, blocks, _fields(form), 0, tiles, numbers.view(np.uint32), scales.view(np.uint8)
     )
+    tensor.file.forget(tensor.offset, stored.nbytes)
     return Packed(numbers.view(KINDS[form]), scales)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from minillama.arrays import Array
+from minillama.layout import rounded_up
 
 PIECE = 1 << 20  # bytes that are read at a time where not all are wanted at once; more outrun the disk's reading ahead
 
@@ -78,6 +79,13 @@ class MappedFile:
         if isinstance(self._map, Mapping):
             self._map.check()
         return np.ndarray(shape, dtype, self._map, offset, strides)
+
+    def forget(self, offset: int, size: int) -> None:
+        """Let go of what has been read of a stretch, which would stay with the process. It can be read again."""
+        if isinstance(self._map, Mapping) and hasattr(self._map, "madvise") and hasattr(mmap, "MADV_DONTNEED"):
+            start, end = rounded_up(offset, mmap.PAGESIZE), (offset + size) // mmap.PAGESIZE * mmap.PAGESIZE
+            if start < end:
+                self._map.madvise(mmap.MADV_DONTNEED, start, end - start)
 
     def pieces(self, dtype: Any, offset: int, size: int) -> Iterator[Array]:
         """`size` bytes as numbers, PIECE of them at a time, each good until the next. They are read past the mapping,

@@ -84,3 +84,13 @@ def test_matrices_say_what_they_are_stored_in_and_vectors_are_read_as_float32(tm
     tensor = tensor_of(gguf.file, gguf.tensors["x"])
     assert isinstance(tensor, BlockTensor)
     assert (tensor.dtype, tensor.packed) == ("F32", "Q6_K")
+
+
+def test_what_a_file_has_let_go_of_is_read_again(tmp_path: Path) -> None:
+    tensor, floats = opened(tmp_path, "Q4_K", (64, 2048))
+    assert isinstance(tensor, TiledTensor)
+    stored, _ = tensor.tensor.all_blocks()
+    before = stored.copy()
+    tensor.tensor.file.forget(tensor.tensor.offset, stored.nbytes)
+    np.testing.assert_array_equal(stored, before)
+    np.testing.assert_array_equal(tensor.read(np.float32), floats)
