@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -345,7 +346,7 @@ def test_an_interruption_while_python_imports(delay: float) -> None:
     process.send_signal(signal.SIGINT)
     status, err = ending(process)
     assert status in (130, -signal.SIGINT)
-    assert "Traceback" not in err
+    assert "Traceback" not in err or "generate.py" not in err  # before its first line Python is by itself
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
@@ -410,4 +411,4 @@ def test_arguments_that_are_no_numbers(capfd: Capture) -> None:
     for bad in (["--top-k", "1.5"], ["--temperature", "hot"], ["--seed", "x"]):
         with pytest.raises(SystemExit, match="2"):
             command(capfd, *bad)
-        assert f"argument {bad[0]}: invalid" in capfd.readouterr().err
+        assert re.search(rf"^minillama: {bad[0]} must be a (whole )?number, not '{bad[1]}'", capfd.readouterr().err)

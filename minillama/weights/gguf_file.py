@@ -70,7 +70,7 @@ def read_gguf(path: Path) -> GGUF:
 def _read(file: MappedFile, reader: _Reader) -> GGUF:
     magic = reader.take(min(4, file.size))
     if magic != MAGIC:
-        what = impostor(magic + reader.take(min(28, file.size - 4))) or "something else, or broken"
+        what = impostor(magic + reader.take(min(28, file.size - len(magic)))) or "something else, or broken"
         raise ValueError(f"it begins with {shown(magic)} and not with {shown(MAGIC)}, so it is {what}")
     version = reader.number("<I")
     if version and not version & 0xFFFF:
