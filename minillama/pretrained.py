@@ -50,6 +50,12 @@ if TYPE_CHECKING:
     from minillama.runtime import FastDecoder, FastModel
 
 log = logging.getLogger("minillama")
+# Arguments of from_pretrained that calls of transformers have, and which change nothing here: where the model runs, how
+# its attention is computed, what may be downloaded or run
+IDLE = (
+    "device_map", "low_cpu_mem_usage", "attn_implementation", "use_safetensors", "local_files_only", "revision",
+    "trust_remote_code", "token", "cache_dir", "force_download",
+)  # fmt: skip
 
 
 class LlamaPreTrainedModel(Copied):
@@ -139,8 +145,9 @@ class LlamaPreTrainedModel(Copied):
         index of several.
 
         config: a LlamaConfig or a config.json to use instead of the one beside the weights. lora: the folder of a LoRA
-        adapter to merge into them, or several. overrides: fields of the config to set otherwise, such as num_labels=3.
-        Weights are mapped, and widened as they are used. A checkpoint of another class opens too: heads that this one
+        adapter to merge into them, or several. overrides: fields of the config to set otherwise, such as num_labels=3;
+        arguments of transformers that change nothing here are taken too. Weights are mapped, and widened as they are
+        used. A checkpoint of another class opens too: heads that this one
         has not are left out, and a classifier's head that is not there is drawn from `seed`, with a warning. Raises
         FileNotFoundError, OSError or ValueError that names the file and what is wrong with it, and MemoryError before
         anything is loaded if the free memory cannot hold what `dtype` needs.
@@ -150,6 +157,9 @@ class LlamaPreTrainedModel(Copied):
         choices = _Choices.checked(
             engine, overrides.pop("torch_dtype", None) or dtype, cache_dtype, compat, seed, threads
         )
+        if (place := overrides.get("device_map")) not in (None, "auto", "cpu"):
+            raise ValueError(f"device_map must be auto or cpu, the only place there is, not {shown(place)}")
+        overrides = {name: value for name, value in overrides.items() if name not in IDLE}
         if unknown := [name for name in overrides if name not in LlamaConfig.field_names()]:
             raise TypeError(
                 f"{cls.__name__}.from_pretrained takes no {shown(unknown[0])}, nor is it a field of LlamaConfig: "

@@ -316,6 +316,11 @@ def test_a_config_may_be_given_and_its_fields_set_otherwise(tmp_path: Path) -> N
         LlamaModel.from_pretrained(tmp_path, use_cash=False)
     assert LlamaModel.from_pretrained(tmp_path, torch_dtype="float64").dtype == np.float64
 
+    asked: dict[str, Any] = {"device_map": "auto", "low_cpu_mem_usage": True, "attn_implementation": "eager"}
+    assert LlamaModel.from_pretrained(tmp_path, **asked).config == LlamaConfig.from_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="device_map must be auto or cpu, the only place there is, not 'cuda'"):
+        LlamaModel.from_pretrained(tmp_path, device_map="cuda")
+
     class OfTorch:
         def __str__(self) -> str:
             return "torch.float64"

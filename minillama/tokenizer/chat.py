@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from minillama.messages import listed, shown
@@ -12,6 +12,7 @@ from minillama.tokenizer.batch_encoding import BatchEncoding
 from minillama.tokenizer.batches import Batches
 from minillama.tokenizer.marks import Mark, Marks, StandIns, plain_data
 from minillama.tokenizer.settings import check_settings
+from minillama.tokenizer.tool_schemas import as_tool
 
 # The default system prompt of Llama 2, by Meta: Touvron et al. 2023, "Llama 2: Open Foundation and Fine-Tuned Chat
 # Models", appendix A.3.7, and the DEFAULT_SYSTEM_PROMPT of the reference code and of transformers
@@ -120,7 +121,7 @@ class ChatTemplates:
     def apply_chat_template(
         self,
         conversation: Any,
-        tools: Sequence[Mapping[str, Any]] | None = None,
+        tools: Sequence[Mapping[str, Any] | Callable[..., Any]] | None = None,
         documents: Sequence[Mapping[str, Any]] | None = None,
         chat_template: str | None = None,
         add_generation_prompt: bool = False,
@@ -140,10 +141,10 @@ class ChatTemplates:
         conversation: messages with a role ("system", "user", "assistant") and a content (a text, or parts
         {"type": "text", "text": ...} where the template takes them). add_generation_prompt: end with what begins an
         answer. continue_final_message: end within the last message, for the model to go on with it. tools: JSON
-        schemas; tools, documents and kwargs are for the template. The ids are a list (a BatchEncoding with return_dict,
-        as transformers 5 gives by default), padded, truncated and made arrays of as everywhere else; padding=True pads
-        a single conversation to max_length. Nothing is put around what the template writes: it has a beginning-of-text
-        if the template writes one, and never two.
+        schemas, or functions (see tool_schemas.py); tools, documents and kwargs are for the template. The ids are a
+        list (a BatchEncoding with return_dict, as transformers 5 gives by default), padded, truncated and made arrays
+        of as everywhere else; padding=True pads a single conversation to max_length. Nothing is put around what the
+        template writes: it has a beginning-of-text if the template writes one, and never two.
 
         Whatever a message says stays text: a control token spelled out in it does not become one, unless
         sanitize_control_tokens is False, as it is in transformers. Control tokens are the special tokens, and the added
@@ -155,6 +156,7 @@ class ChatTemplates:
         from minillama.tokenizer.jinja_sandbox import ChatTemplate  # Jinja takes a while, which others need not wait
 
         conversations, batched = _conversations(conversation)
+        tools = [as_tool(tool) for tool in tools] if isinstance(tools, list | tuple) else tools
         if continue_final_message and add_generation_prompt:
             raise ValueError("continue_final_message and add_generation_prompt exclude each other: give one of them")
         if kwargs.get("return_assistant_tokens_mask"):

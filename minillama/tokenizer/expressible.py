@@ -32,7 +32,9 @@ def parts_of(component: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any]]
 
 
 def check_model(model: Mapping[str, Any]) -> None:
-    """ValueError for settings of a BPE model that a vocabulary has no place for."""
+    """ValueError for a model that is no BPE, and for settings of one that a vocabulary has no place for."""
+    if (kind := model.get("type") or "BPE") != "BPE":
+        raise cannot("model", {"type": kind})
     for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):
         if model.get(key):
             raise cannot("model", {"type": key, "value": model[key]})

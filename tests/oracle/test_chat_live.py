@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from minillama.loading import write_tokenizer
 from minillama.shipped import sample_text
 from minillama.tokenizer import LlamaTokenizerFast
 from minillama.tokenizer.jinja_sandbox import ChatTemplate
+from minillama.tokenizer.tool_schemas import tool_schema
 from tests.tokenizer.test_jinja_sandbox import SOUND
+from tests.tokenizer.test_tool_schemas import FUNCTIONS
 
 transformers = pytest.importorskip("transformers", reason="needs the oracle extra")
 if not transformers.__version__.startswith("5."):
@@ -169,3 +172,10 @@ def test_templates_write_what_their_environment_writes(case: str) -> None:
     messages = [{"role": "user", "content": "x"}]
     rendered, _ = render_jinja_template([messages], chat_template=source)
     assert rendered == [ChatTemplate(source).render({"messages": messages})]
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_functions_as_tools(function: Callable[..., Any]) -> None:
+    from transformers.utils import get_json_schema
+
+    assert tool_schema(function) == get_json_schema(function)

@@ -51,13 +51,6 @@ def without_piece(file: bytes) -> bytes:
     return b"".join(part for part in fields(file) if b"<0x41>" not in part)
 
 
-OTHERS: list[dict[str, Any]] = [
-    {"type": "WordPiece", "unk_token": "a", "vocab": {"a": 0}, "max_input_chars_per_word": 9,
-                  "continuing_subword_prefix": "##"},
-    {"type": "Unigram", "unk_id": 0, "vocab": [["a", 0.0]]},
-    {"type": "WordLevel", "unk_token": "a", "vocab": {"a": 0}},
-]  # fmt: skip
-
 BAD_MODEL: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "empty": (lambda file: b"", "is empty"),
     "truncated to 1 byte": (lambda file: file[:1], "is not a sound sentencepiece model"),
@@ -79,16 +72,9 @@ BAD_JSON: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "a list": (lambda file: b"[]", "holds a JSON list, not an object"),
     "no model": (edited_json(lambda contents: contents.pop("model")), "is a malformed tokenizer"),
     "model without vocabulary": (edited_json(lambda contents: contents["model"].pop("vocab")), "is not a sound"),
-    **{
-        f"of the algorithm {model['type']}": (
-            with_part("model", model),
-            f"is a {model['type']} tokenizer, and LLaMA's are",
-        )
-        for model in OTHERS
-    },
     "an unknown algorithm": (
         edited_json(lambda contents: contents["model"].update(type="Magic")),
-        "is a Magic tokenizer, and LLaMA's are BPE",
+        "is not a sound tokenizer.json",
     ),
     "id -1": (edited_json(lambda contents: contents["model"]["vocab"].update(new=-1)), "is not a sound tokenizer.json"),
     "id vocab_size": (

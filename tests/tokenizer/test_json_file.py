@@ -4,11 +4,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import decoders
+from tokenizers.models import Unigram, WordLevel
+from tokenizers.pre_tokenizers import Metaspace, WhitespaceSplit
 
+from minillama.loading import load_tokenizer
 from minillama.shipped import sample_text, tale_model
 from minillama.tokenizer import LlamaTokenizer, LlamaTokenizerFast
+from minillama.tokenizer.to_pieces import to_pieces
 from tests.tokenizer.test_sentencepiece_model import TEXTS
 
 FILE = tale_model() / "tokenizer.json"
@@ -99,13 +105,6 @@ def test_nothing_around_a_text_that_the_file_leaves_bare(tmp_path: Path) -> None
     assert len(tokenizer.encode("ab")) == 2
 
 
-def test_a_tokenizer_of_another_kind(tmp_path: Path) -> None:
-    file = tmp_path / "tokenizer.json"
-    file.write_text('{"model": {"type": "WordPiece", "vocab": {}}}')
-    with pytest.raises(ValueError, match=r"tokenizer.json is a WordPiece tokenizer, and LLaMA's are BPE"):
-        LlamaTokenizerFast(tokenizer_file=file)
-
-
 def test_named_tokens_come_before_those_of_the_file(tmp_path: Path) -> None:
     file = byte_level(tmp_path, [BEGIN, TEXT])
     assert LlamaTokenizerFast.from_pretrained(file, bos_token=None).encode("a") == LlamaTokenizerFast.from_pretrained(
@@ -152,3 +151,35 @@ def test_flags_may_be_zero_and_one(tmp_path: Path) -> None:
     tokenizer = LlamaTokenizerFast.from_pretrained(file)
     flags = (tokenizer.add_bos_token, tokenizer.clean_up_tokenization_spaces, tokenizer.legacy)
     assert [flag is True for flag in flags] == [False, True, False]
+
+
+def unigram() -> tokenizers.Tokenizer:
+    pieces = [("<unk>", 0.0), ("<s>", 0.0), ("</s>", 0.0), ("▁the", -2.0), ("▁f", -3.0), ("ox", -3.5), ("▁", -4.0)]
+    pieces += [(letter, -5.0 - place) for place, letter in enumerate("thefox")]
+    backend = tokenizers.Tokenizer(Unigram([*pieces, *((f"<0x{i:02X}>", -9.0) for i in range(256))], 0, True))
+    backend.pre_tokenizer = Metaspace()
+    backend.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace(), decoders.Fuse()])
+    return backend
+
+
+def words() -> tokenizers.Tokenizer:
+    backend = tokenizers.Tokenizer(WordLevel({"<unk>": 0, "<s>": 1, "</s>": 2, "the": 3, "fox": 4}, "<unk>"))
+    backend.pre_tokenizer = WhitespaceSplit()
+    return backend
+
+
+@pytest.mark.parametrize("made", [unigram, words])
+def test_models_of_other_kinds_than_bpe(made: Callable[[], tokenizers.Tokenizer], tmp_path: Path) -> None:
+    """What the library opens is used; a GGUF file has no place for it."""
+    backend = made()
+    backend.add_special_tokens(["<s>", "</s>"])
+    backend.save(str(tmp_path / "tokenizer.json"))
+    tokenizer = load_tokenizer(tmp_path)
+    text = "the fox ü the"
+    ids = backend.encode(text, add_special_tokens=False).ids
+    assert tokenizer.encode(text, add_special_tokens=False) == ids
+    assert tokenizer.decode(ids) == backend.decode(ids, skip_special_tokens=False)
+    tokenizer.save_pretrained(tmp_path / "kept")
+    assert load_tokenizer(tmp_path / "kept").encode(text, add_special_tokens=False) == ids
+    with pytest.raises(ValueError, match=r"the tokenizer's model (Unigram|WordLevel) has no place in a vocabulary for"):
+        to_pieces(tokenizer)
