@@ -139,7 +139,7 @@ def _rope(n: int, rows: int, layer: int, m: Any, w: Any, batch: Any, room: Any) 
 def _linear(n: int, rows: int, layer: int, m: Any, w: Any, batch: Any, room: Any) -> None:
     arrange_step(0, 1, n, rows, w.likes, room.normed, m.hidden_width, m.hidden_width, room)
     x, gate_proj = room.arranged, w.table[layer, GATE_PROJ]
-    product(gate_proj[2], w.likes, 0, room.logits, m.inner_width, x, gate_proj, m.inner, m.hidden_width, n, room, 0)
+    product(0, room.logits, m.inner_width, x, w, gate_proj, m.inner, m.hidden_width, n, room, 0)
 
 
 @njit
@@ -159,7 +159,7 @@ def _attention(n: int, rows: int, layer: int, m: Any, w: Any, batch: Any, room: 
     attention_step(0, layer, 1, m, batch, room)
     arrange_step(0, 1, n, rows, w.likes, room.qkv, m.qkv_width, m.q_width, room)
     x, o_proj = room.arranged, w.table[layer, O_PROJ]
-    product(o_proj[2], w.likes, 0, room.change, m.hidden_width, x, o_proj, m.hidden, m.q_width, n, room, 2)
+    product(0, room.change, m.hidden_width, x, w, o_proj, m.hidden, m.q_width, n, room, 2)
 
 
 @njit
@@ -167,7 +167,7 @@ def _mlp(n: int, rows: int, layer: int, m: Any, w: Any, batch: Any, room: Any) -
     arrange_step(0, 1, n, rows, w.likes, room.normed, m.hidden_width, m.hidden_width, room)
     gated_pass(0, n, rows, layer, 3, m, w, room)
     x, down_proj = room.joined, w.table[layer, DOWN_PROJ]
-    product(down_proj[2], w.likes, 0, room.change, m.hidden_width, x, down_proj, m.hidden, m.inner_width, n, room, 4)
+    product(0, room.change, m.hidden_width, x, w, down_proj, m.hidden, m.inner_width, n, room, 4)
 
 
 @njit

@@ -14,7 +14,7 @@ from numba.extending import overload
 
 from minillama.kernels.attention import attention
 from minillama.kernels.kept import kernel
-from minillama.kernels.linear import PART, ROWS, from_row, linear, linear_rows, task_count, task_end, task_rows
+from minillama.kernels.linear import PART, ROWS, from_row, linear_rows, task_count, task_end, task_rows
 from minillama.kernels.llvm import LANES, SOURCES, inner
 from minillama.kernels.mlp import gated
 from minillama.kernels.norm import rms_norm
@@ -138,76 +138,49 @@ def attention_step(thread: int, layer: int, slot: int, m: Any, batch: Any, room:
 
 
 @inner
-def own_terms(x: Any, first: int, n: int) -> Any:
-    """Arranged activations of n rows, from term `first` on."""
-    return Arranged(x.a, x.s, x.z[first * (1 if n == 1 else ROWS) :], x.terms)
-
-
-def product(
-    kind: int, likes: Any, thread: int, out: Any, out_step: int, x: Any, where: Any, n_out: int, width: int, n: int,
-    room: Any, slot: int,
+def rows_of_kind(
+    like: Any, thread: int, out: Any, out_step: int, x: Any, where: Any, first: int, last: int, width: int, n: int,
+    room: Any,
 ) -> None:  # fmt: skip
-    """This thread's share of the arranged activations x times one matrix, like number `kind` of `likes`. where: its
-    entry in Weights.table."""
-    raise NotImplementedError("called in kernels only")
+    """product_rows for a matrix like that."""
+    rows, scales = from_row(at(where[0], like), at(where[1], SCALES), first, width)
+    own = Arranged(x.a, x.s, x.z[where[3] * (1 if n == 1 else ROWS) :], x.terms)  # from its first term on
+    linear_rows(out, out_step, rows, scales, 0, last - first, width, own, n, room.panel[thread])
 
 
-@overload(product)
-def _product(
-    kind: int, likes: Any, thread: int, out: Any, out_step: int, x: Any, where: Any, n_out: int, width: int, n: int,
-    room: Any, slot: int,
-) -> Any:  # fmt: skip
-    def of_one_kind(
-        kind: int, likes: Any, thread: int, out: Any, out_step: int, x: Any, where: Any, n_out: int, width: int, n: int,
-        room: Any, slot: int,
-    ) -> None:  # fmt: skip
-        numbers, scales = at(where[0], likes[0]), at(where[1], SCALES)
-        x = own_terms(x, where[3], n)
-        linear(out, out_step, numbers, scales, n_out, width, x, n, room.panel[thread], room.work, slot)
-
-    def of_its_kind(
-        kind: int, likes: Any, thread: int, out: Any, out_step: int, x: Any, where: Any, n_out: int, width: int, n: int,
-        room: Any, slot: int,
-    ) -> None:  # fmt: skip
-        if kind == 0:
-            product(0, likes[:1], thread, out, out_step, x, where, n_out, width, n, room, slot)
-        else:
-            product(kind - 1, likes[1:], thread, out, out_step, x, where, n_out, width, n, room, slot)
-
-    return of_one_kind if len(likes) == 1 else of_its_kind
-
-
-def product_rows(
-    kind: int, likes: Any, thread: int, out: Any, out_step: int, x: Any, where: Any, first: int, last: int, width: int,
-    n: int, room: Any,
-) -> None:  # fmt: skip
-    """The arranged activations x times the rows first .. last - 1 of one matrix, as the first columns of out."""
+def product_rows(kind: int, likes: Any, *task: Any) -> None:
+    """The arranged activations x times the rows first .. last - 1 of one matrix, as the first columns of out. kind:
+    which of `likes` the matrix is like. task: the other arguments of rows_of_kind."""
     raise NotImplementedError("called in kernels only")
 
 
 @overload(product_rows)
-def _product_rows(
-    kind: int, likes: Any, thread: int, out: Any, out_step: int, x: Any, where: Any, first: int, last: int, width: int,
-    n: int, room: Any,
-) -> Any:  # fmt: skip
-    def of_one_kind(
-        kind: int, likes: Any, thread: int, out: Any, out_step: int, x: Any, where: Any, first: int, last: int,
-        width: int, n: int, room: Any,
-    ) -> None:  # fmt: skip
-        rows, scales = from_row(at(where[0], likes[0]), at(where[1], SCALES), first, width)
-        x = own_terms(x, where[3], n)
-        linear_rows(out, out_step, rows, scales, 0, last - first, width, x, n, room.panel[thread])
+def _product_rows(kind: int, likes: Any, *task: Any) -> Any:
+    def of_one_kind(kind: int, likes: Any, *task: Any) -> None:
+        rows_of_kind(likes[0], *task)
 
-    def of_its_kind(
-        kind: int, likes: Any, thread: int, out: Any, out_step: int, x: Any, where: Any, first: int, last: int,
-        width: int, n: int, room: Any,
-    ) -> None:  # fmt: skip
+    def of_its_kind(kind: int, likes: Any, *task: Any) -> None:
         if kind == 0:
-            product_rows(0, likes[:1], thread, out, out_step, x, where, first, last, width, n, room)
+            rows_of_kind(likes[0], *task)
         else:
-            product_rows(kind - 1, likes[1:], thread, out, out_step, x, where, first, last, width, n, room)
+            product_rows(kind - 1, likes[1:], *task)
 
     return of_one_kind if len(likes) == 1 else of_its_kind
+
+
+@inner
+def product(
+    thread: int, out: Any, out_step: int, x: Any, w: Any, where: Any, n_out: int, width: int, n: int, room: Any,
+    slot: int,
+) -> None:  # fmt: skip
+    """This thread's share of the arranged activations x times one matrix. where: its entry in Weights.table."""
+    step = task_rows(w.likes[0], n)
+    while True:
+        task = fetch_add(room.work, slot, 1)
+        if task >= task_count(n_out, step):
+            return
+        first, last = task * step, task_end(task, n_out, step)
+        product_rows(where[2], w.likes, thread, out[first:], out_step, x, where, first, last, width, n, room)
 
 
 @inner
@@ -328,14 +301,14 @@ def _kept(sources: str) -> Any:
             arrange_step(thread, threads, n, rows, w.likes, room.qkv, m.qkv_width, m.q_width, room)
             meeting = meet(room.work, threads, meeting)
             x, o_proj = room.arranged, w.table[layer, O_PROJ]
-            product(o_proj[2], w.likes, thread, room.change, width, x, o_proj, m.hidden, m.q_width, n, room, slot + 2)
+            product(thread, room.change, width, x, w, o_proj, m.hidden, m.q_width, n, room, slot + 2)
             meeting = meet(room.work, threads, meeting)
             norm_step(thread, threads, n, rows, m, w, room, 2 * layer + 1, True, o_bias)
             meeting = meet(room.work, threads, meeting)
             gated_pass(thread, n, rows, layer, slot + 3, m, w, room)
             meeting = meet(room.work, threads, meeting)
             x, down = room.joined, w.table[layer, DOWN_PROJ]
-            product(down[2], w.likes, thread, room.change, width, x, down, m.hidden, m.inner_width, n, room, slot + 4)
+            product(thread, room.change, width, x, w, down, m.hidden, m.inner_width, n, room, slot + 4)
             meeting = meet(room.work, threads, meeting)
         final_step(thread, threads, n, head_rows, m, w, batch, room, down_bias)
         if len(room.states):
@@ -343,9 +316,7 @@ def _kept(sources: str) -> Any:
         meeting = meet(room.work, threads, meeting)
         if chosen:
             slot, x, own = 1 + L * SLOTS, room.arranged, w.table[L, 0]
-            product(
-                own[2], w.likes, thread, room.logits, m.vocab_width, x, own, m.vocab, m.hidden_width, chosen, room, slot
-            )
+            product(thread, room.logits, m.vocab_width, x, w, own, m.vocab, m.hidden_width, chosen, room, slot)
 
     return forward
 
@@ -361,7 +332,7 @@ def _kept_head(sources: str) -> Any:
         arrange_step(thread, threads, n, rows, w.likes, room.normed, m.hidden_width, m.hidden_width, room)
         meet(room.work, threads, 1)
         x, own = room.arranged, w.table[m.layers, 0]
-        product(own[2], w.likes, thread, room.logits, m.vocab_width, x, own, m.vocab, m.hidden_width, n, room, 1)
+        product(thread, room.logits, m.vocab_width, x, w, own, m.vocab, m.hidden_width, n, room, 1)
 
     return head
 
