@@ -18,7 +18,7 @@ from minillama import layout
 from minillama.kernels import llvm
 from minillama.kernels.blocks import outer, store_block, store_sums, zeros
 from minillama.kernels.kept import kernel
-from minillama.kernels.llvm import LANES, SOURCES
+from minillama.kernels.llvm import LANES, SOURCES, inner
 from minillama.kernels.simd import prefetch
 from minillama.layout import BLOCK, FAR, STEPS, WORDS, block_place
 
@@ -145,7 +145,7 @@ def compressed_rows(streams: int, rows: int, ahead: int) -> Any:
     as floats.py has it of floats."""
     n, none = streams * rows, (0,) * streams
 
-    @njit
+    @inner
     def multiply(
         out: Any, out_step: int, w: Any, notes: Any, row: int, apart: int, a: Any, width: int, panel: Any
     ) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -54,9 +55,27 @@ ARM = platform.machine().lower() in ("arm64", "aarch64")
 HALF_IN_HARDWARE = "f16c" in FEATURES or ARM  # conversions of float16: every x86 with AVX2 has them, and all of ARM
 
 
-# For functions that kernels alone call: without the code by which Python and C would call them, which is a quarter of
-# what compiling takes. A call from Python ends the process
-inner = njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def inner(function: Callable[..., Any]) -> Any:
+    """Compile a function that kernels alone call: without the code by which Python and C would call it, which is a
+    quarter of what compiling takes. A call from Python ends the process.
+
+    Compiled code knows a function by its name, the types of its arguments, and a number that counts up in each process
+    anew. Functions that one factory makes differ in neither of the first two, and of two kernels, one of which was
+    compiled in another process and kept, each could then run the other's. So the name says what the factory was given.
+    """
+    function.__qualname__ = named(function)
+    return njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)(function)
+
+
+def named(value: Any) -> str:
+    """A name of a function that tells it from others that the same factory makes; of anything else, what it is."""
+    value = getattr(value, "py_func", getattr(value, "_defn", value))  # of what is compiled, and of an intrinsic
+    if not hasattr(value, "__qualname__"):
+        return repr(value)
+    name = re.sub(r"__made_of_\w+$", "", value.__qualname__)
+    given = [named(cell.cell_contents) for cell in getattr(value, "__closure__", None) or ()]
+    digest = hashlib.sha256("\n".join(given).encode()).hexdigest()[:16]
+    return f"{name}__made_of_{digest}" if given else name
 
 
 class Vector(types.Type):

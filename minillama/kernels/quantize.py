@@ -17,7 +17,7 @@ from numba import njit
 from numba.extending import overload
 
 from minillama.kernels.kept import kernel
-from minillama.kernels.llvm import LANES, SOURCES, form_of
+from minillama.kernels.llvm import LANES, SOURCES, form_of, inner
 from minillama.kernels.simd import (
     absolute,
     float_bits,
@@ -46,7 +46,7 @@ def _quantize_row(terms: tuple[str, ...]) -> Any:
     of_low = tuple(0 if "high" in term or "scaled" in term else -int(term.split()[0]) for term in terms)
     of_high = tuple(0 if "low" in term or "scaled" in term else -int(term.split()[0]) for term in terms)
 
-    @njit
+    @inner
     def quantize_row(
         x: Any, i: int, first: int, last: int, width: int, a: Any, s: Any, z: Any, row: int, rows: int
     ) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ast
 import importlib.util
 import logging
 import os
@@ -17,6 +18,7 @@ from numba.core.caching import CacheImpl, IndexDataCacheFile
 from minillama.kernels import kept
 from minillama.kernels.decoder import forward
 from minillama.kernels.kept import is_compiled, is_kept, kernel
+from minillama.kernels.llvm import inner
 
 KERNEL = """
 from minillama.kernels.kept import kernel
@@ -200,3 +202,31 @@ def test_the_command_tells_its_story_all_the_same(settings: dict[str, str]) -> N
     done = subprocess.run(command, env=os.environ | elsewhere | settings, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("Once upon a time ")
+
+
+def made_by_a_factory(number: int, other: Any = None) -> Any:
+    @inner
+    def made(x: int) -> int:
+        return x * number if other is None else x
+
+    return made
+
+
+def test_functions_of_one_factory_have_names_of_their_own() -> None:
+    """By which compiled code knows them, beside a number that each process gives anew: two that only what the factory
+    was given tells apart would be mistaken for each other where one was compiled in another process."""
+    names = [made_by_a_factory(number).py_func.__qualname__ for number in (2, 3, 2)]
+    assert names[0] == names[2] != names[1]
+    outer = [made_by_a_factory(1, made_by_a_factory(number)).py_func.__qualname__ for number in (2, 3, 2)]
+    assert outer[0] == outer[2] != outer[1]
+
+
+@pytest.mark.parametrize("file", sorted(Path(kept.__file__).parent.glob("*.py")), ids=lambda file: file.stem)
+def test_every_function_that_a_factory_makes_for_kernels_is_so_named(file: Path) -> None:
+    tree = ast.parse(file.read_text())
+    nested = [
+        node for outer in ast.walk(tree) if isinstance(outer, ast.FunctionDef)
+        for node in ast.walk(outer) if isinstance(node, ast.FunctionDef) and node is not outer
+    ]  # fmt: skip
+    decorated = {ast.unparse(decorator) for node in nested for decorator in node.decorator_list}
+    assert not {name for name in decorated if name.startswith("njit")}
