@@ -26,7 +26,10 @@ from minillama.engines import FORMATS as SHORT
 from minillama.layout import COMPRESSED
 from minillama.messages import listed, shown
 from minillama.shipped import tale_model
+from minillama.vocabulary import is_gguf
 from minillama.weights.checkpoint import Checkpoint, open_checkpoint
+from minillama.weights.finding import find_weights
+from minillama.weights.mixed import main_format
 from minillama.weights.parameters import count
 from minillama.weights.saving import main_dtype
 
@@ -204,9 +207,11 @@ def opened(
     name: str, path: Path, dtype: str, engine: str, checkpoint: Checkpoint, work: Path, threads: int
 ) -> dict[str, Any]:
     """What a worker needs to open this contestant's model."""
-    if name in GGUF_PEERS:
-        own = {"auto": stored(checkpoint), COMPRESSED: "bf16"}  # the same numbers
-        path = write_gguf(name, path, own.get(dtype, dtype), work, threads)
+    if name in GGUF_PEERS and dtype == "auto" and is_gguf(weights := find_weights(path)):
+        path, dtype = weights, main_format(checkpoint.tensors).lower()  # the very file
+    elif name in GGUF_PEERS:
+        dtype = {"auto": stored(checkpoint), COMPRESSED: "bf16"}.get(dtype, dtype)  # the same numbers
+        path = write_gguf(name, path, dtype, work, threads)
     elif name == "transformers":
         path = checkpoint.folder
     shared = {"path": str(path), "dtype": dtype, "engine": engine}

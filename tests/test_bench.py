@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minillama.bench import main
+from minillama.bench import main, opened
 from minillama.benchmarks.ceilings import handover_time, read_bandwidth, readers
 from minillama.benchmarks.contestants import PEERS
 from minillama.benchmarks.gguf_file import gguf_file
@@ -24,7 +24,9 @@ from minillama.benchmarks.roofline import point
 from minillama.benchmarks.shapes import SHAPES, matrix_parameters, random_checkpoint
 from minillama.engines import cores
 from minillama.kernels.llvm import WIDE
+from minillama.shipped import tale_model
 from minillama.weights import names, open_checkpoint
+from minillama.weights.gguf_writing import write_gguf
 from tests.tiny import ODD, ROPES, odd_model
 
 FEW = ["--prefill", "6", "9", "--depth", "0", "5", "--batch", "3", "--repeats", "2", "--threads", "1"]
@@ -370,3 +372,12 @@ def test_a_work_folder_that_cannot_be_made(tmp_path: Path, capsys: pytest.Captur
     (tmp_path / "file").write_text("mine")
     assert main(["--shape", "tiny", *OURS, "--work", str(tmp_path / "file" / "cache")]) == 1
     assert f"minillama: --work {tmp_path / 'file' / 'cache'} cannot be made: " in capsys.readouterr().err
+
+
+@needs_gguf
+def test_a_gguf_file_is_given_to_its_own_programs_as_it_is(tmp_path: Path) -> None:
+    file = tmp_path / "tale.gguf"
+    write_gguf(open_checkpoint(tale_model()), "Q8_0", file)
+    found = opened("llama.cpp", file, "auto", "numba", open_checkpoint(file), tmp_path / "no", 1)
+    assert (found["path"], found["dtype"]) == (str(file), "q8_0")
+    assert not (tmp_path / "no").exists()

@@ -36,7 +36,7 @@ class GGUFPeer:
         if not self.model:
             raise ValueError(f"{self.name} cannot load {path}: delete it, and it is written anew")
         self.vocab_size = lib.llama_vocab_n_tokens(lib.llama_model_get_vocab(self.model))
-        self.version, self.format = self._version(), path.stem.rsplit("-", 1)[1]
+        self.version, self.format = self._version(), dtype
         self.threads, self.sizes = threads, (0, 0)
         self.context: Any = None
         self.batch: Any = None
