@@ -109,7 +109,7 @@ def odd_numbers(tensors: dict[str, Tensor], progress: Progress) -> Iterator[str]
     for name, tensor in tensors.items():
         first, count, position = None, 0, 0
         # The whole numbers of a quantized matrix are finite
-        parts = iter([tensor.scales]) if isinstance(tensor, QuantizedTensor) else floats(tensor)
+        parts = iter([tensor.float_scales]) if isinstance(tensor, QuantizedTensor) else floats(tensor)
         for x in parts:
             odd = np.flatnonzero(~np.isfinite(x))
             if odd.size and first is None:

@@ -34,7 +34,7 @@ from minillama.weights.compressed import ROWS, CompressedTensor
 from minillama.weights.formats import STORAGE
 from minillama.weights.safetensors import Tensor
 from minillama.weights.streaming import pieces
-from minillama.weights.tiles import read_rows
+from minillama.weights.tiles import FIELDS, read_rows
 
 METHOD, VERSION = "minillama", 1
 SOME = 1 << 22  # weights that are made floats at a time
@@ -77,6 +77,12 @@ class QuantizedTensor:
     def source(self) -> Tensor | None:
         """What it was made of, if that was here and now."""
         return None if self.made is None else self.made.source
+
+    @property
+    def float_scales(self) -> Array:
+        """Those of the scales that are float16: in formats with blocks of 256 the others are whole numbers."""
+        halves = TILE * (2 if "m" in FIELDS[self.form] else 1)
+        return self.scales.reshape(-1, tile_scales(self.form))[:, :halves].reshape(-1)
 
     @property
     def parts(self) -> dict[str, tuple[str, Array]]:

@@ -231,6 +231,23 @@ def test_mixed_formats_give_the_same_bits_alone_and_together(stored: str, files:
     np.testing.assert_array_equal(np.concatenate(parts), whole)
 
 
+def test_mixtures_go_into_folders_and_back_byte_for_byte(tmp_path: Path) -> None:
+    kinds = {"output": "Q6_K", "attn_v": "Q5_K", "ffn_down": "Q5_0", "attn_k": "Q4_1", "token_embd": "Q6_K"}
+    file, back = gguf_of(tmp_path, "Q4_K", kinds), tmp_path / "back.gguf"
+    assert convert.main([str(file), str(tmp_path / "kept")]) == 0
+    assert convert.main(["--check", str(tmp_path / "kept")]) == 0  # bytes of scales are no float16
+    assert convert.main([str(tmp_path / "kept"), str(back)]) == 0
+    ours, theirs = read_gguf(back), read_gguf(file)
+    assert ours.tensors.keys() == theirs.tensors.keys()
+    for name, described in theirs.tensors.items():
+        found = ours.tensors[name]
+        assert (found.kind, found.shape) == (described.kind, described.shape)
+        block = next(block for block in BLOCKS.values() if block.name == found.kind)
+        size = int(np.prod(found.shape)) // block.size * block.nbytes
+        stored = [path.read_bytes()[at.offset :][:size] for path, at in ((back, found), (file, described))]
+        assert stored[0] == stored[1]
+
+
 # -- a head of more bits than the layers --------------------------------------------------------------------------
 
 
