@@ -32,7 +32,7 @@ def parts_of(component: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any]]
 
 
 def check_model(model: Mapping[str, Any]) -> None:
-    """ValueError for a model that is no BPE, and for settings of one that a vocabulary has no place for."""
+    """ValueError for a model other than BPE, and for BPE settings that a GGUF vocabulary cannot hold."""
     if (kind := model.get("type") or "BPE") != "BPE":
         raise cannot("model", {"type": kind})
     for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):

@@ -65,7 +65,7 @@ def q5_1(blocks: Array) -> Array:
     return _half(blocks[:, :2]) * numbers + _half(blocks[:, 2:4])
 
 
-def _scales_and_minima(packed: Array) -> tuple[Array, Array]:
+def scales_and_minima(packed: Array) -> tuple[Array, Array]:
     """Eight scales and eight minima of six bits in 12 bytes, (N, 12) -> (N, 8) each.
 
     The first four of each are the low six bits of bytes 0..3 and 4..7. The others have their low four bits in bytes
@@ -79,7 +79,7 @@ def _scales_and_minima(packed: Array) -> tuple[Array, Array]:
 
 def _parts(blocks: Array, numbers: Array) -> Array:
     """d scale q - dmin minimum for eight parts of 32 numbers (N, 8, 32) each."""
-    scales, minima = _scales_and_minima(blocks[:, 4:16])
+    scales, minima = scales_and_minima(blocks[:, 4:16])
     scaled = (_half(blocks[:, :2]) * scales)[:, :, None] * numbers
     return np.asarray((scaled - (_half(blocks[:, 2:4]) * minima)[:, :, None]).reshape(-1, 256))
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from minillama.arrays import Array
 from minillama.layout import TILE, WHOLE, rounded_up, tile_scales
-from minillama.weights.gguf_blocks import BLOCKS
+from minillama.weights.gguf_blocks import BLOCKS, scales_and_minima
 
 FORMATS = {block.name.lower(): block for block in BLOCKS.values() if block.name.lower() in WHOLE}
 # What a block has, in ggml's order, and how many bytes: float16 scales "d" and "m", scales of parts, and numbers, of
@@ -82,9 +82,7 @@ def _by_place(bits: Array) -> Array:
 
 def _in_planes(packed: Array) -> Array:
     """ggml's 12 bytes of scales and minima (see gguf_blocks.py) as the 12 that tiles have."""
-    first, second, third = packed[:, :, :4], packed[:, :, 4:8], packed[:, :, 8:]
-    scales = np.concatenate((first & 63, third & 15 | first >> 6 << 4), axis=2)
-    minima = np.concatenate((second & 63, third >> 4 | second >> 6 << 4), axis=2)
+    scales, minima = (part.reshape(*packed.shape[:2], 8) for part in scales_and_minima(packed.reshape(-1, 12)))
     return np.concatenate((scales | minima >> 4 << 6, minima[:, :, ::2] & 15 | minima[:, :, 1::2] << 4), axis=2)
 
 

@@ -235,7 +235,7 @@ def test_mixtures_go_into_folders_and_back_byte_for_byte(tmp_path: Path) -> None
     kinds = {"output": "Q6_K", "attn_v": "Q5_K", "ffn_down": "Q5_0", "attn_k": "Q4_1", "token_embd": "Q6_K"}
     file, back = gguf_of(tmp_path, "Q4_K", kinds), tmp_path / "back.gguf"
     assert convert.main([str(file), str(tmp_path / "kept")]) == 0
-    assert convert.main(["--check", str(tmp_path / "kept")]) == 0  # bytes of scales are no float16
+    assert convert.main(["--check", str(tmp_path / "kept")]) == 0  # packed scales are not read as float16
     assert convert.main([str(tmp_path / "kept"), str(back)]) == 0
     ours, theirs = read_gguf(back), read_gguf(file)
     assert ours.tensors.keys() == theirs.tensors.keys()
