@@ -78,9 +78,7 @@ def test_tiles_have_the_bytes_of_the_blocks(form: str) -> None:
     parts = to_parts(form, blocks)
     np.testing.assert_array_equal(to_blocks(form, parts), blocks)
     numbers, scales = numbers_of(parts), scales_of(parts)
-    assert (
-        numbers.nbytes + scales.nbytes == 48 * 3 * FORMATS[form].nbytes
-    )  # rows of padding included
+    assert numbers.nbytes + scales.nbytes == 48 * 3 * FORMATS[form].nbytes  # rows of padding included
     rows = np.random.default_rng(9).permutation(37)
     np.testing.assert_array_equal(blocks_of(form, numbers, scales, 3 * FORMATS[form].size, rows), blocks[rows])
 
